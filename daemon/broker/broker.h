@@ -1,0 +1,481 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_BROKER_H
+#define IB_BROKER_BROKER_H
+
+/*
+ * The model, as rpc/ and main see it: sessions, guests, memory, devices, nested domains, events.
+ *
+ * Everything that crosses here is a plain bounded C struct: no protobuf, no gRPC, no libevent.
+ * Functions answer 0, REFUSED (and then *refusal is set), or a negative errno (the daemon is
+ * broken). Out parameters are written only on 0.
+ *
+ * Threads. Functions marked INLINE are short and may run on any thread, the event loop included.
+ * Functions marked LANE can take long: they run on a pool thread that holds the guest's lane, see
+ * broker_lane(). broker_refresh_run() orders itself.
+ *
+ * Lifetimes. A session pointer is a reference (session_ref/unref). Handles are looked up within
+ * the session at every call; an object that was found is kept alive by the call.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "iommu/backend.h"
+#include "s390/walk.h"
+#include "util/pool.h"
+#include "util/refusal.h"
+
+#define BROKER_NAME_MAX		   64 /* with the terminating zero */
+#define BROKER_SECRET_BYTES	   16
+#define BROKER_LABELS_MAX	   8
+#define BROKER_MAP_RANGES_MAX	   512
+#define BROKER_REFRESH_RANGES_MAX  256
+#define BROKER_MANAGED_ENTRIES_MAX 256
+#define BROKER_MEMORY_FILES_MAX	   64
+#define BROKER_EVENTS_MAX	   1024
+
+enum broker_seals {
+	BROKER_SEALS_OFF,	 /* not looked at, but for write seals */
+	BROKER_SEALS_PERMISSIVE, /* F_SEAL_SHRINK wanted where the file can be sealed */
+	BROKER_SEALS_REQUIRED,	 /* F_SEAL_SHRINK or refused */
+};
+
+enum broker_unpopulated {
+	BROKER_UNPOPULATED_REJECT, /* FAILED_PRECONDITION */
+	BROKER_UNPOPULATED_CHARGE, /* populated by us, on our memory cgroup */
+};
+
+/* Which uid may open which function. */
+struct broker_device_rule {
+	bool any_user;
+	uid_t uid;
+	bool any_function;
+	bool by_fid;
+	uint32_t fid;
+	char pci_address[16];
+	bool passed_descriptor; /* may pass descriptors in, in place of naming a function */
+	bool relaxed;		/* relaxed translation granted */
+	char where[96];		/* file:line, for refusals */
+};
+
+/* Plain settings; main fills them from the table in config.c. Bytes, counts; UINT64_MAX: no limit. */
+struct broker_settings {
+	uint64_t host_pinned_bytes_max;
+	uint64_t guest_pinned_bytes_max;
+	uint64_t guest_mappings_max;	 /* sum of the reservations of a guest's nested domains */
+	uint64_t nested_mappings_default; /* reservation of a nested domain that asks for none */
+	uint32_t guests_per_session_max;
+	uint32_t sessions_max;
+	uint32_t sessions_per_user_max;
+	uint32_t regions_per_guest_max;
+	uint32_t devices_per_guest_max;
+	uint32_t nested_per_guest_max;
+	uint32_t designations; /* set of enum s390_level that is supported */
+	enum broker_seals require_seals;
+	enum broker_unpopulated unpopulated_memory;
+	unsigned int threads_max;      /* 1 .. 32 */
+	uint64_t pin_slice_bytes;      /* at most 256 MiB */
+	const struct broker_device_rule *device_rules; /* borrowed until broker_free() */
+	size_t n_device_rules;
+	bool open_devices; /* no rule needed: the emulated backend without configuration */
+};
+
+struct broker;
+struct session;
+
+/* consume_backend: freed with the broker, also if this fails. 0 or a negative errno. */
+int broker_new(struct broker **ret, struct iommu_backend *consume_backend,
+	       const struct broker_settings *settings);
+/* Ends every session, waits for the pool. NULL is fine; returns NULL. */
+struct broker *broker_free(struct broker *broker);
+struct pool *broker_pool(struct broker *broker);
+const char *broker_backend_name(struct broker *broker);
+void broker_features(struct broker *broker, struct iommu_features *ret);
+
+/* ── sessions ─────────────────────────────────────────────────────────────────────────────── */
+
+struct peer {
+	pid_t pid; /* > 0 */
+	uid_t uid;
+	gid_t gid;
+	int pidfd; /* of the very process that connected */
+};
+
+/* INLINE. Duplicates peer->pidfd. */
+int session_new(struct session **ret, struct broker *broker, const struct peer *peer,
+		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES],
+		struct refusal *refusal);
+/* INLINE. Find by secret; the peer must be the same process. UNAUTHENTICATED otherwise, one answer
+ * for all reasons. ret is a reference. */
+int session_find(struct session **ret, struct broker *broker, const struct peer *peer,
+		 const uint8_t *secret, size_t secret_bytes, struct refusal *refusal);
+struct session *session_ref(struct session *session);
+struct session *session_unref(struct session *session); /* returns NULL */
+const char *session_tenant(struct session *session);
+struct pool_share *session_share(struct session *session); /* borrowed */
+uint64_t session_id(struct session *session); /* for logs: small, rising, no secret */
+/* Borrowed: readable when the process has died. */
+int session_pidfd(struct session *session);
+/* INLINE. No call is accepted any more; what runs is cancelled; every guest is taken down on its
+ * lane; done(context) is called once, from any thread, when nothing is left. May be called again:
+ * done is called all the same. done may be NULL. */
+void session_close(struct session *session, void (*done)(void *context), void *context);
+bool session_closed(struct session *session);
+
+/* ── operations: what a mutation may report and how it is stopped ─────────────────────────── */
+
+struct operation {
+	/* May be NULL. Called on the working thread, seldom (once a slice). */
+	void (*progress)(struct operation *operation, uint64_t done_bytes, uint64_t total_bytes);
+	_Atomic bool cancelled; /* set it to stop; looked at between slices */
+};
+
+/* INLINE. The lane of the guest that a handle (guest, memory file, device or nested) belongs to,
+ * a reference; NULL if the session has no such handle: then run without, and be refused. */
+struct pool_lane *broker_lane(struct broker *broker, struct session *session, uint64_t handle);
+
+/* ── guests ───────────────────────────────────────────────────────────────────────────────── */
+
+struct broker_label {
+	char key[BROKER_NAME_MAX], value[BROKER_NAME_MAX];
+};
+
+struct guest_create_request {
+	bool has_uuid;
+	uint8_t uuid[16];
+	char name[BROKER_NAME_MAX];
+	size_t n_labels;
+	struct broker_label labels[BROKER_LABELS_MAX];
+	uint64_t pinned_bytes_max, mappings_max; /* 0: no further limit */
+};
+
+/* LANE (none yet: any pool thread; opens a context). */
+int guest_create(struct broker *broker, struct session *session,
+		 const struct guest_create_request *request, uint64_t *ret_guest,
+		 uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal);
+/* LANE. */
+int guest_reset(struct broker *broker, struct session *session, uint64_t guest,
+		uint32_t *ret_nested_destroyed, struct refusal *refusal);
+int guest_destroy(struct broker *broker, struct session *session, uint64_t guest,
+		  struct refusal *refusal);
+
+enum attachment {
+	ATTACHMENT_BLOCKED,
+	ATTACHMENT_PARENT,
+	ATTACHMENT_RELAXED,
+	ATTACHMENT_NESTED,
+};
+
+enum nested_format {
+	NESTED_S390,
+	NESTED_RELAXED, /* an s390 anchor with T = 0 */
+	NESTED_MANAGED,
+};
+
+struct guest_summary {
+	uint64_t guest;
+	bool has_uuid;
+	uint8_t uuid[16];
+	char name[BROKER_NAME_MAX];
+	char tenant[BROKER_NAME_MAX];
+	pid_t pid;
+	uid_t uid;
+	uint64_t region_bytes;
+	bool pinned;
+	uint32_t devices, nested_domains;
+	uint64_t live_leaves;
+};
+
+struct memory_file_description {
+	uint64_t memory_file, length_bytes, page_bytes;
+	bool writable, huge_pages;
+};
+
+struct region_description {
+	uint64_t memory_file, offset, gpa, length_bytes, granule_bytes;
+	bool writable;
+};
+
+struct device_description {
+	uint64_t device;
+	bool bound;
+	enum attachment attachment;
+	uint64_t nested; /* with ATTACHMENT_NESTED */
+	bool relaxed_granted;
+	uint64_t mappings_budget;
+	struct iommu_device_info info;
+	size_t n_iova_ranges;
+	struct iommu_range iova_ranges[IOMMU_IOVA_RANGES_MAX];
+};
+
+struct nested_description {
+	uint64_t nested;
+	uint32_t index;
+	uint64_t device;
+	enum nested_format format;
+	uint64_t iota, first, last;
+	bool attached;
+	uint64_t live_leaves, kept_tables, kept_bytes, mappings_reserved;
+	uint64_t refreshes, backend_maps, backend_unmaps;
+};
+
+/* A snapshot on the heap: free with guest_description_free(). */
+struct guest_description {
+	struct guest_summary summary;
+	size_t n_labels;
+	struct broker_label labels[BROKER_LABELS_MAX];
+	uint64_t mappings_reserved;
+	size_t n_memory_files, n_regions, n_devices, n_nested;
+	struct memory_file_description *memory_files;
+	struct region_description *regions;
+	struct device_description *devices;
+	struct nested_description *nested;
+};
+
+/* INLINE. session NULL: any session's guests (for operators). Fills up to n, *ret_n the number
+ * there are. */
+int guest_list(struct broker *broker, struct session *session, struct guest_summary *ret, size_t n,
+	       size_t *ret_n, struct refusal *refusal);
+/* INLINE. session NULL: any guest. */
+int guest_describe(struct broker *broker, struct session *session, uint64_t guest,
+		   struct guest_description **ret, struct refusal *refusal);
+struct guest_description *guest_description_free(struct guest_description *description);
+
+/* ── memory ───────────────────────────────────────────────────────────────────────────────── */
+
+struct memory_file_added {
+	uint64_t memory_file, length_bytes, page_bytes;
+};
+
+/* LANE. consume_fd: taken also on failure. */
+int memory_file_add(struct broker *broker, struct session *session, uint64_t guest, int consume_fd,
+		    bool writable, struct memory_file_added *ret, struct refusal *refusal);
+int memory_file_remove(struct broker *broker, struct session *session, uint64_t guest,
+		       uint64_t memory_file, struct refusal *refusal);
+
+struct memory_map_entry {
+	uint64_t memory_file, offset, gpa, length, granule; /* granule 0: never cut */
+	bool writable;
+};
+
+struct memory_update_request {
+	size_t n_unmap, n_map;
+	struct iommu_range unmap[BROKER_MAP_RANGES_MAX];
+	struct memory_map_entry map[BROKER_MAP_RANGES_MAX];
+};
+
+struct memory_updated {
+	bool pinned;
+	uint64_t region_bytes, leaves_dropped, leaves_restored;
+};
+
+/* LANE. All or nothing. Fields in refusals are "unmap[i].…" and "map[i].…". */
+int memory_update(struct broker *broker, struct session *session, uint64_t guest,
+		  const struct memory_update_request *request, struct operation *operation,
+		  struct memory_updated *ret, struct refusal *refusal);
+
+/* ── devices ──────────────────────────────────────────────────────────────────────────────── */
+
+struct device_open_request {
+	bool by_descriptor;
+	int consume_fd; /* with by_descriptor; taken also on failure; else -1 */
+	struct iommu_device_address address;
+};
+
+/* LANE. ret_fd: a new descriptor for the VMM, the caller owns it. */
+int device_open(struct broker *broker, struct session *session, uint64_t guest,
+		const struct device_open_request *request, uint64_t *ret_device, int *ret_fd,
+		struct refusal *refusal);
+/* LANE. vf_token: 16 bytes or NULL. */
+int device_bind(struct broker *broker, struct session *session, uint64_t device,
+		const uint8_t *vf_token, struct operation *operation,
+		struct device_description *ret, struct refusal *refusal);
+/* INLINE. */
+int device_describe(struct broker *broker, struct session *session, uint64_t device,
+		    struct device_description *ret, struct refusal *refusal);
+/* LANE. */
+int device_descriptor(struct broker *broker, struct session *session, uint64_t device, int *ret_fd,
+		      struct refusal *refusal);
+int device_close(struct broker *broker, struct session *session, uint64_t device,
+		 bool *ret_still_held, struct refusal *refusal);
+
+/* ── domains ──────────────────────────────────────────────────────────────────────────────── */
+
+enum verdict {
+	VERDICT_DONE = 1, /* the API's numbers */
+	VERDICT_OPERAND,
+	VERDICT_SEQUENCE,
+	VERDICT_RESOURCES,
+	VERDICT_ERROR,
+	VERDICT_BUSY,
+	VERDICT_GONE,
+};
+
+struct range_result {
+	enum verdict verdict;
+	struct s390_fault fault; /* with VERDICT_ERROR */
+	uint64_t mapped, unmapped;
+};
+
+struct nested_create_request {
+	uint64_t device;
+	bool attach;
+	enum nested_format format; /* NESTED_S390 (also for T = 0) or NESTED_MANAGED */
+	uint64_t iota, first, last; /* pba, pal; window of a managed one */
+	uint64_t mappings_max;	    /* 0: default */
+};
+
+struct nested_created {
+	uint64_t nested; /* 0 with VERDICT_OPERAND and VERDICT_SEQUENCE */
+	uint32_t index;
+	enum verdict verdict;
+	enum s390_anchor_fault anchor_fault; /* with VERDICT_OPERAND */
+	struct range_result walk;
+};
+
+/* LANE, all of them. */
+int nested_create(struct broker *broker, struct session *session,
+		  const struct nested_create_request *request, struct nested_created *ret,
+		  struct refusal *refusal);
+int nested_replace(struct broker *broker, struct session *session, uint64_t nested, uint64_t iota,
+		   uint64_t pba, uint64_t pal, struct nested_created *ret,
+		   struct refusal *refusal);
+int nested_destroy(struct broker *broker, struct session *session, uint64_t nested,
+		   uint64_t *ret_leaves_dropped, struct refusal *refusal);
+int device_attach(struct broker *broker, struct session *session, uint64_t device,
+		  enum attachment to, uint64_t nested, struct range_result *ret_walk,
+		  struct refusal *refusal);
+
+struct nested_entry {
+	uint64_t iova, length, gpa;
+	bool map, writable;
+};
+/* LANE. *ret_n: entries tried; ret[BROKER_MANAGED_ENTRIES_MAX]. */
+int nested_update(struct broker *broker, struct session *session, uint64_t nested,
+		  const struct nested_entry *entries, size_t n, struct range_result *ret,
+		  size_t *ret_n, struct refusal *refusal);
+
+struct refresh_range {
+	uint64_t start, length;
+};
+
+/* One RefreshNested call. The caller owns the memory until done is called. */
+struct refresh {
+	uint64_t nested;
+	size_t n_ranges; /* 1 .. BROKER_REFRESH_RANGES_MAX, checked by the callee */
+	struct refresh_range ranges[BROKER_REFRESH_RANGES_MAX];
+	/* Called exactly once, from the calling thread before broker_refresh_run() returns, or from
+	 * a pool thread. status: 0, REFUSED or negative, as of every function here. */
+	void (*done)(struct refresh *refresh, int status);
+	struct refusal refusal;
+	struct range_result results[BROKER_REFRESH_RANGES_MAX];
+	/* the broker's own, see broker/refresh.c */
+	uint64_t priv[128];
+};
+
+/* Any thread, the event loop included: runs here if the nested domain is free and the work short,
+ * else on the pool. A nested domain whose device was taken away: verdict GONE. */
+void broker_refresh_run(struct broker *broker, struct session *session, struct refresh *refresh);
+
+struct explanation {
+	uint64_t iova;
+	struct s390_explanation tables; /* n_steps 0 for a managed domain */
+	bool installed;
+	uint64_t installed_gpa;
+	bool installed_writable;
+	bool consistent;
+};
+/* Any pool thread, no lane. session NULL: any nested domain. */
+int nested_explain(struct broker *broker, struct session *session, uint64_t nested, uint64_t iova,
+		   struct explanation *ret, struct refusal *refusal);
+
+/* ── events ───────────────────────────────────────────────────────────────────────────────── */
+
+enum event_kind { /* the API's numbers */
+	EVENT_TRANSLATION_ERROR = 1,
+	EVENT_LEAF_REFUSED,
+	EVENT_MEMORY_LOST,
+	EVENT_DEVICE_FAULT,
+	EVENT_DEVICE_BLOCKED,
+	EVENT_DEVICE_WANTED,
+	EVENT_QUOTA_HIGH,
+	EVENT_REVOKED,
+	EVENT_RESTARTING,
+	EVENT_RESUMED,
+	EVENT_GUEST_GONE,
+	EVENT_LOST,
+};
+
+struct event {
+	uint64_t sequence, time_ns;
+	enum event_kind kind;
+	uint64_t guest, device, nested;
+	struct s390_fault fault;
+	uint64_t iova, gpa, lost;
+};
+
+/* A reader of one guest's events. */
+struct event_watch;
+/* INLINE. wake(context) is called from any thread, with no lock held that event_watch_next() needs,
+ * whenever there may be something new; it must not block. */
+int event_watch_new(struct event_watch **ret, struct broker *broker, struct session *session,
+		    uint64_t guest, uint64_t since, void (*wake)(void *context), void *context,
+		    struct refusal *refusal);
+/* 1: *ret is the next event. 0: none now. -1: the guest is gone and all was read. */
+int event_watch_next(struct event_watch *watch, struct event *ret);
+/* After it returns wake is not called any more. */
+struct event_watch *event_watch_free(struct event_watch *watch);
+
+/* ── ledger ───────────────────────────────────────────────────────────────────────────────── */
+
+enum ledger_resource {
+	LEDGER_PINNED_BYTES,
+	LEDGER_MAPPINGS,
+	LEDGER_GUESTS,
+	LEDGER_REGIONS,
+	LEDGER_DEVICES,
+	LEDGER_NESTED,
+	LEDGER_SESSIONS,
+	LEDGER_TABLE_BYTES, /* kept tables, at most */
+	LEDGER_RESOURCES
+};
+const char *ledger_resource_name(enum ledger_resource resource); /* "pinned_bytes" */
+
+struct usage {
+	uint64_t current, max, peak, events;
+};
+
+struct usage_report {
+	char tenant[BROKER_NAME_MAX]; /* "host" for all */
+	struct usage usage[LEDGER_RESOURCES];
+};
+
+struct fit_request {
+	uint64_t amount[LEDGER_RESOURCES];
+};
+struct fit_missing {
+	enum ledger_resource resource;
+	uint64_t limit, used, requested, missing;
+	char rule[128];
+};
+
+/* INLINE. session NULL: the host's. */
+int usage_report(struct broker *broker, struct session *session, struct usage_report *ret,
+		 struct refusal *refusal);
+/* INLINE. Tenants' reports, after the host's: fills up to n, *ret_n the number there are. */
+int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t *ret_n,
+	       struct refusal *refusal);
+/* INLINE. Nothing missing: it fits. ret[LEDGER_RESOURCES]. */
+int check_fit(struct broker *broker, struct session *session, const struct fit_request *request,
+	      struct fit_missing *ret, size_t *ret_n, struct refusal *refusal);
+
+struct broker_status {
+	uint32_t sessions, guests, devices, nested_domains;
+	uint64_t pinned_bytes, mappings_installed, mappings_reserved;
+};
+/* INLINE. */
+void broker_status(struct broker *broker, struct broker_status *ret);
+
+#endif
