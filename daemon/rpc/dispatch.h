@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_RPC_DISPATCH_H
+#define IB_RPC_DISPATCH_H
+
+/*
+ * One table of methods for both transports.
+ *
+ * A transport turns what it received into a struct rpc_call and gives it to dispatch_call(). The
+ * dispatcher finds the session, unpacks the request into a bounded arena, checks it into the
+ * broker's plain structs, runs the handler where the method belongs (on the calling thread, on the
+ * guest's lane, or on any pool thread) and answers through the call's ops: any number of send(),
+ * then exactly one finish(), from any thread, possibly before dispatch_call() returns.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "broker/broker.h"
+#include "rpc/loop.h"
+
+#define RPC_MESSAGE_BYTES_MAX 65536 /* of one request, on either transport */
+#define RPC_DESCRIPTORS_MAX   8
+#define RPC_DETAILS_BYTES_MAX 4096
+
+/* Settings of the transports; main fills them. */
+struct rpc_settings {
+	uint32_t connections_max;	   /* of all clients */
+	uint32_t connections_per_user_max;
+	uint32_t calls_per_connection_max; /* in flight */
+	uint32_t descriptors_waiting_max;  /* of a session */
+	uint32_t first_request_ms;	   /* a silent connection is dropped after that */
+	uint32_t descriptor_wait_ms;	   /* a waiting descriptor is closed after that */
+	/* Who may connect to the client sockets: root and our own uid always, and these. */
+	const uid_t *client_uids;
+	size_t n_client_uids;
+	const gid_t *client_gids; /* primary or supplementary group of the peer */
+	size_t n_client_gids;
+};
+
+/* A google.rpc.Status, packed and ready for either transport. code 0: no more is set. */
+struct rpc_status {
+	int code; /* grpc_status_code's numbers */
+	char message[256];
+	size_t details_bytes;
+	uint8_t details[RPC_DETAILS_BYTES_MAX]; /* a packed google.rpc.Status */
+};
+
+void rpc_status_from_refusal(struct rpc_status *ret, const struct refusal *refusal);
+
+struct dispatcher;
+struct rpc_session; /* what rpc/ keeps beside the broker's session, see rpc/rpc_session.h */
+struct rpc_call;
+
+struct rpc_call_ops {
+	/* One message of a stream. bytes are copied. Never blocks. false: it was dropped because
+	 * the client does not read; dispatch_writable() will be called when there is room. */
+	bool (*send)(struct rpc_call *call, const uint8_t *bytes, size_t n_bytes);
+	/* The end. status->code 0: bytes are the last (or only) message, or bytes is NULL when a
+	 * stream ends without one more. Descriptors are consumed. The call's memory is the
+	 * transport's again as soon as this is called. */
+	void (*finish)(struct rpc_call *call, const struct rpc_status *status, const uint8_t *bytes,
+		       size_t n_bytes, const int *consume_fds, size_t n_fds);
+};
+
+/* Which door the call came through. */
+enum rpc_door {
+	RPC_DOOR_CLIENT,
+	RPC_DOOR_ADMIN,
+};
+
+/* One call in flight. The transport allocates it, embedded in its own struct. */
+struct rpc_call {
+	/* set by the transport before dispatch_call() */
+	const struct rpc_call_ops *ops;
+	enum rpc_door door;
+	bool native;
+	const struct peer *peer;	     /* lives as long as the call */
+	const uint8_t *secret;		     /* gRPC: the session metadata, or NULL */
+	size_t secret_bytes;
+	struct rpc_session *session;	     /* native: the connection's, or NULL; borrowed */
+	const uint8_t *request;		     /* borrowed until dispatch_call() returns */
+	size_t request_bytes;
+	size_t n_fds;			     /* native: attached descriptors; consumed */
+	int fds[RPC_DESCRIPTORS_MAX];
+	/* the dispatcher's */
+	void *state;
+};
+
+struct method;
+/* Find a method by its gRPC path ("/iommubroker.v1.Host/GetInfo", not terminated) or native number.
+ * NULL: there is none behind this door. */
+const struct method *method_by_path(const char *path, size_t path_bytes, enum rpc_door door);
+const struct method *method_by_number(uint32_t number);
+const char *method_path(const struct method *method);
+bool method_streams(const struct method *method); /* the server may send several messages */
+
+/* 0 or a negative errno. Everything is borrowed. */
+int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *loop,
+		   const struct rpc_settings *settings);
+struct dispatcher *dispatcher_free(struct dispatcher *dispatcher);
+struct broker *dispatcher_broker(struct dispatcher *dispatcher);
+const struct rpc_settings *dispatcher_settings(struct dispatcher *dispatcher);
+
+void dispatch_call(struct dispatcher *dispatcher, const struct method *method,
+		   struct rpc_call *call);
+/* The client cancelled, its deadline passed or its connection ended: streams end, mutations go on.
+ * Between dispatch_call() and finish(); finish() is still called. Any thread. */
+void dispatch_cancelled(struct rpc_call *call);
+/* There is room again after send() answered false. Any thread. */
+void dispatch_writable(struct rpc_call *call);
+
+/* The daemon is broken: a handler met a negative status. Ends the loop with it. */
+void dispatcher_fail(struct dispatcher *dispatcher, int status);
+
+/* Whether this peer may connect to the client sockets, or to the admin socket. */
+bool peer_allowed(const struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door);
+
+/* A connection is counted against the host's and its user's limit before it is served. */
+bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer);
+void connection_refund(struct dispatcher *dispatcher, const struct peer *peer);
+
+/* ── the transports, as main sees them ────────────────────────────────────────────────────── */
+
+struct grpc_transport;
+/* gRPC over connections that grpc_transport_accept() is given (a listener_accept_fn; one instance
+ * for each door). 0 or a negative errno. */
+int grpc_transport_new(struct grpc_transport **ret, struct dispatcher *dispatcher,
+		       struct loop *loop, enum rpc_door door);
+void grpc_transport_accept(void *transport, int consume_fd, const struct peer *peer);
+/* Ends every connection (within a bounded time) and waits for its threads. */
+struct grpc_transport *grpc_transport_free(struct grpc_transport *transport);
+
+struct native_transport;
+int native_transport_new(struct native_transport **ret, struct dispatcher *dispatcher,
+			 struct loop *loop);
+void native_transport_accept(void *transport, int consume_fd, const struct peer *peer);
+struct native_transport *native_transport_free(struct native_transport *transport);
+
+#endif
