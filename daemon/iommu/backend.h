@@ -33,7 +33,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define IOMMU_PROT_READ	 1u
+#define IOMMU_PROT_READ  1u
 #define IOMMU_PROT_WRITE 2u
 
 #define IOMMU_IOVA_RANGES_MAX 32
@@ -44,10 +44,10 @@ struct iommu_context;
 struct iommu_device;
 
 struct iommu_features {
-	bool map_file;	    /* IOMMU_IOAS_MAP_FILE: else the daemon's own mapping is used */
-	bool cut;	    /* VFIO-compatible unmap on a context */
+	bool map_file; /* IOMMU_IOAS_MAP_FILE: else the daemon's own mapping is used */
+	bool cut;      /* VFIO-compatible unmap on a context */
 	bool change_process;
-	bool nest_parent;   /* some device was seen to nest; known after the first bind */
+	bool nest_parent; /* some device was seen to nest; known after the first bind */
 	bool dirty_tracking;
 };
 
@@ -56,15 +56,15 @@ struct iommu_range {
 };
 
 struct iommu_device_info {
-	uint32_t fid;	     /* zPCI function id; has_fid */
+	uint32_t fid; /* zPCI function id; has_fid */
 	bool has_fid;
 	char pci_address[16]; /* "0000:00:04.0", or "" */
 	uint16_t vendor, device;
 	uint64_t dma_first, dma_last; /* start and end of DMA, inclusive */
-	uint64_t page_sizes;	      /* bit mask */
-	uint32_t designations;	      /* set of enum s390_level; 0: not an s390 function */
-	bool refresh_required;	      /* zPCI group REFRESH flag */
-	uint8_t pft;		      /* zPCI function type; 5: ISM, reset before translation changes */
+	uint64_t page_sizes;          /* bit mask */
+	uint32_t designations;        /* set of enum s390_level; 0: not an s390 function */
+	bool refresh_required;        /* zPCI group REFRESH flag */
+	uint8_t pft; /* zPCI function type; 5: ISM, reset before translation changes */
 	uint32_t hw_info_type;
 	uint32_t hw_info_bytes;
 	uint8_t hw_info[IOMMU_HW_INFO_MAX];
@@ -80,9 +80,9 @@ struct iommu_device_address {
 
 /* A memory file as map_file sees it. */
 struct iommu_file {
-	int fd;		  /* borrowed for the call */
+	int fd;           /* borrowed for the call */
 	const void *host; /* our own mapping of byte 0 of the file: for kernels without MAP_FILE */
-	uint64_t bytes;	  /* length of the file and of that mapping */
+	uint64_t bytes;   /* length of the file and of that mapping */
 };
 
 struct iommu_nested_data; /* formats that the kernel nests itself; none is made yet */
@@ -94,8 +94,8 @@ struct iommu_backend_ops {
 	int (*probe)(struct iommu_backend *backend, struct iommu_features *ret);
 	struct iommu_backend *(*free)(struct iommu_backend *backend); /* returns NULL */
 
-	/* One context for each guest. free closes it: the caller has emptied it before, since a bound
-	 * device's descriptor keeps the kernel's context alive. */
+	/* One context for each guest. free closes it: the caller has emptied it before, since a
+	 * bound device's descriptor keeps the kernel's context alive. */
 	int (*context_new)(struct iommu_backend *backend, struct iommu_context **ret);
 	struct iommu_context *(*context_free)(struct iommu_context *context);
 	/* Borrowed descriptor of the context, to be stored across restarts. */
@@ -123,6 +123,7 @@ struct iommu_backend_ops {
 	int (*page_table_new_nested)(struct iommu_context *context, struct iommu_device *device,
 				     uint32_t parent, const struct iommu_nested_data *data,
 				     uint32_t *ret_page_table);
+	/* ret_consumed: entries done, also when it fails at one of them. */
 	int (*invalidate)(struct iommu_context *context, uint32_t page_table, uint32_t type,
 			  const void *entries, uint32_t entry_bytes, uint32_t n,
 			  uint32_t *ret_consumed);
@@ -132,21 +133,25 @@ struct iommu_backend_ops {
 	/* An IOAS or page table. Can wait long. */
 	int (*destroy)(struct iommu_context *context, uint32_t id);
 
-	/* Open an unbound device. ENOENT: no such device or not at the VFIO driver; EACCES: node not
-	 * ours (yet); EBUSY: open elsewhere. */
-	int (*device_open)(struct iommu_backend *backend, const struct iommu_device_address *address,
-			   struct iommu_device **ret);
+	/* Open an unbound device. ENOENT: no such device or not at the VFIO driver; EACCES: node
+	 * not ours (yet); EBUSY: open elsewhere. */
+	int (*device_open)(struct iommu_backend *backend,
+			   const struct iommu_device_address *address, struct iommu_device **ret);
 	/* The same from a descriptor that a client opened; it is consumed also on failure. EINVAL:
 	 * not a device's descriptor. */
 	int (*device_open_fd)(struct iommu_backend *backend, int consume_fd,
 			      struct iommu_device **ret);
-	/* Closes our descriptor. Bound devices are unbound with the last descriptor. Returns NULL. */
+	/* Closes our descriptor. Bound devices are unbound with the last descriptor. Returns NULL.
+	 */
 	struct iommu_device *(*device_close)(struct iommu_device *device);
 	/* A new descriptor of the same open device for its VMM; the caller owns it. */
 	int (*device_descriptor)(struct iommu_device *device, int *ret_fd);
 	/* Borrowed, for the store. */
 	int (*device_fd)(struct iommu_device *device);
-	/* Whether anyone else still holds a descriptor of this open device. */
+	/* Whether anyone else still holds a descriptor of this open device. The kernel tells it
+	 * only once ours is gone, so this ends a device's life: our descriptor is closed, also on
+	 * failure, and nothing but device_close may follow. Can wait long. A descriptor that was
+	 * never bound gives no access and does not count. */
 	int (*device_held)(struct iommu_device *device, bool *ret);
 	/* vf_token: 16 bytes or NULL. EBUSY: bound already. */
 	int (*device_bind)(struct iommu_device *device, struct iommu_context *context,
