@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_CONFIG_H
+#define IB_CONFIG_H
+
+/*
+ * Configuration: one table of settings, from which the parser, the default file, the manual page
+ * and the suggestions for misspelt keys are made.
+ *
+ * Files of one name are looked for in the folders in order of precedence; drop-ins of all folders
+ * are applied in the order of their names, a name in a folder of higher precedence hiding those
+ * below. A bad file is an error that names file, line and key; nothing is half applied.
+ */
+
+#include <stdio.h>
+
+#include "broker/broker.h"
+#include "rpc/dispatch.h"
+
+#define CONFIG_DEVICE_RULES_MAX 4096
+#define CONFIG_IDS_MAX          64
+
+/* What the table fills. Ids and rules that the settings borrow live here. */
+struct config {
+	struct broker_settings broker;
+	struct rpc_settings rpc;
+	uid_t client_uids[CONFIG_IDS_MAX];
+	gid_t client_gids[CONFIG_IDS_MAX];
+	struct broker_device_rule *device_rules; /* on the heap */
+	size_t n_emulated;
+	struct iommu_emulated_function emulated[IOMMU_EMULATED_FUNCTIONS_MAX];
+	char error[512]; /* after a failure: "file:line: what was wrong" */
+};
+
+/* Read the configuration of config_dir, or (NULL) of /etc, /run and /usr/lib. 0; -EINVAL with
+ * (*ret)->error set; or another negative errno. *ret is set in every case but -ENOMEM, and is the
+ * caller's to free. */
+int config_load(struct config **ret, const char *config_dir);
+struct config *config_free(struct config *config);
+
+/* The default file, every key commented out at its default. */
+void config_print_default(FILE *out);
+/* iommubrokerd.conf(5). */
+void config_print_manual(FILE *out);
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The default file and the manual page, made from the tables. */
+
+#include <string.h>
+
+#include "config.h"
+#include "config_table.h"
+
+static void wrapped_print(FILE *out, const char *text)
+{
+	size_t column = 0;
+
+	while (*text) {
+		size_t length = strcspn(text, " ");
+
+		if (!column || column + 1 + length > 96) {
+			fprintf(out, "%s#", column ? "\n" : "");
+			column = 1;
+		}
+		fprintf(out, " %.*s", (int)length, text);
+		column += 1 + length;
+		text += length;
+		text += *text == ' ';
+	}
+	fputc('\n', out);
+}
+
+static void section_print(FILE *out, const struct setting *table, size_t n, bool examples)
+{
+	const char *section = "";
+
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(section, table[i].section)) {
+			section = table[i].section;
+			fprintf(out, "\n%s[%s]\n", examples ? "#" : "", section);
+		}
+		wrapped_print(out, table[i].doc);
+		fprintf(out, "#%s=%s\n", table[i].name, table[i].default_text);
+	}
+}
+
+void config_print_default(FILE *out)
+{
+	fputs("# iommubrokerd.conf: every key, commented out at its default. See "
+	      "iommubrokerd.conf(5).\n",
+	      out);
+	section_print(out, config_settings, n_config_settings, false);
+	fputs("\n# Functions of the emulated backend (--backend=emulated), one section each; "
+	      "without "
+	      "any it\n# has the function ids 1 to 8.\n",
+	      out);
+	section_print(out, emulated_settings, n_emulated_settings, true);
+}
+
+static void manual_entry(FILE *out, const char *name, const char *default_text, const char *doc)
+{
+	fprintf(out, ".TP\n.BR %s =\n%s\n", name, doc);
+	if (*default_text)
+		fprintf(out, "Default: %s.\n", default_text);
+}
+
+static void manual_table(FILE *out, const struct setting *table, size_t n)
+{
+	const char *section = "";
+
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(section, table[i].section)) {
+			section = table[i].section;
+			fprintf(out, ".SS [%s]\n", section);
+		}
+		manual_entry(out, table[i].name, table[i].default_text, table[i].doc);
+	}
+}
+
+void config_print_manual(FILE *out)
+{
+	fputs(".TH IOMMUBROKERD.CONF 5 \"\" \"iommubroker\" \"File formats\"\n"
+	      ".SH NAME\niommubrokerd.conf, device.d \\- configuration of iommubrokerd\n"
+	      ".SH SYNOPSIS\n.nf\n"
+	      "/etc/iommubroker/iommubrokerd.conf\n"
+	      "/etc/iommubroker/iommubrokerd.conf.d/*.conf\n"
+	      "/etc/iommubroker/device.d/*.conf\n.fi\n"
+	      ".SH DESCRIPTION\n"
+	      "The main file is the first that exists in /etc/iommubroker, /run/iommubroker and\n"
+	      "/usr/lib/iommubroker. Drop-ins of all three folders follow in the order of their\n"
+	      "names; a name in an earlier folder hides the same name in a later one. With\n"
+	      ".BR \\-\\-config\\-dir\nonly that folder is read. A mistake in any file is fatal at "
+	      "start and is\n"
+	      "told with file, line and key.\n"
+	      ".PP\nSizes are in bytes, or with the suffix K, M, G, T, P or E (powers of 1024), "
+	      "or a\npercentage of the host's memory, or\n.BR infinity .\n"
+	      ".SH SETTINGS\n",
+	      out);
+	manual_table(out, config_settings, n_config_settings);
+	fputs(".PP\nSections [EmulatedFunction] describe the functions of the emulated backend, "
+	      "one\n"
+	      "section each; without any it has the zPCI function ids 1 to 8 at 0000:00:01.0 to\n"
+	      "0000:00:08.0.\n",
+	      out);
+	manual_table(out, emulated_settings, n_emulated_settings);
+	fputs(".SH DEVICE RULES\n"
+	      "Files in device.d hold sections [Device]. The first rule that matches the caller "
+	      "and\n"
+	      "the function decides; without a match the function is refused. With the emulated\n"
+	      "backend and no rule at all everyone who may connect may open every function.\n",
+	      out);
+	for (size_t i = 0; i < n_device_rule_keys; i++)
+		manual_entry(out, device_rule_keys[i].name, device_rule_keys[i].default_text,
+			     device_rule_keys[i].doc);
+	fputs(".SH EXAMPLE\n.nf\n[Device]\nUser=libvirt\\-qemu\nFunctionId=0x12 0x13\n"
+	      "RelaxedTranslation=no\n.fi\n"
+	      ".SH SEE ALSO\n.BR iommubrokerd (8),\n.BR iommubrokerctl (1)\n",
+	      out);
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Wiring: backend → broker → dispatcher → transports → listeners, built in that order and taken
+ * down in the opposite one, so that nothing is ever called after it is gone.
+ */
+
+#include "service.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "rpc/grpc_log.h"
+#include "rpc/listener.h"
+#include "util/guest_read.h"
+#include "util/log.h"
+
+#define PATH_BYTES 300
+
+struct service {
+	const struct options *options;
+	struct config *config;
+	struct broker *broker;
+	struct loop *loop;
+	struct dispatcher *dispatcher;
+	struct native_transport *native;
+	struct grpc_transport *grpc, *grpc_admin;
+	struct listener *broker_listener, *fd_listener, *admin_listener;
+	struct event *terminate, *interrupt, *watchdog;
+	int broker_fd, fd_fd, admin_fd; /* from systemd, or -1 */
+};
+
+static int broke(const char *what, int status)
+{
+	log_error("%s: %s", what, strerror(-status));
+	return status;
+}
+
+/* The kernel's own ceiling behind our ledger. Only ever lowered: the unit grants infinity. */
+static void memlock_limit_set(uint64_t pinned_bytes_max)
+{
+	struct rlimit limit;
+
+	if (pinned_bytes_max == UINT64_MAX || getrlimit(RLIMIT_MEMLOCK, &limit) ||
+	    limit.rlim_cur <= pinned_bytes_max)
+		return;
+	limit.rlim_cur = pinned_bytes_max;
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
+		log_warning("cannot lower the locked-memory limit to PinnedMemoryMax=: %s",
+			    strerror(errno));
+}
+
+static int backend_start(struct service *service, struct iommu_backend **ret)
+{
+	struct config *config = service->config;
+	int status;
+
+	if (service->options->emulated) {
+		config->broker.open_devices = !config->broker.n_device_rules;
+		status = iommu_emulated_new(ret, config->emulated, config->n_emulated);
+		return status ? broke("cannot start the emulated backend", status) : 0;
+	}
+	status = iommu_iommufd_new(ret, "/dev/iommu", "/dev/vfio", "/sys");
+	if (status == -ENOENT)
+		log_error("no /dev/iommu: this kernel has no IOMMUFD, or the module is not loaded");
+	else if (status == -EACCES || status == -EPERM)
+		log_error("may not open /dev/iommu: the daemon's group must own it, see the udev "
+			  "rule");
+	if (status)
+		return broke("cannot start the iommufd backend", status);
+	memlock_limit_set(config->broker.host_pinned_bytes_max);
+	return 0;
+}
+
+static int model_start(struct service *service)
+{
+	struct iommu_backend *backend;
+	int status = backend_start(service, &backend);
+
+	if (status)
+		return status;
+	status = broker_new(&service->broker, backend, &service->config->broker);
+	if (status)
+		return broke("cannot start", status);
+	status = loop_new(&service->loop);
+	if (status)
+		return broke("cannot make the event loop", status);
+	status = dispatcher_new(&service->dispatcher, service->broker, service->loop,
+				&service->config->rpc);
+	return status ? broke("cannot start dispatching", status) : 0;
+}
+
+static int transports_start(struct service *service)
+{
+	int status = native_transport_new(&service->native, service->dispatcher, service->loop);
+
+	if (!status)
+		status = grpc_transport_new(&service->grpc, service->dispatcher, service->loop,
+					    RPC_DOOR_CLIENT);
+	if (!status)
+		status = grpc_transport_new(&service->grpc_admin, service->dispatcher,
+					    service->loop, RPC_DOOR_ADMIN);
+	return status ? broke("cannot start the transports", status) : 0;
+}
+
+/* Sockets that systemd made, told apart by FileDescriptorName=. */
+static int sockets_adopt(struct service *service)
+{
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(1, &names), status = 0;
+
+	service->broker_fd = service->fd_fd = service->admin_fd = -1;
+	if (n < 0)
+		return broke("cannot read the sockets that systemd passed", n);
+	for (int i = 0; i < n; i++) {
+		int fd = SD_LISTEN_FDS_START + i;
+
+		if (!strcmp(names[i], "broker") && service->broker_fd < 0)
+			service->broker_fd = fd;
+		else if (!strcmp(names[i], "fd") && service->fd_fd < 0)
+			service->fd_fd = fd;
+		else if (!strcmp(names[i], "admin") && service->admin_fd < 0)
+			service->admin_fd = fd;
+		else {
+			log_warning("systemd passed a descriptor named '%s' that is not known",
+				    names[i]);
+			close(fd);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return status;
+}
+
+/* A folder that exists stays as it is: the operator may have set it up. */
+static int folder_make(const char *path, mode_t mode)
+{
+	if (mkdir(path, mode) && errno != EEXIST) {
+		log_error("cannot make %s: %s", path, strerror(errno));
+		return -errno;
+	}
+	return 0;
+}
+
+static int listen_at(struct service *service, struct listener **ret, int adopted_fd,
+		     const char *folder, mode_t folder_mode, const char *name, int type,
+		     listener_accept_fn accept, void *context)
+{
+	char path[PATH_BYTES];
+	int status;
+
+	if (adopted_fd >= 0) {
+		status = listener_adopt(ret, service->loop, adopted_fd, type, accept, context);
+		return status ? broke("cannot use the socket that systemd passed", status) : 0;
+	}
+	status = folder_make(folder, folder_mode);
+	if (status)
+		return status;
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	status = listener_new(ret, service->loop, path, type, accept, context);
+	if (status)
+		log_error("cannot listen at %s: %s", path, strerror(-status));
+	return status;
+}
+
+static int listeners_start(struct service *service)
+{
+	const struct options *options = service->options;
+	int status = sockets_adopt(service);
+
+	if (!status)
+		status = listen_at(service, &service->fd_listener, service->fd_fd,
+				   options->runtime_dir, 0755, "fd.sock", SOCK_SEQPACKET,
+				   native_transport_accept, service->native);
+	if (!status)
+		status = listen_at(service, &service->broker_listener, service->broker_fd,
+				   options->runtime_dir, 0755, "broker.sock", SOCK_STREAM,
+				   grpc_transport_accept, service->grpc);
+	if (!status)
+		status = listen_at(service, &service->admin_listener, service->admin_fd,
+				   options->admin_dir, 0700, "admin.sock", SOCK_STREAM,
+				   grpc_transport_accept, service->grpc_admin);
+	return status;
+}
+
+static void on_signal(evutil_socket_t signal, short what, void *context)
+{
+	struct service *service = context;
+
+	(void)what;
+	log_info("stopping on signal %d", (int)signal);
+	loop_exit(service->loop, 0);
+}
+
+static void on_watchdog(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	(void)context;
+	sd_notify(0, "WATCHDOG=1");
+}
+
+static int events_start(struct service *service)
+{
+	struct event_base *base = loop_base(service->loop);
+	uint64_t usec = 0;
+
+	service->terminate = evsignal_new(base, SIGTERM, on_signal, service);
+	service->interrupt = evsignal_new(base, SIGINT, on_signal, service);
+	if (!service->terminate || !service->interrupt || event_add(service->terminate, NULL) ||
+	    event_add(service->interrupt, NULL))
+		return broke("cannot watch for signals", -ENOMEM);
+	if (sd_watchdog_enabled(0, &usec) > 0) {
+		struct timeval half = {(time_t)(usec / 2000000), (suseconds_t)(usec / 2 % 1000000)};
+
+		service->watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, service);
+		if (!service->watchdog || event_add(service->watchdog, &half))
+			return broke("cannot serve the watchdog", -ENOMEM);
+	}
+	return 0;
+}
+
+static void event_drop(struct event *event)
+{
+	if (event)
+		event_free(event);
+}
+
+static void service_stop(struct service *service)
+{
+	listener_free(service->broker_listener);
+	listener_free(service->fd_listener);
+	listener_free(service->admin_listener);
+	grpc_transport_free(service->grpc);
+	grpc_transport_free(service->grpc_admin);
+	native_transport_free(service->native);
+	dispatcher_free(service->dispatcher);
+	broker_free(service->broker);
+	event_drop(service->terminate);
+	event_drop(service->interrupt);
+	event_drop(service->watchdog);
+	loop_free(service->loop);
+}
+
+static int service_start(struct service *service)
+{
+	int status = guest_read_init();
+
+	if (status)
+		return broke("cannot guard reads of guest memory", status);
+	grpc_errqueue_guard();
+	signal(SIGPIPE, SIG_IGN);
+	status = model_start(service);
+	if (!status)
+		status = transports_start(service);
+	if (!status)
+		status = events_start(service);
+	if (!status)
+		status = listeners_start(service);
+	return status;
+}
+
+int service_run(const struct options *options, struct config *config)
+{
+	struct service service = {.options = options, .config = config};
+	int status = service_start(&service);
+
+	if (!status) {
+		log_info("iommubrokerd %s serves at %s, backend %s", IB_VERSION,
+			 options->runtime_dir, broker_backend_name(service.broker));
+		sd_notify(0, "READY=1");
+		status = loop_run(service.loop);
+		if (status)
+			log_error("broken, stopping: %s", strerror(-status));
+		sd_notify(0, "STOPPING=1");
+	}
+	service_stop(&service);
+	return status;
+}

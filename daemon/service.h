@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_SERVICE_H
+#define IB_SERVICE_H
+
+/* The one place where everything is wired together. */
+
+#include "config.h"
+#include "options.h"
+
+/* Start, serve until SIGTERM or SIGINT, take every guest down, stop. 0, or the negative errno of
+ * what broke; it has been logged. */
+int service_run(const struct options *options, struct config *config);
+
+#endif

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Configuration files: every type of value, precedence, rules, and the sentence for each mistake.
+ */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <errno.h>
+#include <ftw.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "config.h"
+#include "config_table.h"
+
+static char folder[64];
+
+static int remove_entry(const char *path, const struct stat *status, int flag, struct FTW *walk)
+{
+	(void)status;
+	(void)flag;
+	(void)walk;
+	return remove(path);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	strcpy(folder, "/tmp/config-test-XXXXXX");
+	return mkdtemp(folder) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	return nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void file_write(const char *name, const char *text)
+{
+	char path[256], *slash;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	slash = strrchr(path, '/');
+	*slash = 0;
+	mkdir(path, 0700);
+	*slash = '/';
+	file = fopen(path, "we");
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+}
+
+static struct config *load_good(void)
+{
+	struct config *config = NULL;
+	int status = config_load(&config, folder);
+
+	if (status)
+		fail_msg("%s", config ? config->error : "no memory");
+	return config;
+}
+
+static void test_defaults_are_the_tables(void **state)
+{
+	struct config *config = load_good();
+
+	(void)state;
+	assert_int_equal(config->broker.guest_mappings_max, 4194304);
+	assert_int_equal(config->broker.guest_pinned_bytes_max, UINT64_MAX);
+	assert_int_equal(config->broker.pin_slice_bytes, 256ull << 20);
+	assert_int_equal(config->broker.require_seals, BROKER_SEALS_PERMISSIVE);
+	assert_int_equal(config->broker.designations, S390_DESIGNATIONS_ALL);
+	assert_int_equal(config->rpc.first_request_ms, 10000);
+	assert_int_equal(config->rpc.n_client_uids, 0);
+	assert_int_equal(config->broker.n_device_rules, 0);
+	assert_true(config->broker.host_pinned_bytes_max > 0);
+	assert_true(config->broker.host_pinned_bytes_max <
+		    (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+	config_free(config);
+}
+
+static void test_values_of_every_type(void **state)
+{
+	struct config *config;
+
+	(void)state;
+	file_write("iommubrokerd.conf", "# comment\n"
+					"[Limits]\n"
+					"PinnedMemoryMax=12G\n"
+					"PinnedMemoryPerGuestMax = 1234\n"
+					"MappingsPerGuestMax=infinity\n"
+					"[Memory]\n"
+					"RequireSeals=required\n"
+					"PinSliceSize=2M\n"
+					"[Clients]\n"
+					"Users=root 1234\n"
+					"Groups=0\n"
+					"FirstRequestTimeout=250ms\n"
+					"[Translation]\n"
+					"Designations=RT ST\n");
+	config = load_good();
+	assert_int_equal(config->broker.host_pinned_bytes_max, 12ull << 30);
+	assert_int_equal(config->broker.guest_pinned_bytes_max, 1234);
+	assert_int_equal(config->broker.guest_mappings_max, UINT64_MAX);
+	assert_int_equal(config->broker.require_seals, BROKER_SEALS_REQUIRED);
+	assert_int_equal(config->broker.pin_slice_bytes, 2ull << 20);
+	assert_int_equal(config->rpc.n_client_uids, 2);
+	assert_int_equal(config->rpc.client_uids[0], 0);
+	assert_int_equal(config->rpc.client_uids[1], 1234);
+	assert_int_equal(config->rpc.n_client_gids, 1);
+	assert_int_equal(config->rpc.first_request_ms, 250);
+	assert_int_equal(config->broker.designations,
+			 1u << S390_LEVEL_SEGMENT | 1u << S390_LEVEL_REGION_THIRD);
+	config_free(config);
+}
+
+static void test_drop_ins_follow_in_order_of_names(void **state)
+{
+	struct config *config;
+
+	(void)state;
+	file_write("iommubrokerd.conf", "[Limits]\nSessionsMax=5\nGuestsPerSessionMax=3\n");
+	file_write("iommubrokerd.conf.d/20-b.conf", "[Limits]\nSessionsMax=7\n");
+	file_write("iommubrokerd.conf.d/10-a.conf", "[Limits]\nSessionsMax=6\n");
+	file_write("iommubrokerd.conf.d/30-c.txt", "[Limits]\nSessionsMax=8\n");
+	config = load_good();
+	assert_int_equal(config->broker.sessions_max, 7);
+	assert_int_equal(config->broker.guests_per_session_max, 3);
+	config_free(config);
+}
+
+static void test_device_rules_are_pairs_in_order(void **state)
+{
+	const struct broker_device_rule *rules;
+	struct config *config;
+
+	(void)state;
+	file_write("device.d/10.conf", "[Device]\nUser=7 8\nFunctionId=1 0x12\n"
+				       "PciAddress=0000:00:04.0\nRelaxedTranslation=yes\n"
+				       "[Device]\nFunctionId=*\n"
+				       "[Device]\nUser=9\nPassedDescriptor=yes\n");
+	config = load_good();
+	rules = config->broker.device_rules;
+	assert_int_equal(config->broker.n_device_rules, 8);
+	assert_int_equal(rules[0].uid, 7);
+	assert_true(rules[0].by_fid && rules[0].fid == 1 && rules[0].relaxed);
+	assert_int_equal(rules[1].fid, 0x12);
+	assert_false(rules[2].by_fid);
+	assert_string_equal(rules[2].pci_address, "0000:00:04.0");
+	assert_int_equal(rules[3].uid, 8);
+	assert_true(rules[6].any_user && rules[6].any_function && !rules[6].relaxed);
+	assert_true(rules[7].passed_descriptor && !rules[7].any_function && !rules[7].by_fid);
+	assert_non_null(strstr(rules[7].where, "10.conf:9"));
+	config_free(config);
+}
+
+static void test_emulated_functions_are_sections(void **state)
+{
+	struct config *config;
+
+	(void)state;
+	file_write("iommubrokerd.conf",
+		   "[EmulatedFunction]\nFunctionId=0x20\nPciAddress=0001:00:00.0\n"
+		   "[EmulatedFunction]\nPciAddress=0002:00:00.0\nFunctionId=33\n"
+		   "DmaFirst=0\nDmaLast=0xffffffff\nDesignations=RT\nRefreshRequired=no\n");
+	config = load_good();
+	assert_int_equal(config->n_emulated, 2);
+	assert_int_equal(config->emulated[0].fid, 0x20);
+	assert_int_equal(config->emulated[0].dma_first, 0x100000000);
+	assert_true(config->emulated[0].refresh_required);
+	assert_int_equal(config->emulated[1].fid, 33);
+	assert_int_equal(config->emulated[1].dma_last, 0xffffffff);
+	assert_false(config->emulated[1].refresh_required);
+	assert_string_equal(config->emulated[1].pci_address, "0002:00:00.0");
+	config_free(config);
+}
+
+static const struct {
+	const char *file, *text, *error;
+} mistakes[] = {
+	{"iommubrokerd.conf", "[Limits]\nPinedMemoryMax=1\n",
+	 ":2: unknown key 'PinedMemoryMax'; did you mean PinnedMemoryMax?"},
+	{"iommubrokerd.conf", "[Limit]\nSessionsMax=1\n",
+	 ":2: unknown section 'Limit'; did you mean Limits?"},
+	{"iommubrokerd.conf", "[Nonsense]\nSessionsMax=1\n", ":2: unknown section 'Nonsense'"},
+	{"iommubrokerd.conf", "\n[Limits]\nSessionsMax=many\n",
+	 ":3: [Limits] SessionsMax=: 'many' is not a number"},
+	{"iommubrokerd.conf", "[Limits]\nSessionsMax=0\n",
+	 ":2: [Limits] SessionsMax=: '0' is not between 1 and 65536"},
+	{"iommubrokerd.conf", "[Limits]\nSessionsMax=-1\n", "'-1' is not a number"},
+	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=18446744073709551616\n", "is not a size"},
+	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=17179869184G\n", "is not a size"},
+	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=101%\n", "is not a size"},
+	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=1Q\n", "is not a size"},
+	{"iommubrokerd.conf", "[Memory]\nRequireSeals=maybe\n",
+	 "'maybe' is not one of off, permissive, required"},
+	{"iommubrokerd.conf", "[Memory]\nPinSliceSize=512M\n",
+	 "is not between 1048576 and 268435456"},
+	{"iommubrokerd.conf", "[Clients]\nUsers=no-such-user-here\n", "is not a user of this host"},
+	{"iommubrokerd.conf", "[Clients]\nGroups=no-such-group-here\n",
+	 "is not a group of this host"},
+	{"iommubrokerd.conf", "[Clients]\nFirstRequestTimeout=10\n", "is not a time with its unit"},
+	{"iommubrokerd.conf", "[Translation]\nDesignations=ST XT\n",
+	 "'XT' is not one of ST, RT, RS, RF"},
+	{"iommubrokerd.conf", "[Translation]\nDesignations=\n", "is not a set of ST"},
+	{"iommubrokerd.conf", "[Limits]\njust words\n",
+	 ":2: neither [Section], Key=value nor a comment"},
+	{"iommubrokerd.conf", "[EmulatedFunction]\nFunctionId=1\n", "PciAddress= is missing"},
+	{"iommubrokerd.conf", "[EmulatedFunction]\nPciAddress=0:0:4.0\n", "is not a PCI address"},
+	{"iommubrokerd.conf",
+	 "[EmulatedFunction]\nFunctionId=1\nPciAddress=0000:00:01.0\n"
+	 "[EmulatedFunction]\nFunctionId=1\nPciAddress=0000:00:02.0\n",
+	 "numbers 1 and 2 have the same"},
+	{"device.d/a.conf", "[Device]\nFunctionId=x\n", ":2: FunctionId=: 'x' is not a number"},
+	{"device.d/a.conf", "[Device]\nUser=1\n", "names no FunctionId=, PciAddress="},
+	{"device.d/a.conf", "[Device]\nFunctonId=1\n",
+	 ":2: unknown key 'FunctonId'; did you mean FunctionId?"},
+	{"device.d/a.conf", "[Devices]\nFunctionId=1\n",
+	 ":2: unknown section 'Devices'; did you mean Device?"},
+	{"device.d/a.conf", "[Device]\nFunctionId=1\nRelaxedTranslation=perhaps\n",
+	 ":3: RelaxedTranslation=: 'perhaps' is not yes or no"},
+};
+
+static void test_each_mistake_is_told(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(mistakes) / sizeof(mistakes[0]); i++) {
+		struct config *config = NULL;
+
+		file_write(mistakes[i].file, mistakes[i].text);
+		assert_int_equal(config_load(&config, folder), -EINVAL);
+		if (!strstr(config->error, mistakes[i].error))
+			fail_msg("'%s' should say '%s'", config->error, mistakes[i].error);
+		config_free(config);
+		file_write(mistakes[i].file, "");
+	}
+}
+
+static void test_missing_folder_is_told(void **state)
+{
+	struct config *config = NULL;
+
+	(void)state;
+	assert_int_equal(config_load(&config, "/nonexistent/folder"), -EINVAL);
+	assert_non_null(strstr(config->error, "/nonexistent/folder"));
+	config_free(config);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_defaults_are_the_tables, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_values_of_every_type, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_drop_ins_follow_in_order_of_names, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_device_rules_are_pairs_in_order, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_emulated_functions_are_sections, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_each_mistake_is_told, setup, teardown),
+		cmocka_unit_test(test_missing_folder_is_told),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
