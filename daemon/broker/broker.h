@@ -27,19 +27,19 @@
 #include "util/pool.h"
 #include "util/refusal.h"
 
-#define BROKER_NAME_MAX		   64 /* with the terminating zero */
-#define BROKER_SECRET_BYTES	   16
-#define BROKER_LABELS_MAX	   8
-#define BROKER_MAP_RANGES_MAX	   512
+#define BROKER_NAME_MAX            64 /* with the terminating zero */
+#define BROKER_SECRET_BYTES        16
+#define BROKER_LABELS_MAX          8
+#define BROKER_MAP_RANGES_MAX      512
 #define BROKER_REFRESH_RANGES_MAX  256
 #define BROKER_MANAGED_ENTRIES_MAX 256
-#define BROKER_MEMORY_FILES_MAX	   64
-#define BROKER_EVENTS_MAX	   1024
+#define BROKER_MEMORY_FILES_MAX    64
+#define BROKER_EVENTS_MAX          1024
 
 enum broker_seals {
-	BROKER_SEALS_OFF,	 /* not looked at, but for write seals */
+	BROKER_SEALS_OFF,        /* not looked at, but for write seals */
 	BROKER_SEALS_PERMISSIVE, /* F_SEAL_SHRINK wanted where the file can be sealed */
-	BROKER_SEALS_REQUIRED,	 /* F_SEAL_SHRINK or refused */
+	BROKER_SEALS_REQUIRED,   /* F_SEAL_SHRINK or refused */
 };
 
 enum broker_unpopulated {
@@ -56,15 +56,16 @@ struct broker_device_rule {
 	uint32_t fid;
 	char pci_address[16];
 	bool passed_descriptor; /* may pass descriptors in, in place of naming a function */
-	bool relaxed;		/* relaxed translation granted */
-	char where[96];		/* file:line, for refusals */
+	bool relaxed;           /* relaxed translation granted */
+	char where[96];         /* file:line, for refusals */
 };
 
-/* Plain settings; main fills them from the table in config.c. Bytes, counts; UINT64_MAX: no limit. */
+/* Plain settings; main fills them from the table in config.c. Bytes, counts; UINT64_MAX: no limit.
+ */
 struct broker_settings {
 	uint64_t host_pinned_bytes_max;
 	uint64_t guest_pinned_bytes_max;
-	uint64_t guest_mappings_max;	 /* sum of the reservations of a guest's nested domains */
+	uint64_t guest_mappings_max;      /* sum of the reservations of a guest's nested domains */
 	uint64_t nested_mappings_default; /* reservation of a nested domain that asks for none */
 	uint32_t guests_per_session_max;
 	uint32_t sessions_max;
@@ -75,8 +76,8 @@ struct broker_settings {
 	uint32_t designations; /* set of enum s390_level that is supported */
 	enum broker_seals require_seals;
 	enum broker_unpopulated unpopulated_memory;
-	unsigned int threads_max;      /* 1 .. 32 */
-	uint64_t pin_slice_bytes;      /* at most 256 MiB */
+	unsigned int threads_max;                      /* 1 .. 32 */
+	uint64_t pin_slice_bytes;                      /* at most 256 MiB */
 	const struct broker_device_rule *device_rules; /* borrowed until broker_free() */
 	size_t n_device_rules;
 	bool open_devices; /* no rule needed: the emulated backend without configuration */
@@ -105,8 +106,7 @@ struct peer {
 
 /* INLINE. Duplicates peer->pidfd. */
 int session_new(struct session **ret, struct broker *broker, const struct peer *peer,
-		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES],
-		struct refusal *refusal);
+		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal);
 /* INLINE. Find by secret; the peer must be the same process. UNAUTHENTICATED otherwise, one answer
  * for all reasons. ret is a reference. */
 int session_find(struct session **ret, struct broker *broker, const struct peer *peer,
@@ -115,7 +115,7 @@ struct session *session_ref(struct session *session);
 struct session *session_unref(struct session *session); /* returns NULL */
 const char *session_tenant(struct session *session);
 struct pool_share *session_share(struct session *session); /* borrowed */
-uint64_t session_id(struct session *session); /* for logs: small, rising, no secret */
+uint64_t session_id(struct session *session);              /* for logs: small, rising, no secret */
 /* Borrowed: readable when the process has died. */
 int session_pidfd(struct session *session);
 /* INLINE. No call is accepted any more; what runs is cancelled; every guest is taken down on its
@@ -322,9 +322,9 @@ struct range_result {
 struct nested_create_request {
 	uint64_t device;
 	bool attach;
-	enum nested_format format; /* NESTED_S390 (also for T = 0) or NESTED_MANAGED */
+	enum nested_format format;  /* NESTED_S390 (also for T = 0) or NESTED_MANAGED */
 	uint64_t iota, first, last; /* pba, pal; window of a managed one */
-	uint64_t mappings_max;	    /* 0: default */
+	uint64_t mappings_max;      /* 0: default */
 };
 
 struct nested_created {
@@ -340,8 +340,7 @@ int nested_create(struct broker *broker, struct session *session,
 		  const struct nested_create_request *request, struct nested_created *ret,
 		  struct refusal *refusal);
 int nested_replace(struct broker *broker, struct session *session, uint64_t nested, uint64_t iota,
-		   uint64_t pba, uint64_t pal, struct nested_created *ret,
-		   struct refusal *refusal);
+		   uint64_t pba, uint64_t pal, struct nested_created *ret, struct refusal *refusal);
 int nested_destroy(struct broker *broker, struct session *session, uint64_t nested,
 		   uint64_t *ret_leaves_dropped, struct refusal *refusal);
 int device_attach(struct broker *broker, struct session *session, uint64_t device,
@@ -394,18 +393,18 @@ int nested_explain(struct broker *broker, struct session *session, uint64_t nest
 /* ── events ───────────────────────────────────────────────────────────────────────────────── */
 
 enum event_kind { /* the API's numbers */
-	EVENT_TRANSLATION_ERROR = 1,
-	EVENT_LEAF_REFUSED,
-	EVENT_MEMORY_LOST,
-	EVENT_DEVICE_FAULT,
-	EVENT_DEVICE_BLOCKED,
-	EVENT_DEVICE_WANTED,
-	EVENT_QUOTA_HIGH,
-	EVENT_REVOKED,
-	EVENT_RESTARTING,
-	EVENT_RESUMED,
-	EVENT_GUEST_GONE,
-	EVENT_LOST,
+		  EVENT_TRANSLATION_ERROR = 1,
+		  EVENT_LEAF_REFUSED,
+		  EVENT_MEMORY_LOST,
+		  EVENT_DEVICE_FAULT,
+		  EVENT_DEVICE_BLOCKED,
+		  EVENT_DEVICE_WANTED,
+		  EVENT_QUOTA_HIGH,
+		  EVENT_REVOKED,
+		  EVENT_RESTARTING,
+		  EVENT_RESUMED,
+		  EVENT_GUEST_GONE,
+		  EVENT_LOST,
 };
 
 struct event {

@@ -28,12 +28,12 @@
 
 /* Settings of the transports; main fills them. */
 struct rpc_settings {
-	uint32_t connections_max;	   /* of all clients */
+	uint32_t connections_max; /* of all clients */
 	uint32_t connections_per_user_max;
 	uint32_t calls_per_connection_max; /* in flight */
 	uint32_t descriptors_waiting_max;  /* of a session */
-	uint32_t first_request_ms;	   /* a silent connection is dropped after that */
-	uint32_t descriptor_wait_ms;	   /* a waiting descriptor is closed after that */
+	uint32_t first_request_ms;         /* a silent connection is dropped after that */
+	uint32_t descriptor_wait_ms;       /* a waiting descriptor is closed after that */
 	/* Who may connect to the client sockets: root and our own uid always, and these. */
 	const uid_t *client_uids;
 	size_t n_client_uids;
@@ -78,13 +78,13 @@ struct rpc_call {
 	const struct rpc_call_ops *ops;
 	enum rpc_door door;
 	bool native;
-	const struct peer *peer;	     /* lives as long as the call */
-	const uint8_t *secret;		     /* gRPC: the session metadata, or NULL */
+	const struct peer *peer; /* lives as long as the call */
+	const uint8_t *secret;   /* gRPC: the session metadata, or NULL */
 	size_t secret_bytes;
-	struct rpc_session *session;	     /* native: the connection's, or NULL; borrowed */
-	const uint8_t *request;		     /* borrowed until dispatch_call() returns */
+	struct rpc_session *session; /* native: the connection's, or NULL; borrowed */
+	const uint8_t *request;      /* borrowed until dispatch_call() returns */
 	size_t request_bytes;
-	size_t n_fds;			     /* native: attached descriptors; consumed */
+	size_t n_fds; /* native: attached descriptors; consumed */
 	int fds[RPC_DESCRIPTORS_MAX];
 	/* the dispatcher's */
 	void *state;

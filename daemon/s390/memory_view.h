@@ -22,7 +22,7 @@
 
 struct memory_view_region {
 	uint64_t gpa_first, gpa_last; /* inclusive */
-	const uint8_t *host;	      /* our mapping of gpa_first; reading it can raise SIGBUS */
+	const uint8_t *host;          /* our mapping of gpa_first; reading it can raise SIGBUS */
 	bool writable;
 	/* One counter for each 4 KiB frame of the region: installed places. Outlives the view. */
 	_Atomic uint16_t *aliases;

@@ -21,8 +21,8 @@
 enum shadow_verdict {
 	SHADOW_DONE,
 	SHADOW_RESOURCES, /* out of mappings; every unmap of the range took effect */
-	SHADOW_ERROR,	  /* walk error: fault is set; or the host function is in error: fault.code 0 */
-	SHADOW_BROKEN,	  /* a cut failed although retried: the caller must block the device */
+	SHADOW_ERROR, /* walk error: fault is set; or the host function is in error: fault.code 0 */
+	SHADOW_BROKEN, /* a cut failed although retried: the caller must block the device */
 };
 
 /* Why a valid leaf was not installed (rule 8 of the translation rules); an event, not an error. */
@@ -33,7 +33,8 @@ enum shadow_leaf_refusal {
 
 struct shadow_ops {
 	/* Install [iova, iova + length) as [gpa, gpa + length). 0, or the kernel's errno: ENOSPC
-	 * and ENOMEM are want of mappings, ENOENT a region that just went, EIO a function in error. */
+	 * and ENOMEM are want of mappings, ENOENT a region that just went, EIO a function in error.
+	 */
 	int (*map)(void *context, uint64_t iova, uint64_t gpa, uint64_t length, bool writable);
 	/* Take away whatever is installed in [iova, iova + length); nothing there is success.
 	 * 0, or the kernel's errno. */
@@ -72,43 +73,49 @@ const struct s390_anchor *shadow_anchor(const struct shadow *shadow); /* NULL: n
 struct shadow_result {
 	enum shadow_verdict verdict;
 	struct s390_fault fault;
-	int host_errno;	   /* of the map or cut that failed, or 0 */
+	int host_errno;    /* of the map or cut that failed, or 0 */
 	uint64_t mapped;   /* leaves that became mapped, or changed frame or permission */
 	uint64_t unmapped; /* leaves that were installed and now are not */
 };
 
 enum shadow_op_kind {
-	SHADOW_OP_REFRESH,	/* [first, last] as the guest's instruction asks */
-	SHADOW_OP_RECONCILE,	/* whole window, after a new anchor or new memory: cuts what lies
+	SHADOW_OP_REFRESH,      /* [first, last] as the guest's instruction asks */
+	SHADOW_OP_RECONCILE,    /* whole window, after a new anchor or new memory: cuts what lies
 				 * outside the window; a walk error is reported, and what can be
 				 * mapped is mapped */
-	SHADOW_OP_SWEEP,	/* whole window, unmaps only */
-	SHADOW_OP_DROP,		/* cut everything in [first, last], forget it was installed */
-	SHADOW_OP_MANAGED_MAP,	/* managed: [first, last] shows gpa… with that permission */
+	SHADOW_OP_SWEEP,        /* whole window, unmaps only */
+	SHADOW_OP_DROP,         /* cut everything in [first, last], forget it was installed */
+	SHADOW_OP_MANAGED_MAP,  /* managed: [first, last] shows gpa… with that permission */
 	SHADOW_OP_MANAGED_UNMAP /* managed: [first, last] shows nothing */
 };
+
+#define SHADOW_DIRTY_MAX 32
 
 /* A resumable operation: plain memory of the caller, nothing to release. */
 struct shadow_op {
 	enum shadow_op_kind kind;
 	uint64_t first, last; /* inclusive IOVAs, whole pages */
-	uint64_t gpa;	      /* SHADOW_OP_MANAGED_MAP */
+	uint64_t gpa;         /* SHADOW_OP_MANAGED_MAP */
 	bool writable;
 	struct shadow_result result; /* complete when shadow_step() answered false */
-	/* the rest belongs to shadow.c */
+	/* The rest belongs to shadow_step(). */
 	struct {
 		uint32_t pass, epoch;
-		uint64_t next;
-		uint64_t visited;
-		uint32_t n_dirty;
+		bool overflow;	     /* of start + length */
+		bool stop;	     /* map no more */
+		uint64_t next;	     /* segment (IOVA >> 20) to go on from in this pass */
+		uint64_t visited;    /* tables, in this pass */
+		uint64_t swept;	     /* leaves that were newly mapped when a whole walk began */
+		uint32_t n_dirty, at_dirty;
 		struct {
-			uint64_t first, last;
-		} dirty[32];
+			uint64_t first, last; /* segments */
+		} dirty[SHADOW_DIRTY_MAX];
 	} cursor;
 };
 
 /* Begin. REFRESH: start and length in bytes as the guest gave them, widened to whole pages; length
- * 0 is complete at once. The others ignore nothing: ranges must be whole pages. */
+ * 0 is complete at once. The other ranges must be whole pages; RECONCILE and SWEEP put the window
+ * for theirs. */
 void shadow_op_refresh(struct shadow_op *op, uint64_t start, uint64_t length);
 void shadow_op_range(struct shadow_op *op, enum shadow_op_kind kind, uint64_t first, uint64_t last);
 void shadow_op_managed_map(struct shadow_op *op, uint64_t first, uint64_t last, uint64_t gpa,
@@ -135,7 +142,7 @@ bool shadow_sweep_due(const struct shadow *shadow);
 struct shadow_stats {
 	uint64_t leaves_installed;
 	uint64_t tables_kept;
-	uint64_t bytes_kept;   /* all memory that this shadow uses now */
+	uint64_t bytes_kept;                    /* all memory that this shadow uses now */
 	uint64_t refreshes, sweeps, maps, cuts; /* operations begun; calls of ops->map and ->cut */
 };
 void shadow_stats(const struct shadow *shadow, struct shadow_stats *ret);

@@ -21,7 +21,7 @@ enum s390_event_code {
 	S390_PEC_KEYE = 0x6,
 	S390_PEC_INVALTE = 0x7, /* entry 0 above the page table, or a table outside guest memory */
 	S390_PEC_INVALTL = 0x8, /* region entry whose length is not 3 or offset not 0 */
-	S390_PEC_TT = 0x9,	/* type differs from the level */
+	S390_PEC_TT = 0x9,      /* type differs from the level */
 	S390_PEC_INVALMS = 0xa,
 	S390_PEC_SERR = 0xb,
 };
@@ -52,7 +52,7 @@ enum s390_anchor_fault {
 	S390_ANCHOR_PBA_BELOW_START, /* below start of DMA */
 	S390_ANCHOR_PAL_ABOVE_END,   /* above end of DMA */
 	S390_ANCHOR_DESIGNATION,     /* designation type not in the set of supported ones */
-	S390_ANCHOR_RELAXED,	     /* T = 0 and not granted */
+	S390_ANCHOR_RELAXED,         /* T = 0 and not granted */
 };
 
 /* Widen PBA and PAL to whole pages and check them and the designation. *ret is written only on
@@ -70,8 +70,8 @@ uint64_t s390_anchor_origin(const struct s390_anchor *anchor);
 struct s390_fault {
 	enum s390_event_code code;
 	enum s390_level level; /* table whose entry it is; S390_LEVEL_NONE: the anchor */
-	uint64_t iova;	       /* first IOVA that the entry translates, within the asked range */
-	uint64_t entry;	       /* as read, or the address of a table outside guest memory */
+	uint64_t iova;         /* first IOVA that the entry translates, within the asked range */
+	uint64_t entry;        /* as read, or the address of a table outside guest memory */
 	bool outside_memory;   /* the table lies outside guest memory, or could not be read */
 };
 
@@ -88,15 +88,16 @@ struct s390_explanation {
 	size_t n_steps;
 	struct s390_step steps[5];
 	struct s390_fault fault; /* code NONE if the walk ended at a leaf or at an absent entry */
-	bool present;		 /* a valid leaf was found */
+	bool present;            /* a valid leaf was found */
 	bool writable;
-	bool in_memory; /* its frame lies in guest memory with that permission */
-	uint64_t gpa;	/* of the page that holds iova */
+	bool in_memory;       /* its frame lies in guest memory with that permission */
+	uint64_t gpa;         /* of the page that holds iova */
 	uint64_t frame_bytes; /* 4096 or 1 MiB */
 };
 
 /* Walk for one IOVA and keep every step. Reads guest memory; installs nothing. anchor NULL: none
- * registered (INVALAS). */
+ * registered (INVALAS). A relaxed anchor has no tables: no steps, and no answer beyond the window's
+ * (the guest address is the IOVA less the start of DMA, which an anchor does not hold). */
 void s390_explain(struct s390_explanation *ret, const struct s390_anchor *anchor,
 		  const struct memory_view *view, uint64_t iova);
 

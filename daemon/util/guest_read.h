@@ -23,17 +23,14 @@ bool guest_read_u64(const void *source, uint64_t *ret);
 /* Load n aligned 64-bit words, each once and atomically. */
 bool guest_read_words(const void *source, uint64_t *ret, size_t n);
 
-enum guest_compare {
-	GUEST_SAME,
-	GUEST_DIFFERENT,
-	GUEST_FAULT
-};
+enum guest_compare { GUEST_SAME, GUEST_DIFFERENT, GUEST_FAULT };
 
 /* A filter, not a decision: it may read any byte more than once. bytes: a multiple of 64. */
 enum guest_compare guest_read_compare(const void *kept, const void *source, size_t bytes);
 
-/* A filter: whether any of n 64-bit words (n a multiple of 8) has no bit of mask set, the mask in
- * memory order. GUEST_SAME: none; GUEST_DIFFERENT: at least one. */
-enum guest_compare guest_read_any_clear(const void *source, size_t n, uint64_t mask);
+/* A filter: whether any of n 64-bit words lacks the bit. n: a multiple of 8, not 0. source: 64-byte
+ * aligned. bit: a mask of one bit, in memory order. GUEST_SAME: all have it; GUEST_DIFFERENT: at
+ * least one does not. */
+enum guest_compare guest_read_any_clear(const void *source, size_t n, uint64_t bit);
 
 #endif

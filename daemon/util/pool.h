@@ -28,9 +28,9 @@ struct pool_job {
 	/* Runs on a worker, holding the lane. true: queue me again at the end (a slice is done).
 	 * After false the job's memory is not touched any more. */
 	bool (*run)(struct pool_job *job);
-	struct pool_lane *lane;	  /* NULL: no order */
+	struct pool_lane *lane;   /* NULL: no order */
 	struct pool_share *share; /* NULL: no bound but the pool's */
-	struct pool_job *next;	  /* the pool's */
+	struct pool_job *next;    /* the pool's */
 };
 
 /* threads_max: 1 .. 256; threads are made when work comes and stay. 0 or a negative errno. */

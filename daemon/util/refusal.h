@@ -25,33 +25,34 @@
 
 enum refusal_kind {
 	REFUSAL_NONE,
-	REFUSAL_INVALID,       /* a field's value; field is set: BadRequest */
-	REFUSAL_NOT_FOUND,     /* unknown or someone else's: one answer for both */
-	REFUSAL_EXISTS,        /* overlap, or the same again */
-	REFUSAL_DENIED,        /* no rule lets this caller do it */
+	REFUSAL_INVALID,         /* a field's value; field is set: BadRequest */
+	REFUSAL_NOT_FOUND,       /* unknown or someone else's: one answer for both */
+	REFUSAL_EXISTS,          /* overlap, or the same again */
+	REFUSAL_DENIED,          /* no rule lets this caller do it */
 	REFUSAL_UNAUTHENTICATED, /* no session, or a secret that opens none */
-	REFUSAL_PRECONDITION,  /* legal, not now: wrong order, unpopulated memory; reason is the type */
-	REFUSAL_QUOTA,         /* our ledger; resource, limit, used, requested, tenant, rule are set */
-	REFUSAL_HOST_MEMLOCK,  /* the kernel's locked-memory limit, behind our ledger */
-	REFUSAL_HOST_RESOURCES,/* memory or descriptors of the host ran out for this request */
-	REFUSAL_RATE,          /* too many; retry_after_ms is set */
-	REFUSAL_BUSY,          /* come back later; retry_after_ms is set */
-	REFUSAL_CANCELLED,     /* CancelOperation, or its session ended */
-	REFUSAL_UNIMPLEMENTED, /* this daemon or this kernel lacks it; reason names what */
-	REFUSAL_HOST,          /* the kernel or the device answered something unexpected; host_errno */
+	REFUSAL_PRECONDITION, /* legal, not now: wrong order, unpopulated memory; reason is the type
+			       */
+	REFUSAL_QUOTA, /* our ledger; resource, limit, used, requested, tenant, rule are set */
+	REFUSAL_HOST_MEMLOCK,   /* the kernel's locked-memory limit, behind our ledger */
+	REFUSAL_HOST_RESOURCES, /* memory or descriptors of the host ran out for this request */
+	REFUSAL_RATE,           /* too many; retry_after_ms is set */
+	REFUSAL_BUSY,           /* come back later; retry_after_ms is set */
+	REFUSAL_CANCELLED,      /* CancelOperation, or its session ended */
+	REFUSAL_UNIMPLEMENTED,  /* this daemon or this kernel lacks it; reason names what */
+	REFUSAL_HOST, /* the kernel or the device answered something unexpected; host_errno */
 };
 
 struct refusal {
 	enum refusal_kind kind;
-	int host_errno;         /* 0, or the kernel's errno behind it */
+	int host_errno; /* 0, or the kernel's errno behind it */
 	uint32_t retry_after_ms;
 	uint64_t limit, used, requested;
-	char reason[48];        /* UPPER_SNAKE, stable: the ErrorInfo reason */
-	char field[64];         /* path of the request's field, "map[3].offset" */
-	char resource[32];      /* quota resource, or the kind of object not found */
-	char tenant[64];        /* who is charged */
-	char rule[128];         /* file:line of the rule that set the limit */
-	char message[256];      /* one sentence for people, names the value and what is wrong with it */
+	char reason[48];   /* UPPER_SNAKE, stable: the ErrorInfo reason */
+	char field[64];    /* path of the request's field, "map[3].offset" */
+	char resource[32]; /* quota resource, or the kind of object not found */
+	char tenant[64];   /* who is charged */
+	char rule[128];    /* file:line of the rule that set the limit */
+	char message[256]; /* one sentence for people, names the value and what is wrong with it */
 };
 
 /* Each fills *ret and returns REFUSED. field, reason and format are truncated to fit. */
