@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Address spaces, see ioas.h. The rules are those of Linux drivers/iommu/iommufd/io_pagetable.c.
+ *
+ * A change has three steps: check; prepare (tables here and in every attached device, pins), which
+ * can fail and is undone; commit, which cannot. Devices lose a translation before the pages behind
+ * it are unpinned, and gain it after they are pinned.
+ */
+
+#include "iommu/emulated/ioas.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "iommu/emulated/device.h"
+
+#define PAGE_MASK (EMULATED_PAGE_BYTES - 1)
+
+/* Where the words of new areas come from: a piece of memory, or what another IOAS shows. */
+struct source {
+	struct emulated_memory *memory; /* NULL: src */
+	struct radix_cursor src;
+	uint64_t src_first;
+	uint64_t flags; /* of the new words */
+};
+
+static struct source source_of_memory(struct emulated_memory *memory)
+{
+	return (struct source){.memory = memory};
+}
+
+static struct source source_of_ioas(const struct emulated_ioas *src, uint64_t first)
+{
+	return (struct source){.src = radix_cursor(&src->radix), .src_first = first};
+}
+
+static void source_set_prot(struct source *source, unsigned int prot)
+{
+	source->flags = EMULATED_WORD_VALID;
+	if (prot & IOMMU_PROT_READ)
+		source->flags |= EMULATED_WORD_READ;
+	if (prot & IOMMU_PROT_WRITE)
+		source->flags |= EMULATED_WORD_WRITE;
+}
+
+static uint64_t source_word(struct source *source, uint64_t i)
+{
+	uint64_t inherited = EMULATED_WORD_MEMORY_WRITE | EMULATED_WORD_START, word;
+
+	if (source->memory) {
+		word = emulated_word(source->memory->writable ? EMULATED_WORD_MEMORY_WRITE : 0,
+				     source->memory->index, i);
+	} else {
+		word = radix_get(&source->src, source->src_first + i);
+		word &= ~(EMULATED_WORD_VALID | EMULATED_WORD_READ | EMULATED_WORD_WRITE);
+	}
+	if (i == 0)
+		word |= EMULATED_WORD_START;
+	return (word & (inherited | ~UINT64_C(0) << EMULATED_MEMORY_SHIFT)) | source->flags;
+}
+
+static int check_range(uint64_t iova, uint64_t length)
+{
+	if (length == 0 || (iova | length) & PAGE_MASK)
+		return EINVAL;
+	return iova + (length - 1) < iova ? EOVERFLOW : 0;
+}
+
+/* The window of the attached devices: [0, first) is reserved, above last no table reaches. */
+static struct iommu_range ioas_window(const struct emulated_ioas *ioas)
+{
+	struct iommu_range window = {0, UINT64_MAX};
+
+	for (struct iommu_device *d = ioas->devices; d; d = d->next_attached) {
+		if (d->info.dma_first > window.first)
+			window.first = d->info.dma_first;
+		if (d->info.dma_last < window.last)
+			window.last = d->info.dma_last;
+	}
+	return window;
+}
+
+static int check_place(const struct emulated_ioas *ioas, uint64_t iova, uint64_t length)
+{
+	uint64_t page, first = iova >> EMULATED_PAGE_BITS;
+	int error;
+
+	error = check_range(iova, length);
+	if (error)
+		return error;
+	if (iova < ioas_window(ioas).first)
+		return EINVAL;
+	if (radix_next(&ioas->radix, first, (iova + (length - 1)) >> EMULATED_PAGE_BITS, &page))
+		return EEXIST;
+	return 0;
+}
+
+static int ioas_prepare(struct emulated_ioas *ioas, uint64_t first, uint64_t last)
+{
+	int error;
+
+	error = radix_prepare(&ioas->radix, first, last);
+	for (struct iommu_device *d = ioas->devices; d && !error; d = d->next_attached)
+		error = radix_prepare(&d->radix, first, last);
+	return error;
+}
+
+static void ioas_prune(struct emulated_ioas *ioas, uint64_t first, uint64_t last)
+{
+	radix_prune(&ioas->radix, first, last);
+	for (struct iommu_device *d = ioas->devices; d; d = d->next_attached)
+		radix_prune(&d->radix, first, last);
+}
+
+/* Pins the pages of n words. 0, or an errno and nothing is pinned. */
+static int source_pin(struct emulated_memory_table *table, struct source *source, uint64_t n)
+{
+	struct emulated_memory *memory, *checked = NULL;
+	uint64_t pinnable = 0, i, word;
+	int error = 0;
+
+	for (i = 0; i < n; i++) {
+		word = source_word(source, i);
+		memory = emulated_memory_of(table, word);
+		if (memory != checked)
+			pinnable = emulated_memory_pinnable(memory);
+		checked = memory;
+		error = emulated_word_page(word) < pinnable
+				? emulated_memory_pin(table, memory, emulated_word_page(word))
+				: EINVAL;
+		if (error)
+			break;
+	}
+	while (error && i-- > 0) {
+		word = source_word(source, i);
+		emulated_memory_unpin(table, emulated_memory_of(table, word),
+				      emulated_word_page(word));
+	}
+	return error;
+}
+
+static void ioas_commit(struct emulated_ioas *ioas, uint64_t first, struct source *source,
+			uint64_t n)
+{
+	struct emulated_memory_table *table = &ioas->context->memory;
+	struct radix_cursor cursor = radix_cursor(&ioas->radix);
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t word = source_word(source, i);
+
+		emulated_memory_ref(emulated_memory_of(table, word));
+		radix_set(&cursor, first + i, word);
+	}
+	for (struct iommu_device *d = ioas->devices; d; d = d->next_attached)
+		emulated_device_fill(d, &d->radix, ioas, first, first + n - 1);
+}
+
+/* What map and copy share. The place was checked; source is complete. */
+static int ioas_add(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
+		    struct source *source)
+{
+	uint64_t first = iova >> EMULATED_PAGE_BITS, n = length >> EMULATED_PAGE_BITS;
+	int error;
+
+	/* Seen on s390x: the space above the end of DMA is not reserved, but no table reaches it.
+	 */
+	if (iova + (length - 1) > ioas_window(ioas).last)
+		return EIO;
+	error = ioas_prepare(ioas, first, first + n - 1);
+	if (!error && ioas->n_page_tables)
+		error = source_pin(&ioas->context->memory, source, n);
+	if (error) {
+		ioas_prune(ioas, first, first + n - 1);
+		return error;
+	}
+	ioas_commit(ioas, first, source, n);
+	return 0;
+}
+
+static int check_prot(uint64_t iova, uint64_t length, unsigned int prot)
+{
+	if (iova == UINT64_MAX || length == UINT64_MAX)
+		return EOVERFLOW;
+	return prot & (IOMMU_PROT_READ | IOMMU_PROT_WRITE) ? 0 : EINVAL;
+}
+
+int emulated_ioas_map_file(struct emulated_ioas *ioas, int borrow_fd, uint64_t offset,
+			   uint64_t length, uint64_t iova, unsigned int prot)
+{
+	struct emulated_memory_table *table = &ioas->context->memory;
+	struct emulated_memory *memory;
+	struct source source;
+	int error;
+
+	error = check_prot(iova, length, prot);
+	if (!error)
+		error = check_range(offset, length);
+	if (error)
+		return error;
+	error = emulated_memory_new(table, borrow_fd, offset, length, prot & IOMMU_PROT_WRITE,
+				    &memory);
+	if (error)
+		return error;
+	source = source_of_memory(memory);
+	source_set_prot(&source, prot);
+	pthread_rwlock_wrlock(&ioas->lock);
+	error = check_place(ioas, iova, length);
+	if (!error)
+		error = ioas_add(ioas, iova, length, &source);
+	pthread_rwlock_unlock(&ioas->lock);
+	emulated_memory_unref(table, memory);
+	return error;
+}
+
+/* Every page is mapped, and if asked of memory that may be written. */
+static int check_source(struct emulated_ioas *src, uint64_t first, uint64_t n)
+{
+	struct radix_cursor cursor = radix_cursor(&src->radix);
+
+	for (uint64_t i = 0; i < n; i++)
+		if (!radix_is_set(&cursor, first + i))
+			return ENOENT;
+	return 0;
+}
+
+static int check_source_writable(struct emulated_ioas *src, uint64_t first, uint64_t n)
+{
+	struct radix_cursor cursor = radix_cursor(&src->radix);
+
+	for (uint64_t i = 0; i < n; i++)
+		if (!(radix_get(&cursor, first + i) & EMULATED_WORD_MEMORY_WRITE))
+			return EPERM;
+	return 0;
+}
+
+static int copy_locked(struct emulated_ioas *dst, uint64_t dst_iova, struct emulated_ioas *src,
+		       uint64_t src_iova, uint64_t length, unsigned int prot)
+{
+	uint64_t first = src_iova >> EMULATED_PAGE_BITS, n = length >> EMULATED_PAGE_BITS;
+	struct source source = source_of_ioas(src, first);
+	int error;
+
+	error = check_source(src, first, n);
+	if (!error)
+		error = check_place(dst, dst_iova, length);
+	if (!error && prot & IOMMU_PROT_WRITE)
+		error = check_source_writable(src, first, n);
+	if (error)
+		return error;
+	source_set_prot(&source, prot);
+	return ioas_add(dst, dst_iova, length, &source);
+}
+
+/* The source is only read: copies out of one parent go on side by side. */
+static void lock_for_copy(struct emulated_ioas *dst, struct emulated_ioas *src)
+{
+	if (src != dst && src->object.id < dst->object.id)
+		pthread_rwlock_rdlock(&src->lock);
+	pthread_rwlock_wrlock(&dst->lock);
+	if (src != dst && src->object.id > dst->object.id)
+		pthread_rwlock_rdlock(&src->lock);
+}
+
+int emulated_ioas_copy(struct emulated_ioas *dst, uint64_t dst_iova, struct emulated_ioas *src,
+		       uint64_t src_iova, uint64_t length, unsigned int prot)
+{
+	int error;
+
+	error = check_prot(src_iova, length, prot);
+	if (!error && dst_iova == UINT64_MAX)
+		error = EOVERFLOW;
+	if (!error)
+		error = check_range(src_iova, length);
+	if (error)
+		return error;
+	lock_for_copy(dst, src);
+	error = copy_locked(dst, dst_iova, src, src_iova, length, prot);
+	pthread_rwlock_unlock(&dst->lock);
+	if (src != dst)
+		pthread_rwlock_unlock(&src->lock);
+	return error;
+}
+
+/* Takes every translation in the range; returns how many there were. */
+static uint64_t ioas_clear(struct emulated_ioas *ioas, uint64_t first, uint64_t last)
+{
+	struct emulated_memory_table *table = &ioas->context->memory;
+	struct radix_cursor cursor = radix_cursor(&ioas->radix);
+	uint64_t page, n = 0;
+
+	for (struct iommu_device *d = ioas->devices; d; d = d->next_attached)
+		emulated_device_clear(d, first, last);
+	for (; radix_next(&ioas->radix, first, last, &page); first = page) {
+		for (; page <= last && radix_is_set(&cursor, page); page++, n++) {
+			uint64_t word = radix_get(&cursor, page);
+			struct emulated_memory *memory = emulated_memory_of(table, word);
+
+			radix_set(&cursor, page, 0);
+			if (ioas->n_page_tables)
+				emulated_memory_unpin(table, memory, emulated_word_page(word));
+			emulated_memory_unref(table, memory);
+		}
+	}
+	return n;
+}
+
+/* Whether page and the one before it lie in one area. */
+static bool same_area_as_before(struct radix_cursor *cursor, uint64_t page)
+{
+	uint64_t word = page <= EMULATED_LAST_PAGE ? radix_get(cursor, page) : 0;
+
+	return word && !(word & EMULATED_WORD_START);
+}
+
+/* The area that begins at page, if it ends within last. */
+static bool whole_area(struct radix_cursor *cursor, uint64_t page, uint64_t last,
+		       uint64_t *ret_last)
+{
+	while (page <= last && same_area_as_before(cursor, page + 1))
+		page++;
+	*ret_last = page;
+	return page <= last;
+}
+
+static int unmap_areas(struct emulated_ioas *ioas, uint64_t first, uint64_t last, uint64_t *ret_n)
+{
+	struct radix_cursor cursor = radix_cursor(&ioas->radix);
+	uint64_t at = first, page, area_last, n = 0;
+
+	while (radix_next(&ioas->radix, at, last, &page)) {
+		if (page == first && same_area_as_before(&cursor, page))
+			return ENOENT;
+		if (!whole_area(&cursor, page, last, &area_last))
+			return ENOENT;
+		n += ioas_clear(ioas, page, area_last);
+		at = area_last + 1;
+	}
+	*ret_n = n;
+	return n ? 0 : ENOENT;
+}
+
+static int unmap_locked(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
+			uint64_t *ret_unmapped)
+{
+	uint64_t first = iova >> EMULATED_PAGE_BITS;
+	uint64_t last = (iova + (length - 1)) >> EMULATED_PAGE_BITS, n;
+	int error;
+
+	error = unmap_areas(ioas, first, last, &n);
+	ioas_prune(ioas, first, last);
+	if (!error)
+		*ret_unmapped = n << EMULATED_PAGE_BITS;
+	return error;
+}
+
+int emulated_ioas_unmap(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
+			uint64_t *ret_unmapped)
+{
+	bool all = iova == 0 && length == UINT64_MAX;
+	int error;
+
+	*ret_unmapped = 0;
+	if (!all && (iova == UINT64_MAX || length == UINT64_MAX))
+		return EOVERFLOW;
+	error = all ? 0 : check_range(iova, length);
+	if (error)
+		return error;
+	pthread_rwlock_wrlock(&ioas->lock);
+	error = unmap_locked(ioas, iova, length, ret_unmapped);
+	pthread_rwlock_unlock(&ioas->lock);
+	return all ? 0 : error;
+}
+
+int emulated_ioas_cut(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
+		      uint64_t *ret_unmapped)
+{
+	uint64_t first = iova >> EMULATED_PAGE_BITS, last;
+	struct radix_cursor cursor;
+	int error;
+
+	*ret_unmapped = 0;
+	error = check_range(iova, length);
+	if (error)
+		return error;
+	if (!ioas->cuttable) {
+		error = emulated_ioas_unmap(ioas, iova, length, ret_unmapped);
+		return error;
+	}
+	last = (iova + (length - 1)) >> EMULATED_PAGE_BITS;
+	pthread_rwlock_wrlock(&ioas->lock);
+	cursor = radix_cursor(&ioas->radix);
+	if (same_area_as_before(&cursor, last + 1))
+		radix_set(&cursor, last + 1, radix_get(&cursor, last + 1) | EMULATED_WORD_START);
+	*ret_unmapped = ioas_clear(ioas, first, last) << EMULATED_PAGE_BITS;
+	ioas_prune(ioas, first, last);
+	pthread_rwlock_unlock(&ioas->lock);
+	return 0;
+}
+
+struct iommu_range emulated_ioas_usable(struct emulated_ioas *ioas)
+{
+	struct iommu_range range;
+
+	pthread_rwlock_rdlock(&ioas->lock);
+	range = (struct iommu_range){ioas_window(ioas).first, UINT64_MAX};
+	pthread_rwlock_unlock(&ioas->lock);
+	return range;
+}
+
+/* Unpin the translations up to last. */
+static void ioas_unpin(struct emulated_ioas *ioas, uint64_t last)
+{
+	struct emulated_memory_table *table = &ioas->context->memory;
+	struct radix_cursor cursor = radix_cursor(&ioas->radix);
+	uint64_t page, first = 0;
+
+	for (; radix_next(&ioas->radix, first, last, &page); first = page) {
+		for (; page <= last && radix_is_set(&cursor, page); page++) {
+			uint64_t word = radix_get(&cursor, page);
+
+			emulated_memory_unpin(table, emulated_memory_of(table, word),
+					      emulated_word_page(word));
+		}
+	}
+}
+
+static int ioas_pin(struct emulated_ioas *ioas)
+{
+	struct radix_cursor cursor = radix_cursor(&ioas->radix);
+	uint64_t page, end, first = 0;
+	struct source source;
+	int error;
+
+	for (; radix_next(&ioas->radix, first, EMULATED_LAST_PAGE, &page); first = end) {
+		for (end = page; end <= EMULATED_LAST_PAGE && radix_is_set(&cursor, end); end++)
+			;
+		source = source_of_ioas(ioas, page);
+		error = source_pin(&ioas->context->memory, &source, end - page);
+		if (error) {
+			if (page > 0)
+				ioas_unpin(ioas, page - 1);
+			return error;
+		}
+	}
+	return 0;
+}
+
+int emulated_ioas_add_page_table(struct emulated_ioas *ioas)
+{
+	int error = 0;
+
+	pthread_rwlock_wrlock(&ioas->lock);
+	if (ioas->n_page_tables == 0)
+		error = ioas_pin(ioas);
+	if (!error)
+		ioas->n_page_tables++;
+	pthread_rwlock_unlock(&ioas->lock);
+	return error;
+}
+
+void emulated_ioas_remove_page_table(struct emulated_ioas *ioas)
+{
+	pthread_rwlock_wrlock(&ioas->lock);
+	if (--ioas->n_page_tables == 0)
+		ioas_unpin(ioas, EMULATED_LAST_PAGE);
+	pthread_rwlock_unlock(&ioas->lock);
+}
+
+static struct emulated_ioas *ioas_alloc(struct iommu_context *context, bool cuttable)
+{
+	struct emulated_ioas *ioas;
+
+	ioas = calloc(1, sizeof(*ioas));
+	if (!ioas)
+		return NULL;
+	ioas->context = context;
+	ioas->cuttable = cuttable;
+	if (radix_init(&ioas->radix, &context->arena) != 0) {
+		free(ioas);
+		return NULL;
+	}
+	pthread_rwlock_init(&ioas->lock, NULL);
+	return ioas;
+}
+
+struct emulated_ioas *emulated_ioas_free(struct emulated_ioas *ioas)
+{
+	if (!ioas)
+		return NULL;
+	ioas_clear(ioas, 0, EMULATED_LAST_PAGE);
+	radix_deinit(&ioas->radix);
+	pthread_rwlock_destroy(&ioas->lock);
+	free(ioas);
+	return NULL;
+}
+
+int emulated_ioas_new(struct iommu_context *context, bool cuttable, uint32_t *ret_ioas)
+{
+	struct emulated_ioas *ioas;
+	int error;
+
+	ioas = ioas_alloc(context, cuttable);
+	if (!ioas)
+		return ENOMEM;
+	error = emulated_object_add(context, &ioas->object, EMULATED_OBJECT_IOAS, cuttable, 0,
+				    radix_root_page(&ioas->radix));
+	if (error)
+		emulated_ioas_free(ioas);
+	else
+		*ret_ioas = ioas->object.id;
+	return error;
+}

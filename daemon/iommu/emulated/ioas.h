@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_IOMMU_EMULATED_IOAS_H
+#define IB_IOMMU_EMULATED_IOAS_H
+
+/*
+ * Address spaces. What is mapped is one word a page; an area, which the kernel keeps as an object,
+ * is the run of words from one with the start bit to the next gap or start bit.
+ *
+ * Functions that take an IOAS take its lock themselves. They answer 0 or the kernel's errno, and
+ * have changed nothing unless it is 0 or the seam says otherwise. Addresses and lengths are in
+ * whole pages here also where the kernel would allow bytes before the first page table.
+ */
+
+#include "iommu/emulated/context.h"
+
+int emulated_ioas_new(struct iommu_context *context, bool cuttable, uint32_t *ret_ioas);
+/* Of an IOAS that left the object table. */
+struct emulated_ioas *emulated_ioas_free(struct emulated_ioas *ioas);
+
+int emulated_ioas_map_file(struct emulated_ioas *ioas, int borrow_fd, uint64_t offset,
+			   uint64_t length, uint64_t iova, unsigned int prot);
+/* dst and src may be the same. */
+int emulated_ioas_copy(struct emulated_ioas *dst, uint64_t dst_iova, struct emulated_ioas *src,
+		       uint64_t src_iova, uint64_t length, unsigned int prot);
+int emulated_ioas_unmap(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
+			uint64_t *ret_unmapped);
+int emulated_ioas_cut(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
+		      uint64_t *ret_unmapped);
+struct iommu_range emulated_ioas_usable(struct emulated_ioas *ioas);
+
+/* One page table more: the first one pins all that is mapped. 0, ENOMEM, EINVAL. */
+int emulated_ioas_add_page_table(struct emulated_ioas *ioas);
+void emulated_ioas_remove_page_table(struct emulated_ioas *ioas);
+
+#endif

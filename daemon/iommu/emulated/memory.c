@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Pieces of memory files and their pins, see memory.h. */
+
+#include "iommu/emulated/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+static _Atomic uint64_t last_serial;
+
+int emulated_memory_table_init(struct emulated_memory_table *table,
+			       struct emulated_memory_record *records)
+{
+	struct emulated_memory **memories;
+
+	/* Address space: the kernel gives memory to the part that is used. */
+	memories = calloc(EMULATED_MEMORY_MAX, sizeof(*memories));
+	if (!memories)
+		return ENOMEM;
+	*table = (struct emulated_memory_table){
+		.records = records,
+		.memories = memories,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.pinned_pages_max = UINT64_MAX,
+	};
+	return 0;
+}
+
+void emulated_memory_table_deinit(struct emulated_memory_table *table)
+{
+	free(table->memories);
+	*table = (struct emulated_memory_table){0};
+}
+
+static void memory_free(struct emulated_memory *memory)
+{
+	if (memory->fd >= 0)
+		close(memory->fd);
+	free((void *)memory->pins);
+	free(memory);
+}
+
+static int memory_open(struct emulated_memory *memory, int borrow_fd)
+{
+	struct stat st;
+
+	memory->fd = fcntl(borrow_fd, F_DUPFD_CLOEXEC, 3);
+	if (memory->fd < 0 || fstat(memory->fd, &st) < 0)
+		return errno;
+	memory->dev = st.st_dev;
+	memory->ino = st.st_ino;
+	memory->pins = calloc(memory->n_pages, sizeof(*memory->pins));
+	return memory->pins ? 0 : ENOMEM;
+}
+
+static int table_add(struct emulated_memory_table *table, struct emulated_memory *memory)
+{
+	struct emulated_memory_record *record;
+	uint32_t i;
+
+	pthread_mutex_lock(&table->lock);
+	for (i = table->lowest_free; i < EMULATED_MEMORY_MAX && table->memories[i]; i++)
+		;
+	if (i < EMULATED_MEMORY_MAX) {
+		memory->index = i;
+		table->memories[i] = memory;
+		table->lowest_free = i + 1;
+		record = &table->records[i];
+		atomic_store_explicit(&record->dev, memory->dev, memory_order_relaxed);
+		atomic_store_explicit(&record->ino, memory->ino, memory_order_relaxed);
+		atomic_store_explicit(&record->first_page, memory->first_page,
+				      memory_order_relaxed);
+		atomic_store_explicit(&record->n_pages, memory->n_pages, memory_order_release);
+	}
+	pthread_mutex_unlock(&table->lock);
+	return i < EMULATED_MEMORY_MAX ? 0 : ENOMEM;
+}
+
+int emulated_memory_new(struct emulated_memory_table *table, int borrow_fd, uint64_t offset,
+			uint64_t length, bool writable, struct emulated_memory **ret)
+{
+	struct emulated_memory *memory;
+	int error;
+
+	if (length / EMULATED_PAGE_BYTES > EMULATED_OFFSET_PAGES_MAX)
+		return EINVAL;
+	memory = calloc(1, sizeof(*memory));
+	if (!memory)
+		return ENOMEM;
+	memory->first_page = offset / EMULATED_PAGE_BYTES;
+	memory->n_pages = length / EMULATED_PAGE_BYTES;
+	memory->writable = writable;
+	memory->refs = 1;
+	memory->serial = atomic_fetch_add(&last_serial, 1) + 1;
+	error = memory_open(memory, borrow_fd);
+	if (!error)
+		error = table_add(table, memory);
+	if (error) {
+		memory_free(memory);
+		return error;
+	}
+	*ret = memory;
+	return 0;
+}
+
+void emulated_memory_unref(struct emulated_memory_table *table, struct emulated_memory *memory)
+{
+	if (atomic_fetch_sub_explicit(&memory->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	pthread_mutex_lock(&table->lock);
+	atomic_store_explicit(&table->records[memory->index].n_pages, 0, memory_order_release);
+	table->memories[memory->index] = NULL;
+	if (memory->index < table->lowest_free)
+		table->lowest_free = memory->index;
+	pthread_mutex_unlock(&table->lock);
+	memory_free(memory);
+}
+
+uint64_t emulated_memory_pinnable(const struct emulated_memory *memory)
+{
+	struct statfs fs;
+	struct stat st;
+	uint64_t pages;
+
+	if (fstat(memory->fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatfs(memory->fd, &fs) < 0)
+		return 0;
+	if (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC)
+		return 0;
+	pages = (uint64_t)st.st_size / EMULATED_PAGE_BYTES;
+	if (pages <= memory->first_page)
+		return 0;
+	pages -= memory->first_page;
+	return pages < memory->n_pages ? pages : memory->n_pages;
+}
+
+int emulated_memory_pin(struct emulated_memory_table *table, struct emulated_memory *memory,
+			uint64_t page)
+{
+	uint64_t pinned;
+
+	if (atomic_fetch_add_explicit(&memory->pins[page], 1, memory_order_relaxed))
+		return 0;
+	pinned = atomic_fetch_add_explicit(&table->pinned_pages, 1, memory_order_relaxed);
+	if (pinned < atomic_load_explicit(&table->pinned_pages_max, memory_order_relaxed))
+		return 0;
+	emulated_memory_unpin(table, memory, page);
+	return ENOMEM;
+}
+
+void emulated_memory_unpin(struct emulated_memory_table *table, struct emulated_memory *memory,
+			   uint64_t page)
+{
+	if (atomic_fetch_sub_explicit(&memory->pins[page], 1, memory_order_relaxed) == 1)
+		atomic_fetch_sub_explicit(&table->pinned_pages, 1, memory_order_relaxed);
+}
