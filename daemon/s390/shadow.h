@@ -101,11 +101,12 @@ struct shadow_op {
 	/* The rest belongs to shadow_step(). */
 	struct {
 		uint32_t pass, epoch;
-		bool overflow;	     /* of start + length */
-		bool stop;	     /* map no more */
-		uint64_t next;	     /* segment (IOVA >> 20) to go on from in this pass */
-		uint64_t visited;    /* tables, in this pass */
-		uint64_t swept;	     /* leaves that were newly mapped when a whole walk began */
+		bool overflow;    /* of start + length */
+		bool stop;        /* map no more */
+		bool untidy;      /* a table may have been left that keeps nothing */
+		uint64_t next;    /* segment (IOVA >> 20) to go on from in this pass */
+		uint64_t visited; /* tables, in this pass */
+		uint64_t swept;   /* leaves that were newly mapped when a whole walk began */
 		uint32_t n_dirty, at_dirty;
 		struct {
 			uint64_t first, last; /* segments */
