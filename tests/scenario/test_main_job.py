@@ -243,8 +243,6 @@ class MainJob(VmmCase):
 
 @both_transports
 class Attachments(VmmCase):
-    settings = None
-
     def test_parent_is_one_to_one(self):
         vmm = self.vmm
         memory = vmm.new_memory(gpa=DMA_FIRST + 0x10000)
@@ -278,45 +276,6 @@ class Attachments(VmmCase):
         self.assertFalse(dma.reaches(IOVA))
         vmm.attach(device, pb.ATTACHMENT_NESTED, created.nested)
         self.assertTrue(dma.reaches(IOVA))
-
-    def test_relaxed_needs_a_grant_or_shows_all_memory(self):
-        """Without rules the emulated backend grants it; then IOVA = address + start of DMA."""
-        vmm = self.vmm
-        memory, device = vmm.new_memory(), vmm.bound()
-        info = vmm.ask("GetDeviceInfo", device=device.handle).info
-        if not info.relaxed_granted:
-            created = vmm.register(device, 0)
-            self.assertEqual((created.verdict, created.nested), (pb.VERDICT_OPERAND, 0))
-            with self.refused("PERMISSION_DENIED"):
-                vmm.attach(device, pb.ATTACHMENT_RELAXED)
-            return
-        created = vmm.register(device, 0, pal=DMA_FIRST + 16 * MIB - 1)
-        self.assertEqual(created.verdict, pb.VERDICT_DONE, str(created))
-        memory.write(0x4321, b"relaxed")
-        dma = device.engine()
-        self.assertEqual(dma.read(DMA_FIRST + 0x4321, 7), b"relaxed")
-        self.assertEqual(vmm.refreshed(created.nested, (DMA_FIRST, PAGE)), (0, 0))
-
-
-@both_transports
-class Relaxed(VmmCase):
-    """Relaxed translation as the operator's device rules grant it: see test_rules for refusals."""
-
-    def test_memory_that_comes_and_goes(self):
-        vmm = self.vmm
-        first, device = vmm.new_memory(), vmm.bound()
-        if not vmm.ask("GetDeviceInfo", device=device.handle).info.relaxed_granted:
-            self.skipTest("relaxed translation is not granted without rules")
-        created = vmm.register(device, 0)
-        self.assertEqual(created.verdict, pb.VERDICT_DONE, str(created))
-        second = vmm.new_memory(MIB, gpa=32 * MIB)
-        dma = device.engine()
-        second.write(32 * MIB, b"came later")
-        self.assertEqual(dma.read(DMA_FIRST + 32 * MIB, 10), b"came later")
-        self.assertFalse(dma.reaches(DMA_FIRST + 33 * MIB))
-        vmm.unmap(32 * MIB, MIB)
-        self.assertFalse(dma.reaches(DMA_FIRST + 32 * MIB))
-        self.assertTrue(dma.reaches(DMA_FIRST))
 
 
 @both_transports

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What operators see on admin.sock, and who may look."""
+
+import os
+import stat
+import unittest
+import uuid
+
+import transport
+from api import METHODS, Disconnected, Refused, pb
+from cases import VmmCase
+from fixture import both_transports
+from guest import MIB, PAGE
+from test_sessions import OTHER_UID, other_user
+from transport import Seqpacket
+from vmm import WINDOW_FIRST, Started
+
+IOVA = WINDOW_FIRST + 5 * PAGE
+
+
+class Admin(VmmCase):
+    def setUp(self):
+        super().setUp()
+        self.admin = self.daemon.admin()
+        self.clients.callback(self.admin.close)
+
+    def ask(self, method, **fields):
+        return self.admin.call(method, METHODS[method].request(**fields))
+
+    def test_status(self):
+        started = Started(self.vmm)
+        for n in range(10):
+            started.show(IOVA + n * PAGE, 0x3000)
+        status = self.ask("GetStatus").message
+        self.assertEqual(
+            (status.pid, status.sessions, status.guests, status.devices, status.nested_domains),
+            (self.daemon.pid, 1, 1, 1, 1),
+        )
+        self.assertEqual((status.pinned_bytes, status.mappings_installed), (16 * MIB, 10))
+        self.assertGreaterEqual(status.mappings_reserved, 10)
+        self.assertEqual(status.info.backend, "emulated")
+        self.assertEqual(status.usage[0].tenant, "host")
+        host = {u.resource: u.current for u in status.usage[0].usage}
+        self.assertEqual((host["pinned_bytes"], host["guests"], host["devices"]), (16 * MIB, 1, 1))
+        refusals = status.refusals
+        with self.assertRaises(Refused):
+            self.vmm.ask("DescribeGuest", guest=1)
+        after = self.ask("GetStatus").message
+        self.assertGreater(after.refusals, refusals)
+        self.assertGreater(after.calls, status.calls)
+
+    def test_list_and_show(self):
+        mine = uuid.uuid4()
+        named = self.new_vmm(name="named", uuid=mine.bytes, labels={"pool": "blue"})
+        Started(named, fid=3).show(IOVA, 0x3000)
+        guests = {g.name: g for g in self.ask("ListAll").message.guests}
+        self.assertEqual(set(guests), {"guest", "named"})
+        row = guests["named"]
+        self.assertEqual((row.guest, row.uuid, row.pid, row.uid), (named.guest, mine.bytes, os.getpid(), os.getuid()))
+        self.assertEqual((row.region_bytes, row.pinned, row.devices, row.live_leaves), (16 * MIB, True, 1, 1))
+        for key in ("named", str(mine), str(named.guest)):
+            with self.subTest(key):
+                (shown,) = self.ask("ShowGuest", guest=key).messages
+                self.assertEqual(shown.description.guest, named.guest)
+                self.assertEqual(dict(shown.description.labels), {"pool": "blue"})
+        self.assertEqual(len(self.ask("ShowGuest").messages), 2)
+        with self.refused("NOT_FOUND"):
+            self.ask("ShowGuest", guest="nobody")
+
+    def test_explain(self):
+        started = Started(self.vmm)
+        started.show(IOVA, 0x3000)
+        told = self.ask("Explain", guest="guest", function_id=1, iova=IOVA).message.explanation
+        self.assertEqual((told.gpa, told.installed_gpa, told.consistent), (0x3000, 0x3000, True))
+        told = self.ask("Explain", guest="guest", nested=started.nested, iova=IOVA + PAGE).message.explanation
+        self.assertFalse(told.installed)
+        for bad in (dict(guest="nobody", function_id=1), dict(guest="guest", function_id=2), dict(guest="guest", nested=1)):
+            with self.refused("NOT_FOUND"):
+                self.ask("Explain", iova=IOVA, **bad)
+
+    def test_sockets_are_closed_to_others(self):
+        mode = stat.S_IMODE(os.stat(self.daemon.admin_dir).st_mode)
+        self.assertEqual(mode, 0o700)
+
+    def test_client_methods_are_not_here(self):
+        for name in ("CreateGuest", "OpenSession", "ListGuests"):
+            with self.refused("UNIMPLEMENTED"):
+                self.ask(name)
+
+
+class AdminOthers(VmmCase):
+    settings = {"iommubrokerd.conf": "[Clients]\nUsers=%d\n" % OTHER_UID}
+
+    def test_refused_to_other_users(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("only root can run a client of another user")
+        # even if someone opened the folder's mode: who connects is looked at
+        os.chmod(self.daemon.admin_dir, 0o755)
+        os.chmod(os.path.join(self.daemon.admin_dir, "admin.sock"), 0o666)
+        task = {"guest": self.vmm.guest, "device": 1, "nested": 1, "secret": "00" * 16}
+        self.assertEqual(other_user(self.daemon, "native", task)["admin"], "refused")
