@@ -202,9 +202,8 @@ int emulated_page_table_new(struct iommu_context *context, struct iommu_device *
 	struct emulated_object *object;
 	int error;
 
-	/* A device that is bound elsewhere has no id here. */
 	if (device->context != context)
-		return ENOENT;
+		return EINVAL;
 	object = emulated_object_get(context, ioas, EMULATED_OBJECT_IOAS);
 	if (!object)
 		return ENOENT;

@@ -292,6 +292,9 @@ struct iommu_device *emulated_device_close(struct iommu_device *device)
  * the descriptor that it was made from: exactly the question. It is given back at once; should
  * somebody open the file in between, the notice comes as a signal that is ignored by default.
  *
+ * As behind the seam's other implementation this ends the device's life, and a descriptor of a
+ * function that was never bound does not count.
+ *
  * A lease wants the file to be ours and opened by open(); a file that was passed in may be held
  * through the memfd's first descriptor, which is not counted. Of those, and where leases do not
  * work, the answer is that it is held.
@@ -300,6 +303,11 @@ int emulated_device_held(struct iommu_device *device, bool *ret)
 {
 	int fd = device->arena.fd;
 
+	emulated_device_unbind(device);
+	if (!device->was_bound) {
+		*ret = false;
+		return 0;
+	}
 	*ret = true;
 	if (device->foreign || fcntl(fd, F_SETSIG, SIGURG) < 0)
 		return 0;
@@ -327,6 +335,7 @@ int emulated_device_bind(struct iommu_device *device, struct iommu_context *cont
 	context->devices = device;
 	pthread_mutex_unlock(&context->lock);
 	device->context = context;
+	device->was_bound = true;
 	device->info.kernel_device_id = device->object.id;
 	header_set(&device->header->enabled, 1);
 	return 0;

@@ -28,6 +28,7 @@ struct iommu_device {
 	struct emulated_backend *backend;
 	struct iommu_device *next_open, *next_bound, *next_attached;
 	struct iommu_device_info info;
+	bool was_bound;
 	bool foreign;      /* the file was passed in: anyone may have it open */
 	uint64_t dev, ino; /* of the file */
 

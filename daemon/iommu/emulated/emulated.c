@@ -4,9 +4,9 @@
  * The emulated backend behind the seam: looks objects up, counts, and makes calls fail on request.
  *
  * What it does differently from the kernel, on purpose: addresses and lengths are whole pages also
- * before an address space has a page table; a function is unbound when the daemon closes it, also
- * while its VMM still holds a descriptor, which then finds itself blocked and disabled; nothing is
- * charged to anybody.
+ * before an address space has a page table, and in unmap; a cut of an address space that was not
+ * made for it is EINVAL; a function is unbound when the daemon closes it, also while its VMM still
+ * holds a descriptor, which then finds itself blocked and disabled; nothing is charged to anybody.
  */
 
 #include "iommu/emulated/emulated.h"
@@ -105,7 +105,10 @@ static int op_map_file(struct iommu_context *context, uint32_t id, const struct 
 	ioas = ioas_get(context, id);
 	if (!ioas)
 		return ENOENT;
-	error = emulated_ioas_map_file(ioas, file->fd, offset, length, iova, prot);
+	if (offset > file->bytes || length > file->bytes - offset)
+		error = EINVAL;
+	else
+		error = emulated_ioas_map_file(ioas, file->fd, offset, length, iova, prot);
 	ioas_put(ioas);
 	return counted(&context->counters.maps, error);
 }
@@ -277,12 +280,9 @@ static int op_detach(struct iommu_device *device)
 {
 	int error = injected(device->backend, IOMMU_EMULATED_DETACH);
 
-	if (error)
-		return error;
-	if (!device->context)
-		return EINVAL;
-	emulated_device_detach(device);
-	return 0;
+	if (!error)
+		emulated_device_detach(device);
+	return error;
 }
 
 static int op_device_stop(struct iommu_device *device)

@@ -383,10 +383,8 @@ int emulated_ioas_cut(struct emulated_ioas *ioas, uint64_t iova, uint64_t length
 	error = check_range(iova, length);
 	if (error)
 		return error;
-	if (!ioas->cuttable) {
-		error = emulated_ioas_unmap(ioas, iova, length, ret_unmapped);
-		return error;
-	}
+	if (!ioas->cuttable)
+		return EINVAL;
 	last = (iova + (length - 1)) >> EMULATED_PAGE_BITS;
 	pthread_rwlock_wrlock(&ioas->lock);
 	cursor = radix_cursor(&ioas->radix);
