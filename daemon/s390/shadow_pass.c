@@ -229,11 +229,12 @@ static uint64_t found_segment_first(const struct merge *merge)
 /* One visit. true: the range is done. */
 static bool merge_one(struct merge *merge)
 {
+	if (merge->work->op->cursor.next > merge->segment_last)
+		return true;
 	if (!merge->have)
 		merge_fill(merge);
 	if (merge_has_kept(merge) && merge->kept->segment < found_segment_first(merge)) {
 		merge_absent(merge);
-		/* The path to the one behind the bound was looked at; it has no other use. */
 		return false;
 	}
 	switch (merge->found.kind) {
@@ -242,17 +243,17 @@ static bool merge_one(struct merge *merge)
 	case S390_FOUND_PAUSE:
 		merge->work->op->cursor.next = segment_of(merge->found.first);
 		merge->have = merge->scanning = false;
-		return merge->work->op->cursor.next > merge->segment_last;
+		break;
 	case S390_FOUND_FAULT:
 		merge_fault(merge);
-		return merge->work->op->cursor.next > merge->segment_last;
+		break;
 	case S390_FOUND_PT:
 	case S390_FOUND_FRAME:
 	case S390_FOUND_MANAGED:
 		merge_present(merge);
-		return merge->work->op->cursor.next > merge->segment_last;
+		break;
 	}
-	return true;
+	return false;
 }
 
 bool pass_unmap(struct shadow_work *work)

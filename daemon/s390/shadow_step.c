@@ -294,10 +294,8 @@ static void pass_run(struct shadow_work *work)
 		outside_run(work);
 		break;
 	case PASS_UNMAP:
-		if (pass_unmap(work)) {
-			run_cut_barrier(work);
+		if (pass_unmap(work))
 			after_unmap(work);
-		}
 		break;
 	case PASS_MAP:
 		if (pass_map(work))
@@ -372,8 +370,14 @@ bool shadow_step(struct shadow *shadow, const struct memory_view *view, struct s
 	else
 		step_check(shadow, op);
 	work.whole = op_is_whole(shadow, op);
-	while (op->cursor.pass != PASS_DONE && work.budget > 0 && !work.broken)
+	while (op->cursor.pass != PASS_DONE && work.budget > 0 && !work.broken) {
+		uint32_t pass = op->cursor.pass;
+
 		pass_run(&work);
+		/* The next pass works elsewhere: what lies between is not of this cut. */
+		if (op->cursor.pass != pass)
+			run_cut_barrier(&work);
+	}
 	run_flush(&work);
 	if (work.broken)
 		op->cursor.pass = PASS_DONE;

@@ -481,6 +481,8 @@ static void table_cut(struct shadow_work *work, struct kept_table *table, bool f
 {
 	unsigned int high = leaf_high(work, table->segment);
 
+	/* The filter of a frame does not look at its words. */
+	table->incomplete |= table->from_frame;
 	for (unsigned int i = leaf_low(work, table->segment); i <= high; i++) {
 		if (bit_get(&table->installed, i) && !run_cut_leaf(work, table, i))
 			return;

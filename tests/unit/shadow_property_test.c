@@ -1,0 +1,1021 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * The shadow against a simple model: random tables at every designation, random changes at every
+ * level, random ranges, windows, regions, limits, failures and step budgets. After every
+ * operation what is installed must be what the rules say, as far as they say it; after a clean
+ * walk of the whole window it must be the model exactly.
+ *
+ *     shadow_property_test [--seed N] [--rounds N] [--first N]
+ *
+ * A failure names its seed and round: --seed SEED --first ROUND --rounds 1 runs it alone.
+ */
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "s390_guest.h"
+#include "util/guest_read.h"
+
+#define HOT_MAX 128
+#define OPS     60 /* operations a round */
+
+static const unsigned int hot_indices[] = {0, 1, 2, 3, 1024, 2047};
+
+struct table {
+	enum s390_level level; /* or PAGE */
+	uint64_t gpa;
+};
+
+/* What the rules say about one leaf. */
+struct want {
+	bool valid;      /* there is a leaf */
+	bool admissible; /* and it may be installed */
+	uint64_t gpa;
+	bool writable;
+};
+
+struct hot {
+	uint64_t segment;
+	struct want want[S390_PT_ENTRIES];
+	struct record_leaf before[S390_PT_ENTRIES];
+};
+
+struct property {
+	uint64_t state; /* of the generator */
+	struct guest guest;
+	struct record record;
+	struct shadow *shadow;
+	struct shadow_limits limits;
+	void *storage;
+	uint64_t storage_bytes;
+	struct s390_anchor anchor;
+	struct table tables[24];
+	unsigned int n_tables, n_upper;
+	struct hot hot[HOT_MAX];
+	unsigned int n_hot;
+	struct s390_fault fault; /* the first that the model met in the range */
+	bool injected;
+	bool alias_pressure;
+	unsigned int operations;
+	int64_t balance; /* mapped less unmapped; a lower bound of what is installed */
+};
+
+static struct {
+	uint64_t seed, rounds, first, round;
+} run;
+
+#define fail(...)                                                                             \
+	do {                                                                                  \
+		fprintf(stderr, "seed %" PRIu64 " round %" PRIu64 ": ", run.seed, run.round); \
+		fprintf(stderr, __VA_ARGS__);                                                 \
+		fputc('\n', stderr);                                                          \
+		exit(1);                                                                      \
+	} while (0)
+
+static unsigned int pick(struct property *p, unsigned int n);
+
+/* Few entries in upper tables, so that there are not thousands of segments to compare. */
+static unsigned int pick_index(struct property *p, enum s390_level level)
+{
+	return hot_indices[level == S390_LEVEL_SEGMENT ? pick(p, 6) : 5 * pick(p, 2)];
+}
+
+/* splitmix64 */
+static uint64_t rnd(struct property *p)
+{
+	uint64_t z = p->state += UINT64_C(0x9e3779b97f4a7c15);
+
+	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+	return z ^ z >> 31;
+}
+
+static unsigned int pick(struct property *p, unsigned int n)
+{
+	return (unsigned int)(rnd(p) % n);
+}
+
+static bool chance(struct property *p, unsigned int one_in)
+{
+	return pick(p, one_in) == 0;
+}
+
+/* ---- the model: a plain recursive walk, written without the code under test ---- */
+
+struct model {
+	struct property *p;
+	uint64_t first, last;
+	struct s390_fault *fault;
+};
+
+static const struct guest_region *model_region(struct property *p, uint64_t gpa)
+{
+	for (size_t i = 0; i < p->guest.n_regions; i++) {
+		const struct guest_region *region = &p->guest.regions[i];
+
+		if (region->present && gpa >= region->gpa && gpa - region->gpa < region->bytes)
+			return region;
+	}
+	return NULL;
+}
+
+static bool model_memory(struct property *p, uint64_t gpa, uint64_t bytes, bool writable)
+{
+	for (uint64_t at = 0; at < bytes; at += 4096) {
+		const struct guest_region *region = model_region(p, gpa + at);
+
+		if (!region || (writable && !region->writable))
+			return false;
+	}
+	return true;
+}
+
+static struct hot *model_hot(struct property *p, uint64_t segment)
+{
+	for (unsigned int i = 0; i < p->n_hot; i++)
+		if (p->hot[i].segment == segment)
+			return &p->hot[i];
+	if (p->n_hot == HOT_MAX)
+		fail("the test's own table of segments is too small");
+	memset(&p->hot[p->n_hot], 0, sizeof(p->hot[0]));
+	p->hot[p->n_hot].segment = segment;
+	return &p->hot[p->n_hot++];
+}
+
+static void model_fault(struct model *m, unsigned int code, unsigned int level, uint64_t base,
+			uint64_t entry, bool outside)
+{
+	if (m->fault->code)
+		return;
+	m->fault->code = (enum s390_event_code)code;
+	m->fault->level = (enum s390_level)level;
+	m->fault->iova = base < m->first ? m->first : base;
+	m->fault->entry = entry;
+	m->fault->outside_memory = outside;
+}
+
+static void model_leaf(struct model *m, uint64_t iova, uint64_t gpa, bool writable, bool admissible)
+{
+	struct want *want;
+
+	if (iova < m->first || iova > m->last)
+		return;
+	want = &model_hot(m->p, iova >> 20)->want[iova >> 12 & 255];
+	*want = (struct want){true, admissible, gpa, writable};
+}
+
+static void model_pages(struct model *m, uint64_t base, uint64_t table, bool protect)
+{
+	for (unsigned int i = 0; i < 256; i++) {
+		uint64_t e = guest_get(&m->p->guest, table, i);
+		bool writable = !protect && !(e & 0x200);
+
+		if (!(e & 0x400))
+			model_leaf(m, base + i * 4096u, e & ~0xfffull, writable,
+				   model_memory(m->p, e & ~0xfffull, 4096, writable));
+	}
+}
+
+static void model_segment(struct model *m, uint64_t base, uint64_t e, bool protect)
+{
+	bool writable = !protect;
+	bool admissible;
+
+	if (!(e & 0x400)) {
+		if (!model_memory(m->p, e & ~0x7ffull, 0x800, false))
+			model_fault(m, 7, 0, base, e & ~0x7ffull, true);
+		else
+			model_pages(m, base, e & ~0x7ffull, protect);
+		return;
+	}
+	admissible = model_memory(m->p, e & ~0xfffffull, 1 << 20, writable);
+	for (unsigned int i = 0; i < 256; i++)
+		model_leaf(m, base + i * 4096u, (e & ~0xfffffull) + i * 4096u, writable,
+			   admissible);
+}
+
+static void model_table(struct model *m, int level, uint64_t base, uint64_t table, bool protect,
+			unsigned int above)
+{
+	uint64_t covers = 1ull << (20 + 11 * level);
+
+	if (!model_memory(m->p, table, 0x4000, false)) {
+		model_fault(m, 7, above, base, table, true);
+		return;
+	}
+	for (unsigned int i = 0; i < 2048; i++) {
+		uint64_t e = guest_get(&m->p->guest, table, i);
+		uint64_t at = base + i * covers;
+		bool below = protect || (e & 0x200);
+
+		if (at > m->last || at + covers - 1 < m->first || (e & 0x20))
+			continue;
+		if (!e)
+			model_fault(m, 7, (unsigned int)level, at, e, false);
+		else if (level && ((e & 3) != 3 || (e & 0xc0)))
+			model_fault(m, 8, (unsigned int)level, at, e, false);
+		else if ((e >> 2 & 3) != (unsigned int)level)
+			model_fault(m, 9, (unsigned int)level, at, e, false);
+		else if (level)
+			model_table(m, level - 1, at, e & ~0x3fffull, below, (unsigned int)level);
+		else
+			model_segment(m, at, e, below);
+	}
+}
+
+/* Fills p->hot[].want for [first, last] and p->fault. */
+static void model_walk(struct property *p, uint64_t first, uint64_t last)
+{
+	struct model m = {.p = p, .first = first, .last = last, .fault = &p->fault};
+	int top = p->anchor.iota >> 2 & 3;
+	uint64_t covered = top == 3 ? UINT64_MAX : (1ull << (31 + 11 * top)) - 1;
+
+	memset(&p->fault, 0, sizeof(p->fault));
+	for (unsigned int i = 0; i < p->n_hot; i++)
+		memset(p->hot[i].want, 0, sizeof(p->hot[i].want));
+	model_table(&m, top, 0, p->anchor.iota & ~0x3fffull, p->anchor.iota & 0x200, 15);
+	if (last > covered)
+		model_fault(&m, 2, 15, covered + 1, 0, false);
+}
+
+static void model_snapshot(struct property *p)
+{
+	for (size_t i = 0; i < p->record.n_segments; i++) {
+		struct record_segment *segment = p->record.segments[i];
+
+		memcpy(model_hot(p, segment->segment)->before, segment->leaves,
+		       sizeof(segment->leaves));
+	}
+}
+
+/* ---- what must hold ---- */
+
+static bool leaf_is(const struct record_leaf *leaf, const struct want *want)
+{
+	return want->valid && want->admissible && leaf->installed && leaf->gpa == want->gpa &&
+	       leaf->writable == want->writable;
+}
+
+static void check_always(struct property *p, const char *after)
+{
+	struct shadow_stats stats;
+
+	if (p->record.violations)
+		fail("%s: %s", after, p->record.violation);
+	if (!record_aliases_match(&p->record))
+		fail("%s: alias counters are not what is installed", after);
+	shadow_stats(p->shadow, &stats);
+	if (stats.leaves_installed != p->record.installed)
+		fail("%s: %" PRIu64 " leaves counted, %" PRIu64 " installed", after,
+		     stats.leaves_installed, p->record.installed);
+	if (stats.leaves_installed > p->limits.leaves_max ||
+	    stats.tables_kept > p->limits.tables_max)
+		fail("%s: above the limits", after);
+}
+
+/* Every recorded leaf is the one that the shadow answers, and the runs are all of them. */
+static void check_lookup(struct property *p)
+{
+	struct shadow_run runs[64];
+	uint64_t from = 0, pages = 0;
+	size_t n;
+
+	while ((n = shadow_runs(p->shadow, from, runs, 64)) > 0) {
+		for (size_t i = 0; i < n; i++) {
+			for (uint64_t at = 0; at < runs[i].length; at += 4096, pages++)
+				if (!record_shows(&p->record, runs[i].iova + at, runs[i].gpa + at,
+						  runs[i].writable))
+					fail("a run that is not installed");
+		}
+		from = runs[n - 1].iova + runs[n - 1].length;
+		if (!from)
+			break;
+	}
+	if (pages != p->record.installed)
+		fail("runs of %" PRIu64 " pages, %" PRIu64 " installed", pages,
+		     p->record.installed);
+}
+
+enum expect {
+	EXPECT_EXACT,    /* in the range as the model says, outside as before */
+	EXPECT_UNMAPPED, /* in the range what was right before, nothing else */
+	EXPECT_BETWEEN,  /* all that was right before, and perhaps more that is right */
+};
+
+static void check_leaf(const struct record_leaf *leaf, const struct hot *hot, unsigned int i,
+		       uint64_t first, uint64_t last, enum expect expect, const char *what)
+{
+	uint64_t iova = (hot->segment << 20) + i * 4096u;
+	const struct want *want = &hot->want[i];
+	bool right = leaf_is(leaf, want), was_right = leaf_is(&hot->before[i], want);
+
+	if (iova < first || iova > last) {
+		const struct record_leaf *before = &hot->before[i];
+
+		if (leaf->installed != before->installed ||
+		    (leaf->installed &&
+		     (leaf->gpa != before->gpa || leaf->writable != before->writable)))
+			fail("%s: leaf %" PRIx64 " outside the range changed", what, iova);
+		return;
+	}
+	if (leaf->installed && !right)
+		fail("%s: leaf %" PRIx64 " shows %" PRIx64 "%s, wanted %s %" PRIx64 "%s", what,
+		     iova, leaf->gpa, leaf->writable ? "w" : "", want->valid ? "valid" : "none",
+		     want->gpa, want->writable ? "w" : "");
+	if (was_right && !right)
+		fail("%s: leaf %" PRIx64 " was right and is gone", what, iova);
+	if (expect == EXPECT_EXACT && want->valid && want->admissible && !right)
+		fail("%s: leaf %" PRIx64 " is missing", what, iova);
+	if (expect == EXPECT_UNMAPPED && right && !was_right)
+		fail("%s: leaf %" PRIx64 " was mapped after a fault", what, iova);
+}
+
+static void check_range(struct property *p, uint64_t first, uint64_t last, enum expect expect,
+			const char *what)
+{
+	for (unsigned int h = 0; h < p->n_hot; h++) {
+		const struct record_leaf *leaves =
+			record_leaf(&p->record, p->hot[h].segment << 20, true);
+
+		for (unsigned int i = 0; i < 256; i++)
+			check_leaf(&leaves[i], &p->hot[h], i, first, last, expect, what);
+	}
+}
+
+static void check_fault(struct property *p, const struct shadow_result *result, const char *what)
+{
+	const struct s390_fault *a = &p->fault, *b = &result->fault;
+
+	if (a->code != b->code || a->level != b->level || a->iova != b->iova ||
+	    a->entry != b->entry || a->outside_memory != b->outside_memory)
+		fail("%s: fault %d level %d iova %" PRIx64 " entry %" PRIx64
+		     ", expected %d level %d iova %" PRIx64 " entry %" PRIx64,
+		     what, b->code, b->level, b->iova, b->entry, a->code, a->level, a->iova,
+		     a->entry);
+}
+
+/* A verdict of want must have a reason. */
+static void check_want(struct property *p, const char *what)
+{
+	struct shadow_stats stats;
+
+	shadow_stats(p->shadow, &stats);
+	if (!p->injected && !p->alias_pressure && stats.leaves_installed < p->limits.leaves_max &&
+	    stats.tables_kept < p->limits.tables_max)
+		fail("%s: RESOURCES without a limit reached", what);
+}
+
+/* ---- changes that the guest makes ---- */
+
+static uint64_t random_frame(struct property *p)
+{
+	switch (pick(p, 12)) {
+	case 0:
+		return 0; /* legal */
+	case 1:
+		return 0x10000000 + pick(p, 80) * 4096u; /* read only, and a bit beyond */
+	case 2:
+		return rnd(p) & 0xfffffffffffff000ull; /* most likely nothing there */
+	case 3:
+		return 0x20000000 + 3 * 0x100000 - 4096; /* ends a region */
+	case 4:
+		return 0x20000000; /* popular */
+	default:
+		return 0x20000000 + pick(p, 800) * 4096u;
+	}
+}
+
+static void change_pages(struct property *p)
+{
+	const struct table *table = &p->tables[p->n_upper + pick(p, p->n_tables - p->n_upper)];
+	unsigned int i = pick(p, 256), n = chance(p, 3) ? 1 + pick(p, 255) : 1 + pick(p, 4);
+	uint64_t frame = random_frame(p), step = chance(p, 5) ? 0 : 4096;
+	unsigned int kind = pick(p, 8);
+
+	for (; n && i < 256; n--, i++, frame += step) {
+		uint64_t e = guest_get(&p->guest, table->gpa, i);
+
+		if (kind == 0)
+			e |= 0x400; /* as Linux does: the frame stays */
+		else if (kind == 1)
+			e = 0x400;
+		else if (kind == 2)
+			e ^= 0x200;
+		else if (kind == 3)
+			e ^= 0x801 & rnd(p); /* bits without a meaning */
+		else
+			e = frame | (chance(p, 6) ? 0x200 : 0);
+		guest_put(&p->guest, table->gpa, i, e);
+	}
+}
+
+static uint64_t corrupt(struct property *p, uint64_t e)
+{
+	switch (pick(p, 5)) {
+	case 0:
+		return 0;
+	case 1:
+		return e ^ 4;
+	case 2:
+		return e ^ 1;
+	case 3:
+		return e | 0x40;
+	default:
+		return (e & 0x3fff) | 0x7fff0000; /* outside memory */
+	}
+}
+
+static uint64_t random_child(struct property *p, enum s390_level level)
+{
+	unsigned int tries = 200;
+
+	while (tries--) {
+		const struct table *table = &p->tables[pick(p, p->n_tables)];
+
+		if (table->level ==
+		    (level == S390_LEVEL_SEGMENT ? S390_LEVEL_PAGE : (enum s390_level)(level - 1)))
+			return region_entry(level, table->gpa);
+	}
+	return S390_UPPER_INVALID;
+}
+
+static void change_upper(struct property *p)
+{
+	const struct table *table = &p->tables[pick(p, p->n_upper)];
+	unsigned int i = pick_index(p, table->level);
+	uint64_t e = guest_get(&p->guest, table->gpa, i);
+	unsigned int kind = pick(p, 10);
+
+	if (kind < 2)
+		e = chance(p, 2) ? 0x20 : e | 0x20;
+	else if (kind < 4)
+		e ^= 0x200;
+	else if (kind == 4 && chance(p, 2))
+		e = corrupt(p, e);
+	else if (kind == 5 && table->level == S390_LEVEL_SEGMENT)
+		e = (0x20000000 + (uint64_t)pick(p, 4) * 0x100000) | 0x400 |
+		    (chance(p, 3) ? 0x200 : 0);
+	else
+		e = random_child(p, table->level);
+	guest_put(&p->guest, table->gpa, i, e);
+}
+
+/* A page table becomes a frame with the same frames, or the other way round. */
+static void change_form(struct property *p)
+{
+	const struct table *pt = &p->tables[p->n_upper + pick(p, p->n_tables - p->n_upper)];
+	const struct table *st;
+	uint64_t frame = 0x20000000 + (uint64_t)pick(p, 3) * 0x100000;
+	unsigned int i = hot_indices[pick(p, 6)];
+
+	do
+		st = &p->tables[pick(p, p->n_upper)];
+	while (st->level != S390_LEVEL_SEGMENT);
+	for (unsigned int n = 0; n < 256; n++)
+		guest_put(&p->guest, pt->gpa, n, frame + n * 4096u);
+	guest_put(&p->guest, st->gpa, i, chance(p, 2) ? pt->gpa : frame | 0x400);
+}
+
+/* Take back what makes walks fail, so that not all of a round is faults. */
+static void change_heal(struct property *p)
+{
+	for (unsigned int t = 0; t < p->n_upper; t++) {
+		for (unsigned int n = 0; n < 6; n++) {
+			unsigned int i = hot_indices[n];
+			uint64_t e = guest_get(&p->guest, p->tables[t].gpa, i);
+			enum s390_event_code code;
+
+			if (p->tables[t].level != S390_LEVEL_SEGMENT && n != 0 && n != 5)
+				continue;
+			if (s390_upper_decode(p->tables[t].level, e, &code) == S390_ENTRY_BAD ||
+			    (e & ~0x3fffull) == 0x7fff0000)
+				guest_put(&p->guest, p->tables[t].gpa, i,
+					  random_child(p, p->tables[t].level));
+		}
+	}
+}
+
+static void change_tables(struct property *p)
+{
+	for (unsigned int n = pick(p, 6); n; n--) {
+		switch (pick(p, 8)) {
+		case 0:
+		case 1:
+			change_upper(p);
+			break;
+		case 2:
+			change_form(p);
+			break;
+		case 3:
+			if (chance(p, 2))
+				change_heal(p);
+			break;
+		default:
+			change_pages(p);
+			break;
+		}
+	}
+}
+
+/* ---- operations ---- */
+
+static void inject(struct property *p)
+{
+	static const int errors[] = {ENOSPC, ENOMEM, EIO, ENOENT, EEXIST, EPERM};
+
+	p->injected = false;
+	p->record.fail_map_first = p->record.fail_cut_first = 0;
+	p->record.allow_overlap = false;
+	if (chance(p, 6)) {
+		p->record.fail_map_first = p->record.maps + 1 + pick(p, 4);
+		p->record.fail_map_n = 1 + pick(p, 4);
+		p->record.map_errno = errors[pick(p, 6)];
+		p->injected = true;
+	}
+	if (chance(p, 8)) {
+		/* One failure, after which the halves must do; or a broken one. */
+		p->record.fail_cut_first = p->record.cuts + 1 + pick(p, 3);
+		p->record.fail_cut_n = chance(p, 3) ? 3 : 1;
+		p->injected = true;
+	}
+}
+
+static void inject_end(struct property *p)
+{
+	p->injected = false;
+	p->record.fail_map_first = p->record.fail_cut_first = 0;
+}
+
+/* A cut that failed is owed: nothing happens before it is paid. */
+static void pay_owed(struct property *p)
+{
+	struct shadow_op op;
+	struct shadow_result result;
+
+	inject_end(p);
+	shadow_op_range(&op, SHADOW_OP_SWEEP, 0, UINT64_MAX);
+	result = shadow_run(p->shadow, p->guest.view, op, 0);
+	if (result.verdict != SHADOW_DONE)
+		fail("a sweep after a broken cut answers %d", result.verdict);
+}
+
+static void random_range(struct property *p, uint64_t *ret_first, uint64_t *ret_last)
+{
+	const struct s390_anchor *anchor = &p->anchor;
+	uint64_t first, length;
+
+	if (chance(p, 5) || !p->n_hot) {
+		*ret_first = anchor->pba;
+		*ret_last = anchor->pal;
+		/* 2^64 bytes cannot be asked for. */
+		if (*ret_last - *ret_first == UINT64_MAX)
+			*ret_last -= 4096;
+		return;
+	}
+	first = (p->hot[pick(p, p->n_hot)].segment << 20) + pick(p, 256) * 4096u;
+	length = 4096ull << pick(p, 24);
+	if (chance(p, 3))
+		length = 4096;
+	first = first < anchor->pba ? anchor->pba : first > anchor->pal ? anchor->pba : first;
+	*ret_first = first;
+	*ret_last = length - 1 > anchor->pal - first ? anchor->pal : first + length - 1;
+}
+
+static void count_result(struct property *p, const struct shadow_result *result)
+{
+	p->balance += (int64_t)result->mapped - (int64_t)result->unmapped;
+	if (p->balance < (int64_t)p->record.installed)
+		fail("more is installed (%" PRIu64 ") than was said to be mapped (%" PRId64 ")",
+		     p->record.installed, p->balance);
+	p->balance = (int64_t)p->record.installed;
+}
+
+static void do_refresh(struct property *p)
+{
+	struct shadow_op op;
+	struct shadow_result result;
+	uint64_t first, last;
+
+	random_range(p, &first, &last);
+	model_walk(p, first, last);
+	model_snapshot(p);
+	inject(p);
+	shadow_op_refresh(&op, first, last - first + 1);
+	result = shadow_run(p->shadow, p->guest.view, op, chance(p, 2) ? 0 : 1 + pick(p, 60));
+	if (result.verdict == SHADOW_BROKEN) {
+		if (!p->record.fail_cut_first || p->record.fail_cut_n < 3)
+			fail("broken although the halves could be cut");
+		pay_owed(p);
+		p->balance = (int64_t)p->record.installed;
+		return;
+	}
+	count_result(p, &result);
+	check_fault(p, &result, "refresh");
+	switch (result.verdict) {
+	case SHADOW_DONE:
+		if (p->fault.code)
+			fail("refresh: DONE with a fault");
+		check_range(p, first, last, p->injected ? EXPECT_BETWEEN : EXPECT_EXACT, "refresh");
+		break;
+	case SHADOW_ERROR:
+		if (!p->fault.code && !p->injected)
+			fail("refresh: ERROR without a fault");
+		check_range(p, first, last, p->fault.code ? EXPECT_UNMAPPED : EXPECT_BETWEEN,
+			    "refresh with an error");
+		break;
+	default:
+		check_want(p, "refresh");
+		check_range(p, first, last, EXPECT_BETWEEN, "refresh out of mappings");
+		break;
+	}
+	inject_end(p);
+}
+
+static void do_sweep(struct property *p)
+{
+	struct shadow_op op;
+	struct shadow_result result;
+
+	model_walk(p, p->anchor.pba, p->anchor.pal);
+	model_snapshot(p);
+	shadow_op_range(&op, SHADOW_OP_SWEEP, 0, 0);
+	result = shadow_run(p->shadow, p->guest.view, op, chance(p, 2) ? 0 : 1 + pick(p, 20));
+	if (result.verdict != SHADOW_DONE)
+		fail("sweep: verdict %d", result.verdict);
+	count_result(p, &result);
+	check_range(p, p->anchor.pba, p->anchor.pal, EXPECT_UNMAPPED, "sweep");
+	if (shadow_sweep_due(p->shadow))
+		fail("a sweep is due after a sweep");
+}
+
+/* After this all is as the model says, the limits apart. */
+static void do_reconcile(struct property *p)
+{
+	struct shadow_op op;
+	struct shadow_result result;
+
+	model_walk(p, p->anchor.pba, p->anchor.pal);
+	model_snapshot(p);
+	shadow_op_range(&op, SHADOW_OP_RECONCILE, 0, UINT64_MAX);
+	result = shadow_run(p->shadow, p->guest.view, op, chance(p, 2) ? 0 : 1 + pick(p, 60));
+	check_fault(p, &result, "reconcile");
+	count_result(p, &result);
+	if (result.verdict == SHADOW_RESOURCES) {
+		check_want(p, "reconcile");
+		check_range(p, 0, UINT64_MAX, EXPECT_BETWEEN, "reconcile out of mappings");
+		return;
+	}
+	if ((result.verdict == SHADOW_ERROR) != (p->fault.code != 0))
+		if (!(p->alias_pressure && p->fault.code))
+			fail("reconcile: verdict %d", result.verdict);
+	check_range(p, 0, UINT64_MAX, result.verdict == SHADOW_DONE ? EXPECT_EXACT : EXPECT_BETWEEN,
+		    "reconcile");
+}
+
+static void check_tables_kept(struct property *p)
+{
+	struct shadow_stats stats;
+	uint64_t expected = 0;
+
+	for (unsigned int h = 0; h < p->n_hot; h++) {
+		bool any = false;
+
+		for (unsigned int i = 0; i < 256; i++)
+			any |= p->hot[h].want[i].valid;
+		expected += any;
+	}
+	shadow_stats(p->shadow, &stats);
+	if (stats.tables_kept != expected)
+		fail("%" PRIu64 " tables kept, %" PRIu64 " hold a leaf", stats.tables_kept,
+		     expected);
+}
+
+/* A clean walk of the whole window twice: exact, and then nothing to do. */
+static void do_settle(struct property *p)
+{
+	struct shadow_result result;
+	struct shadow_op op;
+	unsigned int maps, cuts, refusals;
+
+	change_heal(p);
+	do_reconcile(p);
+	shadow_op_refresh(&op, p->anchor.pba, p->anchor.pal - p->anchor.pba + 1);
+	if (!(p->anchor.pal - p->anchor.pba + 1))
+		return;
+	model_walk(p, p->anchor.pba, p->anchor.pal);
+	model_snapshot(p);
+	result = shadow_run(p->shadow, p->guest.view, op, 0);
+	if (result.verdict != SHADOW_DONE) {
+		p->balance = (int64_t)p->record.installed;
+		return;
+	}
+	check_range(p, 0, UINT64_MAX, EXPECT_EXACT, "settled");
+	check_tables_kept(p);
+	check_lookup(p);
+	p->balance = (int64_t)p->record.installed;
+	maps = p->record.maps;
+	cuts = p->record.cuts;
+	refusals = p->record.refusals;
+	shadow_op_refresh(&op, p->anchor.pba, p->anchor.pal - p->anchor.pba + 1);
+	result = shadow_run(p->shadow, p->guest.view, op, 0);
+	if (result.verdict != SHADOW_DONE || result.mapped || result.unmapped ||
+	    maps != p->record.maps || cuts != p->record.cuts || refusals != p->record.refusals)
+		fail("a refresh of what did not change does something");
+}
+
+/* Operations in steps between each other, while tables change: only safety is determined. */
+static void do_interleaved(struct property *p)
+{
+	struct shadow_op ops[3];
+	bool more = true;
+
+	for (unsigned int i = 0; i < 3; i++) {
+		uint64_t first, last;
+
+		random_range(p, &first, &last);
+		shadow_op_refresh(&ops[i], first, last - first + 1);
+		if (chance(p, 3))
+			shadow_op_range(&ops[i],
+					chance(p, 2) ? SHADOW_OP_RECONCILE : SHADOW_OP_SWEEP, 0, 0);
+	}
+	while (more) {
+		more = false;
+		for (unsigned int i = 0; i < 3; i++) {
+			if (ops[i].result.verdict != SHADOW_BROKEN)
+				more |= shadow_step(p->shadow, p->guest.view, &ops[i],
+						    1 + pick(p, 40));
+			if (chance(p, 4))
+				change_tables(p);
+		}
+		check_always(p, "interleaved step");
+	}
+	p->balance = (int64_t)p->record.installed;
+	do_settle(p);
+}
+
+static void do_region(struct property *p)
+{
+	/* The first regions hold the tables. */
+	struct guest_region *region = &p->guest.regions[2 + pick(p, 2)];
+	int error;
+
+	if (region->present) {
+		error = shadow_drop_frames(p->shadow, p->guest.view, region->gpa,
+					   region->gpa + region->bytes - 1);
+		if (error)
+			fail("dropping frames answers %d", error);
+		region->present = false;
+	} else {
+		region->present = true;
+	}
+	guest_publish(&p->guest);
+	p->balance = (int64_t)p->record.installed;
+	for (size_t i = 0; i < p->record.n_segments; i++)
+		for (unsigned int n = 0; n < 256; n++)
+			if (p->record.segments[i]->leaves[n].installed &&
+			    !model_region(p, p->record.segments[i]->leaves[n].gpa))
+				fail("a leaf shows a region that went");
+	if (chance(p, 2))
+		do_reconcile(p);
+}
+
+static void window_choose(struct property *p)
+{
+	int top = p->anchor.iota >> 2 & 3;
+	uint64_t covered = top == 3 ? UINT64_MAX : (1ull << (31 + 11 * top)) - 1;
+
+	p->anchor.pba = 0;
+	p->anchor.pal = covered;
+	if (chance(p, 2))
+		p->anchor.pba = (uint64_t)pick(p, 600) * 4096;
+	if (chance(p, 3))
+		p->anchor.pal = p->anchor.pba + ((uint64_t)pick(p, 1200) * 4096) + 4095;
+	else if (chance(p, 6) && top < 3)
+		p->anchor.pal = covered + 0x100000;
+	shadow_set_anchor(p->shadow, &p->anchor);
+}
+
+static void do_anchor(struct property *p)
+{
+	unsigned int designation = pick(p, 4);
+
+	for (unsigned int i = 0; i < p->n_upper; i++) {
+		if (p->tables[i].level == (enum s390_level)designation && chance(p, 2)) {
+			p->anchor.iota = p->tables[i].gpa | 0x800 | designation << 2 |
+					 (chance(p, 6) ? 0x200 : 0);
+			break;
+		}
+	}
+	window_choose(p);
+	do_reconcile(p);
+}
+
+static void do_drop(struct property *p)
+{
+	struct shadow_op op;
+	struct shadow_result result;
+	uint64_t first, last;
+
+	random_range(p, &first, &last);
+	if (chance(p, 3)) {
+		first = 0;
+		last = UINT64_MAX;
+	}
+	model_walk(p, first, last);
+	model_snapshot(p);
+	shadow_op_range(&op, SHADOW_OP_DROP, first, last);
+	result = shadow_run(p->shadow, p->guest.view, op, pick(p, 9));
+	if (result.verdict != SHADOW_DONE || result.mapped)
+		fail("drop: verdict %d", result.verdict);
+	for (unsigned int h = 0; h < p->n_hot; h++)
+		memset(p->hot[h].want, 0, sizeof(p->hot[h].want));
+	check_range(p, first, last, EXPECT_EXACT, "drop");
+	count_result(p, &result);
+}
+
+/* ---- a round ---- */
+
+static void round_tables(struct property *p)
+{
+	static const struct {
+		enum s390_level level;
+		unsigned int n;
+	} plan[] = {{S390_LEVEL_REGION_FIRST, 1},
+		    {S390_LEVEL_REGION_SECOND, 1},
+		    {S390_LEVEL_REGION_THIRD, 1},
+		    {S390_LEVEL_SEGMENT, 2}};
+
+	p->n_tables = 0;
+	for (unsigned int i = 0; i < 4; i++)
+		for (unsigned int n = 0; n < plan[i].n; n++)
+			p->tables[p->n_tables++] =
+				(struct table){plan[i].level, guest_upper_table(&p->guest)};
+	p->n_upper = p->n_tables;
+	for (unsigned int n = 0; n < 5; n++)
+		p->tables[p->n_tables++] =
+			(struct table){S390_LEVEL_PAGE, guest_page_table(&p->guest)};
+	for (unsigned int i = 0; i < p->n_upper; i++) {
+		unsigned int links = p->tables[i].level == S390_LEVEL_SEGMENT ? 6 : 1;
+
+		while (links--)
+			guest_put(&p->guest, p->tables[i].gpa, pick_index(p, p->tables[i].level),
+				  random_child(p, p->tables[i].level));
+	}
+}
+
+static void round_begin(struct property *p)
+{
+	unsigned int designation = pick(p, 4), top;
+
+	guest_init(&p->guest);
+	/* Two regions that touch inside the tables, then a read-only one, then frames. */
+	guest_add_region(&p->guest, 0, 0x2a000, true);
+	guest_add_region(&p->guest, 0x2a000, 0x40000, true);
+	guest_add_region(&p->guest, 0x10000000, 64 * 4096, false);
+	guest_add_region(&p->guest, 0x20000000, 3 * 0x100000, true);
+	guest_publish(&p->guest);
+	/* Tables for the union of regions 0 and 1: one lies across their border. */
+	p->guest.table_next = 0x4000;
+	round_tables(p);
+	record_init(&p->record, &p->guest);
+	p->limits.leaves_max = chance(p, 3) ? 1 + pick(p, 1500) : 1 << 20;
+	p->limits.tables_max = chance(p, 4) ? 1 + pick(p, 4) : HOT_MAX;
+	p->storage_bytes = shadow_storage_bytes(&p->limits);
+	p->storage = mmap(NULL, p->storage_bytes, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p->storage == MAP_FAILED ||
+	    shadow_new(&p->shadow, &record_ops, &p->record, &p->limits, p->storage) < 0)
+		fail("no memory");
+	for (top = 0; p->tables[top].level != (enum s390_level)designation; top++)
+		;
+	p->anchor.iota = p->tables[top].gpa | 0x800 | designation << 2;
+	p->n_hot = 0;
+	p->balance = 0;
+	p->injected = false;
+	p->alias_pressure = false;
+	window_choose(p);
+}
+
+/* Another nested domain shows the popular frame almost as often as is allowed. */
+static void alias_pressure(struct property *p, bool on)
+{
+	_Atomic uint16_t *aliases = p->guest.regions[3].aliases;
+	uint16_t others = FRAME_ALIASES_MAX - 3;
+
+	if (on == p->alias_pressure || (on && aliases[0] > 2))
+		return;
+	if (on)
+		aliases[0] += others;
+	else
+		aliases[0] -= others;
+	p->alias_pressure = on;
+}
+
+static void round_operation(struct property *p)
+{
+	change_tables(p);
+	switch (pick(p, 24)) {
+	case 0:
+		do_anchor(p);
+		break;
+	case 1:
+		do_region(p);
+		break;
+	case 2:
+		do_sweep(p);
+		break;
+	case 3:
+		do_reconcile(p);
+		break;
+	case 4:
+		do_interleaved(p);
+		break;
+	case 5:
+		do_drop(p);
+		break;
+	case 6:
+	case 7:
+		do_settle(p);
+		break;
+	case 8:
+		alias_pressure(p, true);
+		do_refresh(p);
+		do_refresh(p);
+		alias_pressure(p, false);
+		do_settle(p);
+		break;
+	default:
+		do_refresh(p);
+		break;
+	}
+	p->operations++;
+	check_always(p, "operation");
+}
+
+static void round_end(struct property *p)
+{
+	do_settle(p);
+	p->shadow = shadow_free(p->shadow, p->guest.view);
+	for (size_t i = 0; i < p->guest.n_regions; i++)
+		for (uint64_t n = 0; n < p->guest.regions[i].bytes / 4096; n++)
+			if (p->guest.regions[i].present && p->guest.regions[i].aliases[n])
+				fail("aliases are left behind");
+	munmap(p->storage, p->storage_bytes);
+	record_deinit(&p->record);
+	guest_deinit(&p->guest);
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void run_options(int argc, char **argv)
+{
+	run.seed = (uint64_t)time(NULL);
+	run.rounds = 0;
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "--seed"))
+			run.seed = strtoull(argv[i + 1], NULL, 0);
+		else if (!strcmp(argv[i], "--rounds"))
+			run.rounds = strtoull(argv[i + 1], NULL, 0);
+		else if (!strcmp(argv[i], "--first"))
+			run.first = strtoull(argv[i + 1], NULL, 0);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct property property;
+	uint64_t operations = 0;
+	double until = seconds() + 5;
+
+	run_options(argc, argv);
+	printf("seed %" PRIu64 "\n", run.seed);
+	fflush(stdout);
+	if (guest_read_init() < 0)
+		return 1;
+	/* Without --rounds: for about 5 seconds, and some rounds however slow the machine is. */
+	for (run.round = run.first;
+	     run.rounds ? run.round - run.first < run.rounds : run.round < 10 || seconds() < until;
+	     run.round++) {
+		memset(&property, 0, sizeof(property));
+		property.state = run.seed + run.round * UINT64_C(0x632be59bd9b4e019);
+		round_begin(&property);
+		for (unsigned int i = 0; i < OPS; i++)
+			round_operation(&property);
+		round_end(&property);
+		operations += property.operations;
+	}
+	printf("%" PRIu64 " rounds, %" PRIu64 " operations\n", run.round - run.first, operations);
+	return 0;
+}
