@@ -8,6 +8,8 @@
  * Everything here but loop_post() and loop_exit() is called on the loop's own thread.
  */
 
+#include <stdbool.h>
+
 #include <event2/event.h>
 
 struct loop;
@@ -28,5 +30,8 @@ struct loop_post {
 	struct loop_post *next;
 };
 void loop_post(struct loop *loop, struct loop_post *post);
+/* Take back a post that has not run yet; false: it is not queued. The loop's own thread, or when
+ * the loop does not run any more. */
+bool loop_unpost(struct loop *loop, struct loop_post *post);
 
 #endif
