@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_CTL_JSON_H
+#define IB_CTL_JSON_H
+
+/*
+ * Any message as JSON, by its descriptor: field names as in the .proto, enum values by name,
+ * handles (fixed64) as "0x..." strings, bytes in hex, maps as objects. Numbers above 2^63 - 1 are
+ * strings, as JSON libraries would round them.
+ */
+
+#include <jansson.h>
+#include <protobuf-c/protobuf-c.h>
+
+/* A new reference, or NULL without memory. */
+json_t *json_from_message(const ProtobufCMessage *message);
+/* Indented, ASCII, a newline. */
+void json_print(const json_t *json);
+
+#endif
