@@ -3,12 +3,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import unittest
 
 import transport
-from api import METHODS, Disconnected, Refused, pb
+from api import METHODS, PROTO, Disconnected, Refused, pb
 from cases import VmmCase
 from fixture import Case, both_transports, eventually
 from guest import MIB, PAGE, memfd
@@ -132,11 +133,21 @@ class NotServed(Case):
             self.assertEqual(told["session"], "refused", str(told))
 
 
+def public_copy(daemon):
+    """The scenarios and the API where other users can read them: a home folder may be closed."""
+    root = os.path.join(daemon.folder, "tree")
+    scenario = os.path.join(root, "tests", "scenario")
+    if not os.path.isdir(scenario):
+        shutil.copytree(HERE, scenario, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(PROTO, os.path.join(root, "proto"))
+        subprocess.run(["chmod", "-R", "a+rX", root], check=True)
+    return scenario
+
+
 def other_user(daemon, transport_name, task):
     """Run stranger.py as another user; what it tells."""
-    os.chmod(daemon.folder, 0o755)
     result = subprocess.run(
-        [sys.executable, os.path.join(HERE, "stranger.py"), daemon.run, transport_name],
+        [sys.executable, os.path.join(public_copy(daemon), "stranger.py"), daemon.run, transport_name],
         input=json.dumps(task), capture_output=True, text=True, user=OTHER_UID, group=OTHER_UID, extra_groups=[],
         timeout=transport.PATIENCE,
     )  # fmt: skip

@@ -1,0 +1,261 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# All tests: tests/run.sh [--list] [--verbose] [PART…]
+#
+# Installs what is missing as root, otherwise says what to install. Builds and leaves behind nothing
+# but build-tests/ in the source folder (or in $IB_BUILD_ROOT). The last line is
+# "N passed, N failed, N skipped"; every skip says why; the status is 0 only without failures.
+set -u
+source=$(cd "$(dirname "$0")/.." && pwd)
+root=${IB_BUILD_ROOT:-$source/build-tests}
+export PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
+exec </dev/null
+
+parts='layers format gcc clang generated systemd install unit scenario traces asan asan-unit asan-scenario asan-traces tsan tsan-unit tsan-scenario'
+describe() {
+	case $1 in
+	layers) echo "no include goes up, foreign interfaces stay in their layer" ;;
+	format) echo "clang-format has nothing to say" ;;
+	gcc) echo "builds with gcc without warnings" ;;
+	clang) echo "builds with clang without warnings" ;;
+	generated) echo "committed documents equal what is generated" ;;
+	systemd) echo "units are valid, exposure at most 1.0" ;;
+	install) echo "what is installed is complete and can be linked" ;;
+	unit) echo "unit, conformance and property tests, fuzz corpora" ;;
+	scenario) echo "a real daemon, its sockets, good and hostile clients" ;;
+	traces) echo "both recorded guests and the real tables" ;;
+	asan) echo "builds with the address and undefined-behaviour sanitizers" ;;
+	tsan) echo "builds with the thread sanitizer" ;;
+	asan-*) echo "${1#asan-}, with address and undefined-behaviour sanitizers" ;;
+	tsan-*) echo "${1#tsan-} (a part), with the thread sanitizer" ;;
+	esac
+}
+
+verbose=
+chosen=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--list)
+		for part in $parts; do printf '%-14s %s\n' "$part" "$(describe "$part")"; done
+		exit 0
+		;;
+	--verbose) verbose=--verbose ;;
+	-*)
+		echo "usage: tests/run.sh [--list] [--verbose] [PART...]" >&2
+		exit 2
+		;;
+	*)
+		case " $parts " in
+		*" $1 "*) chosen="$chosen $1" ;;
+		*)
+			echo "no such part: $1 (see --list)" >&2
+			exit 2
+			;;
+		esac
+		;;
+	esac
+	shift
+done
+
+"$source/tests/install-deps.sh" || exit 1
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/ib-run-XXXXXX") || exit 1
+background=
+trap 'for p in $background; do kill $p 2>/dev/null; done; rm -rf "$scratch"' EXIT
+trap 'exit 130' INT TERM
+mkdir -p "$root" || exit 1
+
+# The interpreter that has Debian's modules may not be the first in PATH.
+python=
+for candidate in /usr/bin/python3 python3; do
+	if "$candidate" -c 'import grpc, google.protobuf' 2>/dev/null; then
+		python=$candidate
+		break
+	fi
+done
+[ -n "$python" ] || { echo "no python3 with grpc and google.protobuf" >&2; exit 1; }
+
+export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:quarantine_size_mb=32:handle_sigbus=0:allow_user_segv_handler=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export LSAN_OPTIONS=suppressions=$source/tests/data/lsan.supp:print_suppressions=0
+export TSAN_OPTIONS=suppressions=$source/tests/data/tsan.supp:halt_on_error=0:second_deadlock_stack=1:ignore_noninstrumented_modules=1
+
+passed=0 failed=0 skipped=0
+say() { printf '%s\n' "$*"; }
+pass() { passed=$((passed + 1)); }
+fail() {
+	failed=$((failed + 1))
+	say "FAILED $*"
+}
+skip() {
+	skipped=$((skipped + 1))
+	say "skipped $*"
+}
+
+# Run a command whose last line is a tally; show the rest if there is something to tell.
+tallied() {
+	local name=$1 line
+	shift
+	"$@" >"$scratch/out" 2>&1
+	line=$(tail -n 1 "$scratch/out")
+	if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+		passed=$((passed + BASH_REMATCH[1]))
+		failed=$((failed + BASH_REMATCH[2]))
+		skipped=$((skipped + BASH_REMATCH[3]))
+		sed '$d' "$scratch/out"
+		say "$name: $line"
+	else
+		cat "$scratch/out"
+		fail "$name: gave no tally"
+	fi
+}
+
+# Run a command that is one test by itself.
+single() {
+	local name=$1
+	shift
+	if "$@" >"$scratch/out" 2>&1; then
+		pass
+	else
+		tail -n 200 "$scratch/out"
+		fail "$name"
+	fi
+}
+
+# build FOLDER COMPILER MESON_OPTION…: set up once, compile.
+build() {
+	local folder=$root/$1 compiler=$2
+	shift 2
+	if [ ! -f "$folder/build.ninja" ]; then
+		rm -rf "$folder"
+		CC=$compiler meson setup "$folder" "$source" -Dwerror=true "$@" || return 1
+	fi
+	ninja -C "$folder"
+}
+build_gcc() { build gcc gcc; }
+build_clang() { build clang clang; }
+build_asan() { build asan gcc -Db_sanitize=address,undefined -Doptimization=1; }
+build_tsan() { build tsan gcc -Db_sanitize=thread -Doptimization=1; }
+# A build that other parts need, if it has not been made by a part of its own.
+need() { single "$1 builds" "build_$1" && [ -f "$root/$1/daemon/iommubrokerd" ]; }
+
+unit() {
+	meson test -C "$root/$1" --no-rebuild --print-errorlogs -q -t "$2" >"$scratch/meson" 2>&1
+	tallied "unit ($1)" "$python" "$source/tests/tally.py" "$root/$1"
+}
+scenario() {
+	local folder=$1
+	shift
+	tallied "scenario ($folder)" "$python" "$source/tests/scenario/run.py" --build "$root/$folder" $verbose "$@"
+}
+
+part_layers() { single layers "$python" "$source/tests/layers_test.py"; }
+
+part_format() {
+	if ! command -v clang-format >/dev/null; then
+		skip "format: clang-format is not installed"
+		return
+	fi
+	single format bash -c "cd '$source' && find daemon client tests -name '*.[ch]' -print0 |
+		xargs -0 clang-format --dry-run -Werror"
+}
+
+part_gcc() { single "gcc builds without warnings" build_gcc; }
+part_clang() {
+	if ! command -v clang >/dev/null; then
+		skip "clang: not installed"
+		return
+	fi
+	single "clang builds without warnings" build_clang
+}
+
+# Whatever is committed and also generated: both must say the same.
+part_generated() {
+	build_gcc >/dev/null 2>&1
+	local committed generated any=
+	for generated in iommubrokerd.conf iommubrokerd.conf.5; do
+		[ -f "$root/gcc/daemon/$generated" ] || { fail "generated: no $generated"; continue; }
+		for committed in "$source/docs/$generated" "$source/docs/man/$generated"; do
+			[ -f "$committed" ] || continue
+			any=1
+			single "generated: $generated" diff -u "$committed" "$root/gcc/daemon/$generated"
+		done
+	done
+	if command -v man >/dev/null; then
+		for page in "$root/gcc/daemon/iommubrokerd.conf.5" "$source"/docs/man/*.[0-9]; do
+			[ -f "$page" ] || continue
+			single "manual page ${page##*/}" bash -c \
+				"! LC_ALL=C.UTF-8 MANWIDTH=80 MANROFFSEQ= man --warnings -E UTF-8 -l '$page' 2>&1 >/dev/null | grep ."
+		done
+	else
+		skip "manual pages: man is not installed"
+	fi
+}
+
+part_systemd() {
+	local folder=$scratch/units exposure
+	if ! command -v systemd-analyze >/dev/null; then
+		skip "systemd: systemd-analyze is not installed"
+		return
+	fi
+	mkdir "$folder"
+	cp "$source"/systemd/*.socket "$folder"
+	sed 's,@LIBEXECDIR@/iommubroker/iommubrokerd,/bin/true,' \
+		"$source/systemd/iommubrokerd.service.in" >"$folder/iommubrokerd.service"
+	single "units are valid" bash -c "cd '$folder' && out=\$(systemd-analyze verify --man=no ./*.service ./*.socket 2>&1) && [ -z \"\$out\" ] || { echo \"\$out\"; false; }"
+	exposure=$(systemd-analyze security --offline=true "$folder/iommubrokerd.service" 2>&1 |
+		sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p')
+	say "exposure of the unit: ${exposure:-unknown} of 10"
+	single "exposure at most 1.0" awk "BEGIN { exit !(\"$exposure\" != \"\" && $exposure + 0 <= 1.0) }"
+	single "sysusers" systemd-sysusers --root="$folder" --dry-run "$source/systemd/iommubroker.sysusers.conf"
+}
+
+part_install() {
+	local at=$scratch/install
+	build_gcc >/dev/null 2>&1
+	single "meson install" env DESTDIR="$at" meson install -C "$root/gcc" --no-rebuild -q
+	local usr=$at/usr/local file
+	for file in libexec/iommubroker/iommubrokerd bin/iommubrokerctl bin/iommubroker-replay \
+		include/iommubroker.h lib/systemd/system/iommubrokerd.service \
+		lib/systemd/system/iommubrokerd-fd.socket lib/sysusers.d/iommubroker.conf \
+		lib/tmpfiles.d/iommubroker.conf lib/udev/rules.d/70-iommubroker.rules \
+		share/man/man8/iommubrokerd.8 share/man/man5/iommubrokerd.conf.5; do
+		single "installed: $file" test -f "$usr/$file"
+	done
+	cat >"$scratch/user.c" <<'END'
+#include <iommubroker.h>
+int main(void)
+{
+	return 0;
+}
+END
+	local pc
+	pc=$(dirname "$(find "$usr" -name iommubroker.pc)")
+	single "a program links with pkg-config's flags" bash -c "
+		flags=\$(PKG_CONFIG_PATH='$pc' PKG_CONFIG_SYSROOT_DIR='$at' pkg-config --cflags --libs iommubroker) &&
+		gcc -std=gnu11 -Wall -Wextra -Werror -o '$scratch/user' '$scratch/user.c' \$flags"
+	single "the library needs libc and protobuf-c only" bash -c "
+		! objdump -p \$(find '$usr' -name 'libiommubroker.so.1') | grep NEEDED | grep -Ev 'libc\\.so|libprotobuf-c|ld-linux|ld64'"
+}
+
+part_unit() { need gcc && unit gcc 1; }
+part_scenario() { need gcc && scenario gcc; }
+part_traces() { need gcc && scenario gcc test_replay; }
+part_asan() { single "builds with ASan and UBSan" build_asan; }
+part_asan-unit() { need asan && unit asan 5; }
+part_asan-scenario() { need asan && scenario asan; }
+part_asan-traces() { need asan && scenario asan test_replay; }
+part_tsan() { single "builds with TSan" build_tsan; }
+part_tsan-unit() { need tsan && unit tsan 10; }
+part_tsan-scenario() {
+	need tsan && scenario tsan test_main_job test_death test_sessions test_events test_memory.LongPins \
+		test_memory.Shrunk test_verdicts.Refresh test_limits.Mappings
+}
+
+start=$SECONDS
+for part in ${chosen:-$parts}; do
+	say "== $part: $(describe "$part")"
+	"part_$part"
+done
+say "took $((SECONDS - start)) s"
+say "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
