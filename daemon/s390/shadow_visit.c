@@ -385,7 +385,8 @@ static bool visit_table(struct visit *visit)
 		return false;
 	}
 	table_stamp(visit);
-	visit->table->incomplete = visit->table->from_frame;
+	/* The rest of a frame is not looked at. */
+	visit->table->incomplete = visit->table->from_frame && !visit->whole;
 	return true;
 }
 
@@ -463,15 +464,19 @@ void visit_map(struct shadow_work *work, const struct s390_found *found, struct 
 		visit_unreadable(&visit);
 		return;
 	}
-	if (table)
+	if (table) {
 		visit_restamp(&visit);
+		/* Every leaf of it is checked here; a run that fails meanwhile says so again. */
+		if (found->kind == S390_FOUND_FRAME && visit.whole)
+			table->incomplete = false;
+	}
 	settled = visit_map_leaves(&visit);
 	table = visit.table;
 	if (!table)
 		return;
 	if (found->kind == S390_FOUND_FRAME && visit.whole) {
 		table->segment_entry = found->entry;
-		table->incomplete = !settled;
+		table->incomplete |= !settled;
 	}
 	table_release_if_empty(work, table);
 }
