@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 void conformance_map_shows_memory(void **state)
@@ -83,6 +85,11 @@ void conformance_map_beyond_the_file(void **state)
 	rig_shows_nothing(rig, ioas, 0);
 	rig_map(rig, ioas, 0, MEMORY_PAGES - 1, 1, RW, 0);
 	rig_shows(rig, ioas, 0, MEMORY_PAGES - 1);
+	/* Also where nothing is pinned yet. */
+	rig->file.bytes = MEMORY_PAGES * PAGE;
+	assert_int_equal(rig->ops->ioas_new(rig->context, false, &ioas), 0);
+	rig_map(rig, ioas, 0, MEMORY_PAGES - 1, 2, RW, EINVAL);
+	rig_map(rig, ioas, 0, MEMORY_PAGES + 1, 1, RW, EINVAL);
 	rig_free(rig);
 }
 
@@ -91,10 +98,18 @@ void conformance_map_of_no_memory_file(void **state)
 	struct rig *rig = rig_new();
 	uint32_t ioas = rig_space(rig, false, NULL);
 	int fd = rig->file.fd;
+	struct statfs fs;
 
 	rig->file.fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
 	assert_true(rig->file.fd >= 0);
 	rig_map(rig, ioas, 0, 0, 1, IOMMU_PROT_READ, EINVAL);
+	close(rig->file.fd);
+	/* A file on a disk, as far as this program lies on one. */
+	rig->file.fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	assert_true(rig->file.fd >= 0);
+	assert_int_equal(fstatfs(rig->file.fd, &fs), 0);
+	if (fs.f_type != TMPFS_MAGIC)
+		rig_map(rig, ioas, 0, 0, 1, IOMMU_PROT_READ, EINVAL);
 	close(rig->file.fd);
 	rig->file.fd = fd;
 	rig_shows_nothing(rig, ioas, 0);

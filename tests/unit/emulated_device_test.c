@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "iommu/emulated/layout.h"
@@ -206,6 +207,7 @@ static void context_free_blocks_devices(void **state)
 
 static void descriptor_gives_no_writing(void **state)
 {
+	struct stat st;
 	struct fixture *f = *state;
 	struct function a = function_new(f, 1);
 	int fd;
@@ -213,6 +215,9 @@ static void descriptor_gives_no_writing(void **state)
 	assert_int_equal(f->ops->device_descriptor(a.device, &fd), 0);
 	assert_int_equal(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	/* Another user's VMM cannot open the file anew. */
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
 	assert_ptr_equal(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
 	assert_int_equal(pwrite(fd, "x", 1, 0), -1);
 	assert_int_equal(ftruncate(fd, 0), -1);
@@ -249,6 +254,7 @@ static void client_made_function(void **state)
 		EBUSY);
 	assert_int_equal(dma_write(&a, 0x101000, 78), EMULATED_DMA_OK);
 	/* Nobody can tell of a file that somebody else made. */
+	a.dma = emulated_dma_close(a.dma);
 	assert_int_equal(f->ops->device_held(a.device, &held), 0);
 	assert_true(held);
 	function_free(f, &a);

@@ -140,6 +140,11 @@ static void state_file(void **state)
 	assert_int_equal(f->ops->destroy(f->context, ioas), 0);
 	assert_int_equal(objects[ioas].kind, EMULATED_OBJECT_NONE);
 	assert_int_equal(memories[emulated_word_memory(word)].n_pages, 0);
+	/* Its place is used again. */
+	ioas = space_new(f, &a, true, &table);
+	assert_int_equal(map(f, ioas, BASE, 11, 2), 0);
+	assert_int_equal(memories[emulated_word_memory(word)].first_page, 11);
+	assert_int_equal(memories[emulated_word_memory(word)].n_pages, 2);
 	munmap((void *)file, EMULATED_FILE_BYTES);
 	function_free(f, &a);
 }
