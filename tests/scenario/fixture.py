@@ -20,7 +20,7 @@ import time
 import unittest
 
 import transport
-from api import Disconnected, Refused, pb
+from api import Disconnected, Refused
 
 BUILD = os.environ.get("IB_BUILD", "")
 SANITIZER = re.compile(

@@ -8,7 +8,6 @@ import threading
 import time
 
 import transport
-from api import pb
 from cases import VmmCase
 from fixture import eventually
 from guest import MIB, PAGE

@@ -6,13 +6,10 @@ import stat
 import unittest
 import uuid
 
-import transport
-from api import METHODS, Disconnected, Refused, pb
+from api import METHODS, Refused
 from cases import VmmCase
-from fixture import both_transports
 from guest import MIB, PAGE
 from test_sessions import OTHER_UID, other_user
-from transport import Seqpacket
 from vmm import WINDOW_FIRST, Started
 
 IOVA = WINDOW_FIRST + 5 * PAGE

@@ -7,13 +7,12 @@ afterwards the guest must be as it was, and the good request must still be accep
 repeated.
 """
 
-import os
 
-from api import METHODS, Refused, message_class, pb
+from api import METHODS, Refused, pb
 from cases import VmmCase
 from fixture import both_transports
-from guest import DMA_FIRST, DMA_LAST, MIB, PAGE, Memory, Tables, memfd
-from vmm import WINDOW_FIRST, WINDOW_LAST, Started, Vmm
+from guest import DMA_FIRST, DMA_LAST, MIB, PAGE, Memory
+from vmm import WINDOW_FIRST, WINDOW_LAST, Started
 
 MAX = (1 << 64) - 1
 IOVA = WINDOW_FIRST + 5 * PAGE

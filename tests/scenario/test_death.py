@@ -3,12 +3,10 @@
 another client's DMA and calls go on undisturbed."""
 
 import os
-import random
 import subprocess
 import sys
 
 import transport
-from api import pb
 from cases import VmmCase
 from fixture import both_transports, eventually
 from guest import PAGE

@@ -6,14 +6,12 @@ import fcntl
 import os
 import select
 import socket
-import tempfile
 
 from api import Refused, pb
 from cases import VmmCase
 from fixture import both_transports, eventually
 from guest import F_ADD_SEALS, F_SEAL_FUTURE_WRITE, F_SEAL_SHRINK, F_SEAL_WRITE, MIB, PAGE, memfd
-from transport import JOIN, SEND, TAKE, Grpc, Native, Seqpacket
-from vmm import Vmm
+from transport import SEND, Grpc
 
 
 def reopened(fd, flags):

@@ -3,11 +3,11 @@
 
 import os
 
-from api import Disconnected, Refused, pb
+from api import Refused, pb
 from cases import VmmCase
-from fixture import both_transports, eventually
+from fixture import both_transports
 from guest import MIB, PAGE, Tables
-from vmm import WINDOW_FIRST, WINDOW_LAST, Started
+from vmm import WINDOW_FIRST, Started
 
 IOVA = WINDOW_FIRST + 5 * PAGE
 

@@ -8,7 +8,6 @@ import random
 import socket
 import struct
 
-from api import pb
 from guest import MIB
 from hostile import (
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, PRIORITY,

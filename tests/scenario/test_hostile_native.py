@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Hostile packets on fd.sock."""
 
-import array
 import os
 import random
 import socket

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Limits: N is accepted, N + 1 is refused with the numbers, what is given back can be had again."""
 
-import os
 
 import transport
 from api import Disconnected, Refused, pb
 from cases import VmmCase
 from fixture import Case, both_transports, eventually
-from guest import MIB, PAGE, Memory, Tables, memfd
-from vmm import WINDOW_FIRST, WINDOW_LAST, Started, Vmm
+from guest import MIB, PAGE, Memory, Tables
+from vmm import WINDOW_FIRST, Started
 
 IOVA = WINDOW_FIRST + 5 * PAGE
 

@@ -2,15 +2,14 @@
 """Guest memory: files, regions, transactions, what happens to mappings over it."""
 
 import os
-import subprocess
 import tempfile
 import threading
 import unittest
 
 from api import Refused, pb
 from cases import VmmCase
-from fixture import both_transports, eventually
-from guest import F_SEAL_SHRINK, KIB, MIB, PAGE, Memory, Tables, memfd
+from fixture import both_transports
+from guest import F_SEAL_SHRINK, MIB, PAGE, Memory, Tables, memfd
 from vmm import WINDOW_FIRST, DmaFault, Started
 
 IOVA = WINDOW_FIRST + 5 * PAGE

@@ -6,7 +6,7 @@ from api import Refused, pb
 from cases import VmmCase
 from fixture import both_transports
 from guest import MIB, PAGE, Tables
-from vmm import WINDOW_FIRST, WINDOW_LAST, Started, Vmm
+from vmm import WINDOW_FIRST, Started, Vmm
 
 IOVA = WINDOW_FIRST + 5 * PAGE
 

@@ -7,7 +7,6 @@ from api import Refused, pb
 from cases import VmmCase
 from fixture import Daemon, both_transports
 from guest import DMA_FIRST, DMA_LAST, MIB, PAGE
-from vmm import Started
 
 RULES = """\
 [Device]

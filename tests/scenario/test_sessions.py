@@ -13,7 +13,7 @@ from api import METHODS, PROTO, Disconnected, Refused, pb
 from cases import VmmCase
 from fixture import Case, both_transports, eventually
 from guest import MIB, PAGE, memfd
-from transport import JOIN, SESSION_KEY, Grpc, Native, NativeCall, Seqpacket
+from transport import JOIN, SESSION_KEY, Grpc, Seqpacket
 from vmm import WINDOW_FIRST, WINDOW_LAST, Started, Vmm
 
 IOVA = WINDOW_FIRST + 5 * PAGE

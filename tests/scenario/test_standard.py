@@ -5,7 +5,7 @@ import grpc
 from google.protobuf import descriptor_pb2
 
 import transport
-from api import DESCRIPTORS, METHODS, SERVICES, message_class, pb
+from api import DESCRIPTORS, SERVICES, message_class
 from cases import VmmCase
 from fixture import Case
 

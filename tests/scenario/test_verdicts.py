@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What registrations and refreshes answer, for every mistake that a guest can make."""
 
-import os
 import threading
 
 from api import pb
 from cases import VmmCase
 from fixture import both_transports
 from guest import (
-    DMA_FIRST, DMA_LAST, ENTRY_INVALID, GIB, MIB, PAGE, PAGE_INVALID, RF, RS, RT, SEGMENT_FRAME, ST,
+    DMA_FIRST, DMA_LAST, ENTRY_INVALID, GIB, MIB, PAGE, PAGE_INVALID, RF, RT, SEGMENT_FRAME, ST,
     Tables,
 )  # fmt: skip
-from vmm import WINDOW_FIRST, WINDOW_LAST, DmaFault, Started
+from vmm import WINDOW_FIRST, WINDOW_LAST, Started
 
 IOVA = WINDOW_FIRST + 5 * PAGE
 INVALAS, OORANGE, INVALTE, INVALTL, TT = 1, 2, 7, 8, 9
