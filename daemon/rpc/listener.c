@@ -5,7 +5,7 @@
  *
  * The peer's pidfd comes from SO_PEERPIDFD (Linux 6.5), which names the very process that
  * connected. On older kernels pidfd_open() takes the number that SO_PEERCRED gives; the process it
- * found must be alive after its user was read from /proc and must have the user that connected.
+ * found must have the user that connected, and still be alive when that was read from /proc.
  * What remains there is a process of the same user that got the number anew between connect and
  * accept.
  */
@@ -82,7 +82,7 @@ static int pidfd_by_number(const struct ucred *cred)
 
 	if (pidfd < 0)
 		return -errno;
-	if (process_euid(cred->pid, &euid) || euid != cred->uid || !pidfd_alive(pidfd)) {
+	if (process_euid(cred->pid, &euid) || euid != cred->uid) {
 		close(pidfd);
 		return -ESRCH;
 	}
@@ -114,6 +114,11 @@ int peer_of_socket(int fd, struct peer *ret)
 	pidfd = pidfd_of_peer(fd, &cred);
 	if (pidfd < 0)
 		return pidfd;
+	/* Newer kernels give a pidfd of the dead, too. */
+	if (!pidfd_alive(pidfd)) {
+		close(pidfd);
+		return -ESRCH;
+	}
 	*ret = (struct peer){.pid = cred.pid, .uid = cred.uid, .gid = cred.gid, .pidfd = pidfd};
 	return 0;
 }
