@@ -75,10 +75,11 @@ static void functions_are_found_by_fid(void **state)
 	tree_function(tree, "0002:00:00.0", NULL, NULL);
 	tree_file(tree, "sys/bus/pci/devices/0002:00:00.0/function_id", "nonsense\n");
 	tree_function(tree, "0003:00:00.0", NULL, NULL);
-	tree_file(tree, "sys/bus/pci/devices/0003:00:00.0/function_id", "0x100000011\n");
+	tree_file(tree, "sys/bus/pci/devices/0003:00:00.0/function_id", "0x100000013\n");
 	tree_dir(tree, "sys/bus/pci/devices/stranger");
 	tree_file(tree, "sys/bus/pci/devices/stranger/function_id", "0x00000012\n");
 	assert_int_equal(sysfs_pci_by_fid(ret, tree->sysfs, 0x12), ENOENT);
+	assert_int_equal(sysfs_pci_by_fid(ret, tree->sysfs, 0x13), ENOENT);
 	assert_string_equal(ret, "as it was");
 	assert_int_equal(sysfs_pci_by_fid(ret, tree->sysfs, 0x11), 0);
 	assert_string_equal(ret, "0001:00:00.0");

@@ -92,13 +92,14 @@ int iommufd_device_open(struct iommu_backend *base, const struct iommu_device_ad
 	return device_new(backend, &vfio, fd, ret);
 }
 
-/* fstat alone would accept what was opened with O_PATH, for which nobody asks for permission. */
+/* fstat alone would accept what was opened with O_PATH, for which nobody asks for permission; such
+ * a descriptor says that it is O_RDONLY. */
 static int check_descriptor(const struct iommufd_backend *backend, int fd, struct sysfs_vfio *ret)
 {
 	struct stat status;
 	int flags = fcntl(fd, F_GETFL);
 
-	if (flags < 0 || (flags & O_PATH) || (flags & O_ACCMODE) != O_RDWR)
+	if (flags < 0 || (flags & O_ACCMODE) != O_RDWR)
 		return EINVAL;
 	if (fstat(fd, &status) < 0 || !S_ISCHR(status.st_mode))
 		return EINVAL;

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Runs the conformance suite on this machine's kernel:
+ *
+ *     conformance_iommufd PCI-ADDRESS [without-map-file]
+ *
+ * The function must be at the VFIO driver and belong to nobody. QEMU's edu is used as a judge; of
+ * any other device only what the kernel itself tells is judged. Exit status 77: no iommufd here.
+ */
+
+#include "conformance.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "dma_edu.h"
+#include "iommu/iommufd/options.h"
+
+#define EXIT_SKIPPED 77
+#define EDU_VENDOR   0x1234
+#define EDU_DEVICE   0x11e8
+
+/* Of the whole process, and so of its one context. */
+static uint64_t pinned_pages(struct iommu_context *context)
+{
+	FILE *status = fopen("/proc/self/status", "r");
+	unsigned long long kib = 0;
+	char line[256];
+
+	(void)context;
+	assert_non_null(status);
+	while (fgets(line, sizeof(line), status)) {
+		if (sscanf(line, "VmPin: %llu kB", &kib) == 1)
+			break;
+	}
+	fclose(status);
+	return kib * 1024 / PAGE;
+}
+
+static bool is_edu(const struct conformance_host *host)
+{
+	const struct iommu_backend_ops *ops = host->backend->ops;
+	struct iommu_device_info info;
+	struct iommu_device *device;
+	int error = ops->device_open(host->backend, &host->device, &device);
+
+	if (error) {
+		fprintf(stderr, "%s: %s\n", host->device.pci_address, strerror(error));
+		exit(EXIT_FAILURE);
+	}
+	error = ops->device_info(device, &info);
+	ops->device_close(device);
+	return !error && info.vendor == EDU_VENDOR && info.device == EDU_DEVICE;
+}
+
+int main(int argc, char **argv)
+{
+	struct iommu_iommufd_options options = {
+		.iommu_path = "/dev/iommu",
+		.vfio_dir = "/dev/vfio",
+		.sysfs = "/sys",
+		.without_map_file = argc > 2 && !strcmp(argv[2], "without-map-file"),
+		.open_wait_ns = IOMMU_IOMMUFD_OPEN_WAIT_NS,
+	};
+	struct conformance_host host = {.pinned_pages = pinned_pages};
+	int failed, r;
+
+	if (argc < 2 || strlen(argv[1]) >= sizeof(host.device.pci_address)) {
+		fprintf(stderr, "usage: %s PCI-ADDRESS [without-map-file]\n", argv[0]);
+		return 2;
+	}
+	strcpy(host.device.pci_address, argv[1]);
+	r = iommu_iommufd_new_with(&host.backend, &options);
+	if (r < 0) {
+		fprintf(stderr, "%s: %s\n", options.iommu_path, strerror(-r));
+		return r == -ENOENT ? EXIT_SKIPPED : EXIT_FAILURE;
+	}
+	if (is_edu(&host)) {
+		host.dma = &dma_edu_ops;
+		dma_edu_watch(host.backend);
+	}
+	failed = conformance_run(&host);
+	host.backend->ops->free(host.backend);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
