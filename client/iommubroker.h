@@ -34,7 +34,8 @@
  *   -EIO        the host answered something unexpected             (INTERNAL and all others)
  * and from the library itself:
  *   -ECONNRESET the daemon is gone; every later call says the same
- *   -EBADMSG    the daemon's answer made no sense; the connection was dropped
+ *   -EBADMSG    the daemon's answer made no sense; if not even its envelope did, the connection was
+ *               dropped, and every later call says the same
  *   -ETIMEDOUT  nothing came for as long as iommubroker_session_set_timeout() allows; a change that
  *               was asked for may still happen
  *   -EMSGSIZE   the request does not fit a message

@@ -47,7 +47,8 @@ static void drop_log(gpr_log_func_args *args)
 
 struct rpc *rpc_new(const char *socket_path)
 {
-	grpc_arg arg = {.type = GRPC_ARG_INTEGER, .key = GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH};
+	grpc_arg arg = {.type = GRPC_ARG_INTEGER,
+			.key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH};
 	grpc_channel_args args = {.num_args = 1, .args = &arg};
 	struct rpc *rpc = calloc(1, sizeof(*rpc));
 	grpc_channel_credentials *credentials;

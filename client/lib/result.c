@@ -7,6 +7,12 @@
 #include "lib/result.h"
 #include "lib/wire.h"
 
+/* Too large a number must not turn into a small one that means something. */
+static uint32_t narrow(uint64_t value)
+{
+	return value > UINT32_MAX ? UINT32_MAX : value;
+}
+
 static int parse_fault(const uint8_t *bytes, size_t n_bytes, struct iommubroker_result *result)
 {
 	struct wire_reader reader = {bytes, n_bytes};
@@ -18,13 +24,13 @@ static int parse_fault(const uint8_t *bytes, size_t n_bytes, struct iommubroker_
 			continue;
 		switch (field.number) {
 		case 1:
-			result->event_code = field.value;
+			result->event_code = narrow(field.value);
 			break;
 		case 2:
 			result->fault_iova = field.value;
 			break;
 		case 3:
-			result->fault_level = field.value;
+			result->fault_level = narrow(field.value);
 			break;
 		case 4:
 			result->fault_entry = field.value;
@@ -52,13 +58,13 @@ static int parse_result(const uint8_t *bytes, size_t n_bytes, struct iommubroker
 			continue;
 		switch (field.number) {
 		case 1:
-			ret->verdict = field.value;
+			ret->verdict = narrow(field.value);
 			break;
 		case 2:
-			ret->condition_code = field.value;
+			ret->condition_code = narrow(field.value);
 			break;
 		case 3:
-			ret->status = field.value;
+			ret->status = narrow(field.value);
 			break;
 		case 5:
 			ret->mapped = field.value;
