@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The broker: sessions, tenants and handles, and who else there is.
+ *
+ * Locks, outermost first; a thread takes them in this order only:
+ *
+ *   guest's lane            what changes a guest's memory, devices and domains, one at a time;
+ *                           held across calls of the backend
+ *   nested domain's lane    its shadow; held across calls of the backend. Who holds a guest's lane
+ *                           may enter one, one at a time; refreshes hold nothing else
+ *   device->call_lock       calls of the backend on one device
+ *   broker->lock            sessions, tenants, handle table
+ *   guest->lock             the guest's lists and what is told about them
+ *   ledger, event ring, pool, lane internals   leaves
+ *
+ * The locks below device->call_lock are held for a few instructions and never across a call of the
+ * backend, nor while a watcher, a progress or a done function of the caller runs.
+ *
+ * What a walk reads, the guest's memory_view, is not locked: it is replaced as a whole on the
+ * guest's lane and freed once every nested domain's lane was passed, see memory.c.
+ */
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "broker/root.h"
+#include "broker/session.h"
+
+#define SLICE_BYTES_MIN 4096ull
+#define SLICE_BYTES_MAX (256ull << 20)
+
+/* A power of two, so that every slice ends where an area does. */
+static uint64_t slice_bytes(uint64_t asked)
+{
+	uint64_t slice = SLICE_BYTES_MAX;
+
+	while (slice > asked && slice > SLICE_BYTES_MIN)
+		slice /= 2;
+	return slice;
+}
+
+static void broker_init(struct broker *broker, const struct broker_settings *settings)
+{
+	broker->settings = *settings;
+	broker->slice_bytes = slice_bytes(settings->pin_slice_bytes);
+	pthread_mutex_init(&broker->lock, NULL);
+	pthread_cond_init(&broker->session_gone, NULL);
+	ledger_init(&broker->ledger);
+	ledger_account_init(&broker->host, NULL, "host");
+	ledger_account_limit(&broker->host, LEDGER_PINNED_BYTES, settings->host_pinned_bytes_max,
+			     RULE_HOST_PINNED);
+	ledger_account_limit(&broker->host, LEDGER_SESSIONS, settings->sessions_max,
+			     RULE_HOST_SESSIONS);
+}
+
+int broker_new(struct broker **ret, struct iommu_backend *consume_backend,
+	       const struct broker_settings *settings)
+{
+	struct broker *broker = calloc(1, sizeof(*broker));
+	int error;
+
+	if (!broker) {
+		consume_backend->ops->free(consume_backend);
+		return -ENOMEM;
+	}
+	broker->backend = consume_backend;
+	broker_init(broker, settings);
+	error = -broker_ops(broker)->probe(broker->backend, &broker->features);
+	if (!error)
+		error = pool_new(&broker->pool, settings->threads_max);
+	if (error) {
+		broker_free(broker);
+		return error;
+	}
+	*ret = broker;
+	return 0;
+}
+
+/* Close the first that is not closed yet. */
+static bool close_one(struct broker *broker)
+{
+	struct session *session;
+
+	pthread_mutex_lock(&broker->lock);
+	broker->ending = true;
+	DL_FOREACH (broker->sessions, session)
+		if (!session->closed)
+			break;
+	if (session)
+		session_ref(session);
+	pthread_mutex_unlock(&broker->lock);
+	if (!session)
+		return false;
+	session_close(session, NULL, NULL);
+	session_unref(session);
+	return true;
+}
+
+static void end_sessions(struct broker *broker)
+{
+	while (close_one(broker))
+		;
+	pthread_mutex_lock(&broker->lock);
+	while (broker->sessions || broker->n_ending)
+		pthread_cond_wait(&broker->session_gone, &broker->lock);
+	pthread_mutex_unlock(&broker->lock);
+}
+
+struct broker *broker_free(struct broker *broker)
+{
+	if (!broker)
+		return NULL;
+	end_sessions(broker);
+	pool_free(broker->pool);
+	broker_ops(broker)->free(broker->backend);
+	ledger_deinit(&broker->ledger);
+	pthread_cond_destroy(&broker->session_gone);
+	pthread_mutex_destroy(&broker->lock);
+	free(broker);
+	return NULL;
+}
+
+struct pool *broker_pool(struct broker *broker)
+{
+	return broker->pool;
+}
+
+const char *broker_backend_name(struct broker *broker)
+{
+	return broker_ops(broker)->name;
+}
+
+void broker_features(struct broker *broker, struct iommu_features *ret)
+{
+	*ret = broker->features;
+}

@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/device.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "broker/describe.h"
+#include "broker/guest.h"
+#include "broker/nested.h"
+#include "broker/root.h"
+#include "util/clock.h"
+#include "util/fd.h"
+
+#define ATTACH_TRIES      50
+#define ATTACH_RETRY_NS   10000000ull /* a function's reset takes some 100 ms */
+#define ZPCI_FUNCTION_ISM 5           /* reset before its translation changes */
+
+static void device_object_free(struct object *object)
+{
+	struct device *device = (struct device *)object;
+
+	pthread_mutex_destroy(&device->call_lock);
+	guest_unref(device->object.guest);
+	free(device);
+}
+
+static struct device *device_alloc(struct guest *guest)
+{
+	struct device *device = calloc(1, sizeof(*device));
+
+	if (!device)
+		return NULL;
+	object_init(&device->object, OBJECT_DEVICE, guest->session, guest_ref(guest),
+		    device_object_free);
+	pthread_mutex_init(&device->call_lock, NULL);
+	device->attachment = ATTACHMENT_BLOCKED;
+	return device;
+}
+
+struct device *device_find(struct broker *broker, struct session *session, uint64_t handle,
+			   struct refusal *refusal)
+{
+	return (struct device *)handle_find(broker, session, handle, OBJECT_DEVICE, refusal);
+}
+
+void device_unref(struct device *device)
+{
+	if (device)
+		object_unref(&device->object);
+}
+
+/* ── open ──────────────────────────────────────────────────────────────────────────────────── */
+
+static int refuse_no_rule(struct refusal *refusal)
+{
+	return refuse(refusal, REFUSAL_DENIED, "NO_DEVICE_RULE",
+		      "no device rule lets this user have that function");
+}
+
+static int refuse_open(int error, bool by_descriptor, bool certain, struct refusal *refusal)
+{
+	/* Whether the function exists is told only to whom a rule gives it. */
+	if (!certain && !by_descriptor)
+		return refuse_no_rule(refusal);
+	if (by_descriptor && error == EINVAL)
+		return refuse_field(refusal, "descriptor", "is not that of a VFIO device");
+	if (error == ENOENT || error == ENODEV)
+		return refuse_not_found(refusal, "function at the VFIO driver");
+	if (error == EBUSY)
+		return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_IN_USE",
+			      "the function is open elsewhere, or its group is; it can be opened "
+			      "once at a time");
+	if (error == EACCES || error == EPERM)
+		return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_NODE_ACCESS",
+			      "the daemon may not open the function's VFIO device node");
+	return refuse_errno(refusal, error, "opening the function");
+}
+
+static int device_open_backend(struct device *device, const struct device_open_request *request,
+			       bool certain, struct refusal *refusal)
+{
+	struct broker *broker = device->object.guest->broker;
+	const struct iommu_backend_ops *ops = broker_ops(broker);
+	int error;
+
+	if (request->by_descriptor)
+		error = ops->device_open_fd(broker->backend, request->consume_fd, &device->backend);
+	else
+		error = ops->device_open(broker->backend, &request->address, &device->backend);
+	if (error)
+		return refuse_open(error, request->by_descriptor, certain, refusal);
+	error = ops->device_info(device->backend, &device->info);
+	if (error)
+		return refuse_open(error, false, certain, refusal);
+	return 0;
+}
+
+static int device_grant(struct device *device, bool by_descriptor, struct refusal *refusal)
+{
+	struct broker *broker = device->object.guest->broker;
+	struct device_grant grant;
+
+	if (!device_rule_match(&broker->settings, device->object.session->uid, by_descriptor,
+			       &device->info, &grant))
+		return refuse_no_rule(refusal);
+	device->relaxed_granted = grant.relaxed;
+	return 0;
+}
+
+static void device_close_backend(struct device *device, bool *ret_still_held)
+{
+	const struct iommu_backend_ops *ops = broker_ops(device->object.guest->broker);
+
+	pthread_mutex_lock(&device->call_lock);
+	if (device->backend && ret_still_held && ops->device_held(device->backend, ret_still_held))
+		*ret_still_held = true; /* it could not be told: the safe answer */
+	if (device->backend)
+		device->backend = ops->device_close(device->backend);
+	pthread_mutex_unlock(&device->call_lock);
+}
+
+static void device_list_add(struct guest *guest, struct device *device)
+{
+	pthread_mutex_lock(&guest->lock);
+	DL_APPEND(guest->devices, device);
+	guest->n_devices++;
+	pthread_mutex_unlock(&guest->lock);
+}
+
+/* Opened and charged; what is left is to hand it out. */
+static int device_finish_open(struct device *device, int *ret_fd, struct refusal *refusal)
+{
+	struct guest *guest = device->object.guest;
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	int fd, error, status;
+
+	error = ops->device_descriptor(device->backend, &fd);
+	if (error)
+		return refuse_errno(refusal, error, "a descriptor for the VMM");
+	status = handle_publish(guest->broker, &device->object, refusal);
+	if (status) {
+		fd_close(fd);
+		return status;
+	}
+	device_list_add(guest, device);
+	*ret_fd = fd;
+	return 0;
+}
+
+static int device_open_charged(struct guest *guest, const struct device_open_request *request,
+			       bool certain, uint64_t *ret_device, int *ret_fd,
+			       struct refusal *refusal)
+{
+	struct device *device = device_alloc(guest);
+	int status;
+
+	if (!device) {
+		if (request->by_descriptor)
+			fd_close(request->consume_fd);
+		return refuse_errno(refusal, ENOMEM, "device");
+	}
+	status = device_open_backend(device, request, certain, refusal);
+	if (!status)
+		status = device_grant(device, request->by_descriptor, refusal);
+	if (!status)
+		status = device_finish_open(device, ret_fd, refusal);
+	if (!status) {
+		*ret_device = device->object.handle;
+		return 0;
+	}
+	device_close_backend(device, NULL);
+	device_unref(device);
+	return status;
+}
+
+static int device_open_in(struct guest *guest, const struct device_open_request *request,
+			  uint64_t *ret_device, int *ret_fd, struct refusal *refusal)
+{
+	struct broker *broker = guest->broker;
+	bool certain, may;
+	int status;
+
+	may = device_rule_may_open(&broker->settings, guest->session->uid, request, &certain);
+	status = may ? ledger_charge_one(&broker->ledger, &guest->account, LEDGER_DEVICES, 1,
+					 refusal)
+		     : refuse_no_rule(refusal);
+	if (status) {
+		if (request->by_descriptor)
+			fd_close(request->consume_fd);
+		return status;
+	}
+	status = device_open_charged(guest, request, certain, ret_device, ret_fd, refusal);
+	if (status)
+		ledger_refund_one(&broker->ledger, &guest->account, LEDGER_DEVICES, 1);
+	return status;
+}
+
+int device_open(struct broker *broker, struct session *session, uint64_t guest_handle,
+		const struct device_open_request *request, uint64_t *ret_device, int *ret_fd,
+		struct refusal *refusal)
+{
+	struct guest *guest = guest_find(broker, session, guest_handle, refusal);
+	int status;
+
+	if (!guest) {
+		if (request->by_descriptor)
+			fd_close(request->consume_fd);
+		return REFUSED;
+	}
+	status = device_open_in(guest, request, ret_device, ret_fd, refusal);
+	guest_unref(guest);
+	return status;
+}
+
+/* ── bind ──────────────────────────────────────────────────────────────────────────────────── */
+
+static int refuse_bind(int error, struct refusal *refusal)
+{
+	if (error == EBUSY)
+		return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_IN_USE",
+			      "the function is bound already, or another of its group is bound "
+			      "elsewhere");
+	if (error == EACCES || error == EINVAL)
+		return refuse(refusal, REFUSAL_PRECONDITION, "BIND_REFUSED",
+			      "the kernel refused to bind the function: a virtual function needs "
+			      "its owner's vf_token");
+	return refuse_errno(refusal, error, "binding the function");
+}
+
+static int device_read_bound(struct device *device, uint32_t kernel_id, struct refusal *refusal)
+{
+	struct guest *guest = device->object.guest;
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	struct iommu_range ranges[IOMMU_IOVA_RANGES_MAX];
+	struct iommu_device_info info;
+	size_t n = 0;
+	int error = ops->device_info(device->backend, &info);
+
+	if (!error)
+		error = ops->iova_ranges(guest->context, guest->parent.ioas, ranges,
+					 IOMMU_IOVA_RANGES_MAX, &n);
+	if (error)
+		return refuse_errno(refusal, error, "reading what the function can do");
+	n = n < IOMMU_IOVA_RANGES_MAX ? n : IOMMU_IOVA_RANGES_MAX;
+	info.kernel_device_id = kernel_id;
+	pthread_mutex_lock(&guest->lock);
+	device->info = info;
+	device->n_iova_ranges = n;
+	memcpy(device->iova_ranges, ranges, n * sizeof(ranges[0]));
+	device->bound = true;
+	pthread_mutex_unlock(&guest->lock);
+	return 0;
+}
+
+/* VFIO unbinds a function only when its last descriptor is closed, and the VMM holds one: after a
+ * bind that has to be undone the device is closed, and said so. */
+static int device_undo_bind(struct device *device, struct refusal *refusal)
+{
+	size_t used = strlen(refusal->message);
+
+	device_take_down(device, NULL);
+	snprintf(refusal->message + used, sizeof(refusal->message) - used,
+		 "; the device was closed: close its descriptor and open it again");
+	return REFUSED;
+}
+
+static int device_bind_in(struct device *device, const uint8_t *vf_token,
+			  struct operation *operation, struct refusal *refusal)
+{
+	struct guest *guest = device->object.guest;
+	uint32_t kernel_id;
+	int error;
+
+	if (device->bound)
+		return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_BOUND",
+			      "the device is bound already");
+	pthread_mutex_lock(&device->call_lock);
+	error = broker_ops(guest->broker)
+			->device_bind(device->backend, guest->context, vf_token, &kernel_id);
+	pthread_mutex_unlock(&device->call_lock);
+	if (error)
+		return refuse_bind(error, refusal);
+	if (!guest->pinned && parent_pin(guest, device, operation, refusal))
+		return device_undo_bind(device, refusal);
+	if (device_read_bound(device, kernel_id, refusal))
+		return device_undo_bind(device, refusal);
+	return 0;
+}
+
+int device_bind(struct broker *broker, struct session *session, uint64_t handle,
+		const uint8_t *vf_token, struct operation *operation,
+		struct device_description *ret, struct refusal *refusal)
+{
+	struct device *device = device_find(broker, session, handle, refusal);
+	int status;
+
+	if (!device)
+		return REFUSED;
+	status = device_bind_in(device, vf_token, operation, refusal);
+	if (!status)
+		device_fill_description(device, ret);
+	device_unref(device);
+	return status;
+}
+
+/* ── attached to what ──────────────────────────────────────────────────────────────────────── */
+
+void device_set_attachment(struct device *device, enum attachment attachment, struct nested *nested)
+{
+	struct guest *guest = device->object.guest;
+
+	pthread_mutex_lock(&guest->lock);
+	if (device->attached)
+		device->attached->attached = false;
+	device->attachment = attachment;
+	device->attached = nested;
+	if (nested)
+		nested->attached = true;
+	pthread_mutex_unlock(&guest->lock);
+}
+
+enum attachment device_attachment(struct device *device, struct nested **ret_nested)
+{
+	struct guest *guest = device->object.guest;
+	enum attachment attachment;
+
+	pthread_mutex_lock(&guest->lock);
+	attachment = device->attachment;
+	if (ret_nested)
+		*ret_nested = device->attached;
+	pthread_mutex_unlock(&guest->lock);
+	return attachment;
+}
+
+int device_refuse_unbound(struct refusal *refusal)
+{
+	return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_UNBOUND",
+		      "the device is not bound yet");
+}
+
+int device_refuse_attach(int error, struct refusal *refusal)
+{
+	if (error != EBUSY)
+		return refuse_errno(refusal, error, "attaching the device");
+	refuse(refusal, REFUSAL_BUSY, "DEVICE_RESET", "the device is in reset");
+	refusal->retry_after_ms = 100;
+	return REFUSED;
+}
+
+static int device_stop_locked(struct device *device)
+{
+	return broker_ops(device->object.guest->broker)->device_stop(device->backend);
+}
+
+int device_backend_attach(struct device *device, uint32_t page_table)
+{
+	const struct iommu_backend_ops *ops = broker_ops(device->object.guest->broker);
+	int error = EBUSY;
+
+	pthread_mutex_lock(&device->call_lock);
+	if (device->info.pft == ZPCI_FUNCTION_ISM && device->info.has_fid)
+		device_stop_locked(device);
+	for (int i = 0; error == EBUSY && i < ATTACH_TRIES; i++) {
+		if (i)
+			clock_sleep_ns(ATTACH_RETRY_NS);
+		error = ops->attach(device->backend, page_table);
+	}
+	pthread_mutex_unlock(&device->call_lock);
+	return error;
+}
+
+/* A device that cannot be stopped is blocked all the same: that is what keeps memory safe. */
+static bool device_block_locked(struct device *device, bool stop)
+{
+	const struct iommu_backend_ops *ops = broker_ops(device->object.guest->broker);
+	bool blocked = false;
+
+	if (stop || (device->info.pft == ZPCI_FUNCTION_ISM && device->info.has_fid))
+		device_stop_locked(device);
+	for (int i = 0; !blocked && i < BROKER_TRIES; i++)
+		blocked = !ops->detach(device->backend);
+	return blocked;
+}
+
+bool device_block(struct device *device, bool stop)
+{
+	bool blocked = true;
+
+	pthread_mutex_lock(&device->call_lock);
+	if (device->backend && device->bound)
+		blocked = device_block_locked(device, stop);
+	pthread_mutex_unlock(&device->call_lock);
+	device_set_attachment(device, ATTACHMENT_BLOCKED, NULL);
+	return blocked;
+}
+
+void device_block_broken(struct device *device, uint64_t nested)
+{
+	const struct event event = {
+		.kind = EVENT_DEVICE_BLOCKED,
+		.guest = device->object.guest->object.handle,
+		.device = device->object.handle,
+		.nested = nested,
+	};
+
+	device_block(device, true);
+	event_post(device->object.guest->events, &event);
+}
+
+/* ── the rest ──────────────────────────────────────────────────────────────────────────────── */
+
+int device_descriptor(struct broker *broker, struct session *session, uint64_t handle, int *ret_fd,
+		      struct refusal *refusal)
+{
+	struct device *device = device_find(broker, session, handle, refusal);
+	int error;
+
+	if (!device)
+		return REFUSED;
+	pthread_mutex_lock(&device->call_lock);
+	error = broker_ops(broker)->device_descriptor(device->backend, ret_fd);
+	pthread_mutex_unlock(&device->call_lock);
+	device_unref(device);
+	return error ? refuse_errno(refusal, error, "a descriptor for the VMM") : 0;
+}
+
+/* Nested domains go while the device is blocked and still open. */
+static void device_drop_domains(struct device *device)
+{
+	struct guest *guest = device->object.guest;
+	struct nested *nested, *next;
+
+	DL_FOREACH_SAFE(guest->nested, nested, next)
+	if (nested->device == device)
+		nested_drop(nested);
+	relaxed_free(guest, &device->relaxed);
+}
+
+void device_take_down(struct device *device, bool *ret_still_held)
+{
+	struct guest *guest = device->object.guest;
+
+	handle_withdraw(guest->broker, &device->object);
+	device_block(device, true);
+	device_drop_domains(device);
+	device_close_backend(device, ret_still_held);
+	pthread_mutex_lock(&guest->lock);
+	DL_DELETE(guest->devices, device);
+	guest->n_devices--;
+	pthread_mutex_unlock(&guest->lock);
+	ledger_refund_one(&guest->broker->ledger, &guest->account, LEDGER_DEVICES, 1);
+	device_unref(device);
+}
+
+int device_close(struct broker *broker, struct session *session, uint64_t handle,
+		 bool *ret_still_held, struct refusal *refusal)
+{
+	struct device *device = device_find(broker, session, handle, refusal);
+	bool still_held = false;
+
+	if (!device)
+		return REFUSED;
+	device_take_down(device, &still_held);
+	device_unref(device);
+	*ret_still_held = still_held;
+	return 0;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_DEVICE_H
+#define IB_BROKER_DEVICE_H
+
+/*
+ * A device of a guest: opened, bound, attached to something or to nothing.
+ *
+ * All calls of the backend on one device are made under device->call_lock, for a nested domain that
+ * could not be emptied is blocked by the thread that finds it so, which holds only that nested
+ * domain's lane. The lock is held across the call, which may be a reset; it is taken with lanes
+ * held, and no lane is entered while it is.
+ */
+
+#include <pthread.h>
+
+#include "broker/handle.h"
+#include "broker/relaxed.h"
+
+struct nested;
+
+struct device {
+	struct object object;
+	struct iommu_device *backend; /* NULL once it was closed */
+	pthread_mutex_t call_lock;
+	bool relaxed_granted;
+	struct relaxed relaxed; /* what ATTACHMENT_RELAXED is attached to; lane */
+
+	/* guest->lock to change */
+	bool bound;
+	enum attachment attachment;
+	struct nested *attached; /* with ATTACHMENT_NESTED */
+	struct iommu_device_info info;
+	size_t n_iova_ranges;
+	struct iommu_range iova_ranges[IOMMU_IOVA_RANGES_MAX];
+
+	struct device *prev, *next;
+};
+
+/* A reference on the guest's lane, or NULL and REFUSED. */
+struct device *device_find(struct broker *broker, struct session *session, uint64_t handle,
+			   struct refusal *refusal);
+void device_unref(struct device *device);
+
+/* The kernel's errno. Waits a little while the device is in reset. */
+int device_backend_attach(struct device *device, uint32_t page_table);
+int device_refuse_attach(int error, struct refusal *refusal);
+
+int device_refuse_unbound(struct refusal *refusal);
+
+/* What it is attached to; ret_nested may be NULL. */
+enum attachment device_attachment(struct device *device, struct nested **ret_nested);
+/* What it is attached to from now on. nested: with ATTACHMENT_NESTED. */
+void device_set_attachment(struct device *device, enum attachment attachment,
+			   struct nested *nested);
+
+/* Detach it, whatever it is attached to, after a stop if asked. false: the backend would not. */
+bool device_block(struct device *device, bool stop);
+/* The same because something that must be gone could not be taken away, and tell it. */
+void device_block_broken(struct device *device, uint64_t nested);
+
+/* Stop, block, drop its nested domains and its relaxed mapping, close: teardown.c. */
+void device_take_down(struct device *device, bool *ret_still_held);
+
+/* ── device_rule.c ─────────────────────────────────────────────────────────────────────────── */
+
+struct device_grant {
+	bool relaxed;
+	char where[96];
+};
+
+/* Whether the rules may let this user open what it names; when the name alone does not decide (the
+ * rule says the other kind of name), *ret_certain is false and the opened device decides. */
+bool device_rule_may_open(const struct broker_settings *settings, uid_t uid,
+			  const struct device_open_request *request, bool *ret_certain);
+/* The first rule that covers an opened device. false: none. */
+bool device_rule_match(const struct broker_settings *settings, uid_t uid, bool by_descriptor,
+		       const struct iommu_device_info *info, struct device_grant *ret);
+
+#endif

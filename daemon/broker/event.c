@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Events of a guest.
+ *
+ * Sequence numbers rise by one from 1, and event n stands in slot n % BROKER_EVENTS_MAX until event
+ * n + BROKER_EVENTS_MAX comes. A watcher that was overtaken gets one LOST that says how many.
+ *
+ * Locks: ring->lock guards slots and counters; ring->wake_lock guards the list of watchers and is
+ * held while they are woken, so that event_watch_free() returns only when no wake() runs. Neither
+ * is taken while the other is held.
+ */
+#include "broker/event.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "broker/guest.h"
+#include "util/clock.h"
+
+struct event_watch {
+	struct event_ring *ring;
+	uint64_t next; /* sequence of the next event to give out; ring->lock */
+	void (*wake)(void *context);
+	void *context;
+	struct event_watch *prev, *next_watch;
+};
+
+struct event_ring {
+	atomic_uint refs;
+	pthread_mutex_t lock;
+	uint64_t last; /* sequence of the newest, 0: none */
+	bool ended;
+	pthread_mutex_t wake_lock;
+	struct event_watch *watches;
+	struct event slots[BROKER_EVENTS_MAX];
+};
+
+struct event_ring *event_ring_new(void)
+{
+	struct event_ring *ring = calloc(1, sizeof(*ring));
+
+	if (!ring)
+		return NULL;
+	atomic_init(&ring->refs, 1);
+	pthread_mutex_init(&ring->lock, NULL);
+	pthread_mutex_init(&ring->wake_lock, NULL);
+	return ring;
+}
+
+struct event_ring *event_ring_ref(struct event_ring *ring)
+{
+	atomic_fetch_add_explicit(&ring->refs, 1, memory_order_relaxed);
+	return ring;
+}
+
+struct event_ring *event_ring_unref(struct event_ring *ring)
+{
+	if (!ring || atomic_fetch_sub_explicit(&ring->refs, 1, memory_order_acq_rel) != 1)
+		return NULL;
+	pthread_mutex_destroy(&ring->wake_lock);
+	pthread_mutex_destroy(&ring->lock);
+	free(ring);
+	return NULL;
+}
+
+static void event_ring_put(struct event_ring *ring, const struct event *event, bool end)
+{
+	struct event *slot;
+
+	pthread_mutex_lock(&ring->lock);
+	if (!ring->ended) {
+		slot = &ring->slots[++ring->last % BROKER_EVENTS_MAX];
+		*slot = *event;
+		slot->sequence = ring->last;
+		slot->time_ns = clock_realtime_ns();
+		ring->ended = end;
+	}
+	pthread_mutex_unlock(&ring->lock);
+}
+
+static void event_ring_wake(struct event_ring *ring)
+{
+	struct event_watch *watch;
+
+	pthread_mutex_lock(&ring->wake_lock);
+	DL_FOREACH2(ring->watches, watch, next_watch)
+	watch->wake(watch->context);
+	pthread_mutex_unlock(&ring->wake_lock);
+}
+
+void event_post(struct event_ring *ring, const struct event *event)
+{
+	event_ring_put(ring, event, false);
+	event_ring_wake(ring);
+}
+
+void event_ring_end(struct event_ring *ring, uint64_t guest)
+{
+	struct event event = {.kind = EVENT_GUEST_GONE, .guest = guest};
+
+	event_ring_put(ring, &event, true);
+	event_ring_wake(ring);
+}
+
+/* The oldest that is kept; ring->last + 1 if there is none. With ring->lock held. */
+static uint64_t event_ring_oldest(const struct event_ring *ring)
+{
+	return ring->last > BROKER_EVENTS_MAX ? ring->last - BROKER_EVENTS_MAX + 1 : 1;
+}
+
+static uint64_t event_ring_start(struct event_ring *ring, uint64_t since)
+{
+	uint64_t start;
+
+	pthread_mutex_lock(&ring->lock);
+	if (!since)
+		start = event_ring_oldest(ring);
+	else
+		start = since < ring->last ? since + 1 : ring->last + 1;
+	pthread_mutex_unlock(&ring->lock);
+	return start;
+}
+
+int event_watch_new(struct event_watch **ret, struct broker *broker, struct session *session,
+		    uint64_t guest_handle, uint64_t since, void (*wake)(void *context),
+		    void *context, struct refusal *refusal)
+{
+	struct guest *guest = guest_find(broker, session, guest_handle, refusal);
+	struct event_watch *watch;
+
+	if (!guest)
+		return REFUSED;
+	watch = calloc(1, sizeof(*watch));
+	if (!watch) {
+		guest_unref(guest);
+		return refuse_errno(refusal, ENOMEM, "watching events");
+	}
+	watch->ring = event_ring_ref(guest->events);
+	watch->wake = wake;
+	watch->context = context;
+	watch->next = event_ring_start(watch->ring, since);
+	pthread_mutex_lock(&watch->ring->wake_lock);
+	DL_APPEND2(watch->ring->watches, watch, prev, next_watch);
+	pthread_mutex_unlock(&watch->ring->wake_lock);
+	guest_unref(guest);
+	*ret = watch;
+	return 0;
+}
+
+int event_watch_next(struct event_watch *watch, struct event *ret)
+{
+	struct event_ring *ring = watch->ring;
+	uint64_t oldest;
+	int result = 1;
+
+	pthread_mutex_lock(&ring->lock);
+	oldest = event_ring_oldest(ring);
+	if (watch->next < oldest) {
+		*ret = (struct event){
+			.sequence = oldest - 1,
+			.time_ns = ring->slots[oldest % BROKER_EVENTS_MAX].time_ns,
+			.kind = EVENT_LOST,
+			.guest = ring->slots[oldest % BROKER_EVENTS_MAX].guest,
+			.lost = oldest - watch->next,
+		};
+		watch->next = oldest;
+	} else if (watch->next <= ring->last) {
+		*ret = ring->slots[watch->next++ % BROKER_EVENTS_MAX];
+	} else {
+		result = ring->ended ? -1 : 0;
+	}
+	pthread_mutex_unlock(&ring->lock);
+	return result;
+}
+
+struct event_watch *event_watch_free(struct event_watch *watch)
+{
+	struct event_ring *ring;
+
+	if (!watch)
+		return NULL;
+	ring = watch->ring;
+	pthread_mutex_lock(&ring->wake_lock);
+	DL_DELETE2(ring->watches, watch, prev, next_watch);
+	pthread_mutex_unlock(&ring->wake_lock);
+	free(watch);
+	event_ring_unref(ring);
+	return NULL;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_EVENT_H
+#define IB_BROKER_EVENT_H
+
+/* The events of one guest: a ring of the last BROKER_EVENTS_MAX, and who watches it. */
+
+#include "broker/broker.h"
+
+struct event_ring;
+
+struct event_ring *event_ring_new(void); /* NULL: no memory */
+struct event_ring *event_ring_ref(struct event_ring *ring);
+struct event_ring *event_ring_unref(struct event_ring *ring);
+
+/* Sequence and time are filled in. Any thread; no lock of a guest or of the broker may be held that
+ * a watcher's wake() takes. Neither allocates nor fails. */
+void event_post(struct event_ring *ring, const struct event *event);
+/* Post GUEST_GONE; nothing comes after it. */
+void event_ring_end(struct event_ring *ring, uint64_t guest);
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/guest.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "broker/nested.h"
+#include "broker/device.h"
+#include "broker/root.h"
+#include "util/random.h"
+
+static void guest_object_free(struct object *object)
+{
+	struct guest *guest = (struct guest *)object;
+
+	free(atomic_load(&guest->view));
+	region_list_clear(&guest->regions);
+	event_ring_unref(guest->events);
+	pool_lane_unref(guest->lane);
+	pthread_mutex_destroy(&guest->lock);
+	explicit_bzero(guest->secret, sizeof(guest->secret));
+	session_unref(guest->session);
+	free(guest);
+}
+
+struct guest *guest_ref(struct guest *guest)
+{
+	object_ref(&guest->object);
+	return guest;
+}
+
+struct guest *guest_unref(struct guest *guest)
+{
+	if (guest)
+		object_unref(&guest->object);
+	return NULL;
+}
+
+struct guest *guest_find(struct broker *broker, struct session *session, uint64_t handle,
+			 struct refusal *refusal)
+{
+	return (struct guest *)handle_find(broker, session, handle, OBJECT_GUEST, refusal);
+}
+
+struct pool_lane *broker_lane(struct broker *broker, struct session *session, uint64_t handle)
+{
+	struct object *object = handle_find_any(broker, session, handle);
+	struct pool_lane *lane;
+
+	if (!object)
+		return NULL;
+	lane = pool_lane_ref(object->guest->lane);
+	object_unref(object);
+	return lane;
+}
+
+bool guest_cancelled(const struct guest *guest, const struct operation *operation)
+{
+	return guest->dying || (operation && operation->cancelled);
+}
+
+int guest_refuse_cancelled(const struct guest *guest, struct refusal *refusal)
+{
+	if (guest->dying)
+		return refuse(refusal, REFUSAL_CANCELLED, "GUEST_ENDS",
+			      "the guest is being taken down");
+	return refuse(refusal, REFUSAL_CANCELLED, "CANCELLED", "the operation was cancelled");
+}
+
+/* ── create ────────────────────────────────────────────────────────────────────────────────── */
+
+static uint64_t min_nonzero(uint64_t limit, uint64_t asked)
+{
+	return asked && asked < limit ? asked : limit;
+}
+
+static const char *limit_rule(uint64_t limit, uint64_t asked, const char *setting)
+{
+	return asked && asked < limit ? "limit given at CreateGuest" : setting;
+}
+
+static void guest_set_limits(struct guest *guest, const struct guest_create_request *request)
+{
+	const struct broker_settings *s = &guest->broker->settings;
+	struct ledger_account *account = &guest->account;
+
+	ledger_account_limit(account, LEDGER_PINNED_BYTES,
+			     min_nonzero(s->guest_pinned_bytes_max, request->pinned_bytes_max),
+			     limit_rule(s->guest_pinned_bytes_max, request->pinned_bytes_max,
+					RULE_GUEST_PINNED));
+	ledger_account_limit(
+		account, LEDGER_MAPPINGS, min_nonzero(s->guest_mappings_max, request->mappings_max),
+		limit_rule(s->guest_mappings_max, request->mappings_max, RULE_GUEST_MAPPINGS));
+	ledger_account_limit(account, LEDGER_REGIONS, s->regions_per_guest_max, RULE_GUEST_REGIONS);
+	ledger_account_limit(account, LEDGER_DEVICES, s->devices_per_guest_max, RULE_GUEST_DEVICES);
+	ledger_account_limit(account, LEDGER_NESTED, s->nested_per_guest_max, RULE_GUEST_NESTED);
+}
+
+static bool take_down_run(struct pool_job *job)
+{
+	struct guest *guest = (struct guest *)((char *)job - offsetof(struct guest, take_down));
+
+	guest_take_down(guest);
+	guest_unref(guest);
+	return false;
+}
+
+static void guest_set_identity(struct guest *guest, const struct guest_create_request *request)
+{
+	guest->has_uuid = request->has_uuid;
+	memcpy(guest->uuid, request->uuid, sizeof(guest->uuid));
+	memcpy(guest->name, request->name, sizeof(guest->name));
+	guest->name[sizeof(guest->name) - 1] = '\0';
+	guest->n_labels =
+		request->n_labels < BROKER_LABELS_MAX ? request->n_labels : BROKER_LABELS_MAX;
+	memcpy(guest->labels, request->labels, guest->n_labels * sizeof(guest->labels[0]));
+}
+
+static struct memory_view *memory_view_empty(uint64_t generation)
+{
+	struct memory_view *view = calloc(1, sizeof(*view));
+
+	if (view)
+		view->generation = generation;
+	return view;
+}
+
+static struct guest *guest_alloc(struct broker *broker, struct session *session,
+				 const struct guest_create_request *request)
+{
+	struct guest *guest = calloc(1, sizeof(*guest));
+
+	if (!guest)
+		return NULL;
+	object_init(&guest->object, OBJECT_GUEST, session, guest, guest_object_free);
+	pthread_mutex_init(&guest->lock, NULL);
+	guest->broker = broker;
+	guest->session = session_ref(session);
+	guest->generation = 1;
+	guest->lane = pool_lane_new();
+	guest->events = event_ring_new();
+	atomic_init(&guest->view, memory_view_empty(guest->generation));
+	guest_set_identity(guest, request);
+	ledger_account_init(&guest->account, &session->account, session->tenant_name);
+	guest_set_limits(guest, request);
+	guest->take_down = (struct pool_job){
+		.run = take_down_run,
+		.lane = guest->lane,
+		.share = session->share,
+	};
+	if (guest->lane && guest->events && guest_view(guest))
+		return guest;
+	return guest_unref(guest);
+}
+
+/* From here on the session's end takes it down. */
+static int guest_publish(struct guest *guest, struct refusal *refusal)
+{
+	struct session *session = guest->session;
+	int status = handle_publish(guest->broker, &guest->object, refusal);
+	bool closed;
+
+	if (status)
+		return status;
+	pthread_mutex_lock(&guest->broker->lock);
+	closed = session->closed;
+	if (!closed)
+		DL_APPEND2(session->guests, guest, session_prev, session_next);
+	pthread_mutex_unlock(&guest->broker->lock);
+	if (!closed)
+		return 0;
+	handle_withdraw(guest->broker, &guest->object);
+	return refuse(refusal, REFUSAL_CANCELLED, "SESSION_ENDED", "the session has ended");
+}
+
+static int guest_make(struct guest *guest, struct refusal *refusal)
+{
+	int status = random_bytes(guest->secret, sizeof(guest->secret));
+	int error;
+
+	if (status)
+		return status;
+	error = broker_ops(guest->broker)->context_new(guest->broker->backend, &guest->context);
+	if (error)
+		return refuse_errno(refusal, error, "a context of the IOMMU");
+	status = parent_new(guest, refusal);
+	if (!status)
+		status = guest_publish(guest, refusal);
+	if (!status)
+		return 0;
+	parent_destroy(guest);
+	guest->context = broker_ops(guest->broker)->context_free(guest->context);
+	return status;
+}
+
+static int guest_create_charged(struct broker *broker, struct session *session,
+				const struct guest_create_request *request, uint64_t *ret_guest,
+				uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
+{
+	struct guest *guest = guest_alloc(broker, session, request);
+	int status;
+
+	if (!guest)
+		return refuse_errno(refusal, ENOMEM, "guest");
+	guest_ref(guest); /* ours: once it is published it can be taken down */
+	status = guest_make(guest, refusal);
+	if (status) {
+		guest_unref(guest);
+	} else {
+		memcpy(ret_secret, guest->secret, BROKER_SECRET_BYTES);
+		*ret_guest = guest->object.handle;
+	}
+	guest_unref(guest);
+	return status;
+}
+
+int guest_create(struct broker *broker, struct session *session,
+		 const struct guest_create_request *request, uint64_t *ret_guest,
+		 uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
+{
+	int status;
+
+	if (session_enter(session, refusal))
+		return REFUSED;
+	status = ledger_charge_one(&broker->ledger, &session->account, LEDGER_GUESTS, 1, refusal);
+	if (!status) {
+		status = guest_create_charged(broker, session, request, ret_guest, ret_secret,
+					      refusal);
+		if (status)
+			ledger_refund_one(&broker->ledger, &session->account, LEDGER_GUESTS, 1);
+	}
+	/* A guest that was made stays counted until it was taken down. */
+	if (status)
+		session_leave(session);
+	return status;
+}
+
+/* ── end ───────────────────────────────────────────────────────────────────────────────────── */
+
+void guest_begin_take_down(struct guest *guest)
+{
+	if (atomic_exchange(&guest->dying, true))
+		return;
+	guest_ref(guest);
+	pool_submit(guest->broker->pool, &guest->take_down);
+}
+
+int guest_destroy(struct broker *broker, struct session *session, uint64_t handle,
+		  struct refusal *refusal)
+{
+	struct guest *guest = guest_find(broker, session, handle, refusal);
+
+	if (!guest)
+		return REFUSED;
+	guest_take_down(guest);
+	guest_unref(guest);
+	return 0;
+}
+
+int guest_reset(struct broker *broker, struct session *session, uint64_t handle,
+		uint32_t *ret_nested_destroyed, struct refusal *refusal)
+{
+	struct guest *guest = guest_find(broker, session, handle, refusal);
+	struct nested *nested, *next;
+	struct device *device;
+	uint32_t destroyed = 0;
+
+	if (!guest)
+		return REFUSED;
+	DL_FOREACH (guest->devices, device) {
+		device_block(device, true);
+		relaxed_free(guest, &device->relaxed);
+	}
+	DL_FOREACH_SAFE(guest->nested, nested, next)
+	{
+		nested_drop(nested);
+		destroyed++;
+	}
+	guest_unref(guest);
+	*ret_nested_destroyed = destroyed;
+	return 0;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_GUEST_H
+#define IB_BROKER_GUEST_H
+
+/*
+ * A guest: one context of the backend, and everything in it.
+ *
+ * Its lists change on its lane only. Whoever holds the lane may read them as they are; everybody
+ * else, and every change, needs guest->lock, which is held for a few instructions and never across
+ * a call of the backend.
+ */
+
+#include "broker/event.h"
+#include "broker/handle.h"
+#include "broker/parent.h"
+#include "broker/region.h"
+#include "broker/session.h"
+
+struct device;
+struct nested;
+
+struct guest {
+	struct object object;
+	struct broker *broker;
+	struct session *session; /* a reference */
+	struct pool_lane *lane;
+	struct event_ring *events;
+	struct ledger_account account;
+
+	/* fixed once it is made */
+	bool has_uuid;
+	uint8_t uuid[16];
+	uint8_t secret[BROKER_SECRET_BYTES];
+	char name[BROKER_NAME_MAX];
+	size_t n_labels;
+	struct broker_label labels[BROKER_LABELS_MAX];
+
+	struct iommu_context *context; /* NULL once it was taken down */
+	struct parent parent;          /* lane */
+
+	/* What walks may read and show. Changed on the lane; read while a nested domain's lane is
+	 * held, and freed after each of those lanes was passed: see memory.c. */
+	_Atomic(struct memory_view *) view;
+	uint64_t generation; /* of the view; lane */
+
+	_Atomic bool dying; /* it is being taken down: what runs stops at its next slice */
+	bool down;          /* it was taken down; lane */
+	struct pool_job take_down;
+
+	pthread_mutex_t lock; /* all below */
+	struct memory_file *files;
+	size_t n_files;
+	struct region_list regions;
+	struct device *devices;
+	size_t n_devices;
+	struct nested *nested;
+	size_t n_nested;
+	bool pinned; /* the parent has a page table and holds all regions */
+
+	struct guest *session_prev, *session_next; /* broker's lock */
+};
+
+/* A reference, or NULL and REFUSED. session NULL: anyone's. */
+struct guest *guest_find(struct broker *broker, struct session *session, uint64_t handle,
+			 struct refusal *refusal);
+struct guest *guest_ref(struct guest *guest);
+struct guest *guest_unref(struct guest *guest);
+
+/* Stop what runs, and queue its end on its lane. Once; does not block, may be called with the
+ * broker's lock held. */
+void guest_begin_take_down(struct guest *guest);
+/* Take everything down now, on its lane: teardown.c. Bounded, never fails, harmless to repeat. */
+void guest_take_down(struct guest *guest);
+
+/* Whether a running operation has to stop; operation may be NULL. */
+bool guest_cancelled(const struct guest *guest, const struct operation *operation);
+/* REFUSED, CANCELLED. */
+int guest_refuse_cancelled(const struct guest *guest, struct refusal *refusal);
+
+/* The view as it is now: only with a nested domain's lane or the guest's held. */
+static inline const struct memory_view *guest_view(const struct guest *guest)
+{
+	return atomic_load_explicit(&guest->view, memory_order_acquire);
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_LEDGER_H
+#define IB_BROKER_LEDGER_H
+
+/*
+ * Who uses how much, and who may.
+ *
+ * Accounts form a chain, guest → session → tenant → host. A charge is made at every level or at
+ * none; what was charged is refunded exactly. One lock guards all accounts; it is the innermost
+ * one and held for a few additions.
+ */
+
+#include <pthread.h>
+
+#include "broker/broker.h"
+
+struct ledger {
+	pthread_mutex_t lock;
+};
+
+struct ledger_account {
+	struct ledger_account *parent; /* NULL: the host */
+	const char *tenant;            /* borrowed; who a refusal names */
+	struct {
+		uint64_t max;
+		const char *rule; /* static text: where the limit stands */
+		uint64_t current, peak, events;
+	} entries[LEDGER_RESOURCES];
+};
+
+/* Amounts of several resources that are charged together. */
+struct ledger_amounts {
+	uint64_t amount[LEDGER_RESOURCES];
+};
+
+void ledger_init(struct ledger *ledger);
+void ledger_deinit(struct ledger *ledger);
+void ledger_account_init(struct ledger_account *account, struct ledger_account *parent,
+			 const char *tenant);
+/* rule: static text. Set before the account is used. */
+void ledger_account_limit(struct ledger_account *account, enum ledger_resource resource,
+			  uint64_t max, const char *rule);
+
+/* 0 or REFUSED (QUOTA, naming the first resource and level that has no room). */
+int ledger_charge(struct ledger *ledger, struct ledger_account *account,
+		  const struct ledger_amounts *amounts, struct refusal *refusal);
+int ledger_charge_one(struct ledger *ledger, struct ledger_account *account,
+		      enum ledger_resource resource, uint64_t amount, struct refusal *refusal);
+/* What was charged before. */
+void ledger_refund(struct ledger *ledger, struct ledger_account *account,
+		   const struct ledger_amounts *amounts);
+void ledger_refund_one(struct ledger *ledger, struct ledger_account *account,
+		       enum ledger_resource resource, uint64_t amount);
+
+/* What may still be charged at every level. */
+uint64_t ledger_room(struct ledger *ledger, const struct ledger_account *account,
+		     enum ledger_resource resource);
+void ledger_usage(struct ledger *ledger, const struct ledger_account *account,
+		  struct usage ret[LEDGER_RESOURCES]);
+
+#endif

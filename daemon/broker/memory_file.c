@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/memory_file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <utlist.h>
+
+#include "broker/guest.h"
+#include "broker/root.h"
+#include "util/fd.h"
+
+static void memory_file_object_free(struct object *object)
+{
+	struct memory_file *file = (struct memory_file *)object;
+
+	if (file->host)
+		munmap((void *)(uintptr_t)file->host, file->length_bytes);
+	fd_close(file->fd);
+	guest_unref(file->object.guest);
+	free(file);
+}
+
+/* consume_fd: also on failure. NULL: no memory. */
+static struct memory_file *memory_file_alloc(struct guest *guest, int consume_fd)
+{
+	struct memory_file *file = calloc(1, sizeof(*file));
+
+	if (!file) {
+		fd_close(consume_fd);
+		return NULL;
+	}
+	object_init(&file->object, OBJECT_MEMORY_FILE, guest->session, guest_ref(guest),
+		    memory_file_object_free);
+	file->fd = consume_fd;
+	return file;
+}
+
+/* Read only, for walks and for kernels without MAP_FILE; what it shows can shrink at any time. */
+static int memory_file_map(struct memory_file *file, const struct file_facts *facts,
+			   struct refusal *refusal)
+{
+	void *host;
+
+	if (facts->length_bytes > SIZE_MAX)
+		return refuse_field(refusal, "descriptor", "the file is too long for this machine");
+	host = mmap(NULL, facts->length_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, file->fd, 0);
+	if (host == MAP_FAILED)
+		return refuse_errno(refusal, errno, "mapping the memory file");
+	file->host = host;
+	file->length_bytes = facts->length_bytes;
+	file->page_bytes = facts->page_bytes;
+	file->huge = facts->huge;
+	return 0;
+}
+
+static void memory_file_list_add(struct guest *guest, struct memory_file *file)
+{
+	pthread_mutex_lock(&guest->lock);
+	DL_APPEND(guest->files, file);
+	guest->n_files++;
+	pthread_mutex_unlock(&guest->lock);
+}
+
+static int memory_file_make(struct memory_file *file, bool writable, struct refusal *refusal)
+{
+	struct guest *guest = file->object.guest;
+	struct file_facts facts;
+
+	if (guest->n_files >= BROKER_MEMORY_FILES_MAX)
+		return refuse_quota(refusal, "memory_files", BROKER_MEMORY_FILES_MAX,
+				    guest->n_files, 1, guest->account.tenant, "fixed limit");
+	if (file_check(file->fd, writable, guest->broker->settings.require_seals, &facts, refusal))
+		return REFUSED;
+	file->writable = writable;
+	if (memory_file_map(file, &facts, refusal))
+		return REFUSED;
+	return handle_publish(guest->broker, &file->object, refusal);
+}
+
+static int memory_file_add_in(struct guest *guest, int consume_fd, bool writable,
+			      struct memory_file_added *ret, struct refusal *refusal)
+{
+	struct memory_file *file = memory_file_alloc(guest, consume_fd);
+	int status;
+
+	if (!file)
+		return refuse_errno(refusal, ENOMEM, "memory file");
+	status = memory_file_make(file, writable, refusal);
+	if (status) {
+		object_unref(&file->object);
+		return status;
+	}
+	memory_file_list_add(guest, file);
+	*ret = (struct memory_file_added){
+		.memory_file = file->object.handle,
+		.length_bytes = file->length_bytes,
+		.page_bytes = file->page_bytes,
+	};
+	return 0;
+}
+
+int memory_file_add(struct broker *broker, struct session *session, uint64_t guest_handle,
+		    int consume_fd, bool writable, struct memory_file_added *ret,
+		    struct refusal *refusal)
+{
+	struct guest *guest = guest_find(broker, session, guest_handle, refusal);
+	int status;
+
+	if (!guest) {
+		fd_close(consume_fd);
+		return REFUSED;
+	}
+	status = memory_file_add_in(guest, consume_fd, writable, ret, refusal);
+	guest_unref(guest);
+	return status;
+}
+
+struct memory_file *memory_file_find(struct guest *guest, uint64_t handle, struct refusal *refusal)
+{
+	struct object *object =
+		handle_find(guest->broker, guest->session, handle, OBJECT_MEMORY_FILE, refusal);
+
+	if (!object)
+		return NULL;
+	/* The guest's list holds it as long as the lane is held. */
+	object_unref(object);
+	if (object->guest == guest)
+		return (struct memory_file *)object;
+	refuse_not_found(refusal, "memory file");
+	return NULL;
+}
+
+void memory_file_drop(struct memory_file *file)
+{
+	struct guest *guest = file->object.guest;
+
+	handle_withdraw(guest->broker, &file->object);
+	pthread_mutex_lock(&guest->lock);
+	DL_DELETE(guest->files, file);
+	guest->n_files--;
+	pthread_mutex_unlock(&guest->lock);
+	object_unref(&file->object);
+}
+
+static int memory_file_remove_in(struct guest *guest, uint64_t handle, struct refusal *refusal)
+{
+	struct memory_file *file = memory_file_find(guest, handle, refusal);
+
+	if (!file)
+		return REFUSED;
+	if (file->n_regions)
+		return refuse(refusal, REFUSAL_PRECONDITION, "MEMORY_FILE_IN_USE",
+			      "%zu regions of guest memory use the file: unmap them first",
+			      file->n_regions);
+	memory_file_drop(file);
+	return 0;
+}
+
+int memory_file_remove(struct broker *broker, struct session *session, uint64_t guest_handle,
+		       uint64_t handle, struct refusal *refusal)
+{
+	struct guest *guest = guest_find(broker, session, guest_handle, refusal);
+	int status;
+
+	if (!guest)
+		return REFUSED;
+	status = memory_file_remove_in(guest, handle, refusal);
+	guest_unref(guest);
+	return status;
+}

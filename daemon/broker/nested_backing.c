@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a nested domain is made of: an address space that can be cut, a page table over it, and the
+ * shadow that knows what is installed; or, for an anchor with T = 0, a relaxed mapping.
+ *
+ * Everything that it may grow to is charged and set aside here, so that a refresh can fail neither
+ * for want of quota nor for what others use.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "broker/backend_call.h"
+#include "broker/device.h"
+#include "broker/guest.h"
+#include "broker/nested.h"
+#include "broker/root.h"
+
+#define SEGMENT_SHIFT  20
+#define TABLES_MIN     1024
+#define LEAVES_A_TABLE 16 /* on average, of 256: below it a guest runs out of kept tables first */
+#define SHADOW_LEAVES  (1ull << 40)
+#define SHADOW_TABLES  (1ull << 24)
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* A window of all 2^64 bytes has 2^52 pages: no overflow. */
+static uint64_t window_pages(const struct s390_anchor *anchor)
+{
+	return anchor->pal / 4096 - anchor->pba / 4096 + 1;
+}
+
+/* Tables that keep at least one leaf: no more than the window has segments, or leaves are allowed;
+ * and no more than a guest needs that uses its IOVAs densely, for a kept table costs us 2 KiB. */
+static struct shadow_limits backing_limits(const struct guest *guest,
+					   const struct nested_plan *plan)
+{
+	uint64_t asked =
+		plan->mappings ? plan->mappings : guest->broker->settings.nested_mappings_default;
+	uint64_t leaves =
+		min_u64(min_u64(max_u64(asked, 1), window_pages(&plan->anchor)), SHADOW_LEAVES);
+	uint64_t segments =
+		(plan->anchor.pal >> SEGMENT_SHIFT) - (plan->anchor.pba >> SEGMENT_SHIFT) + 1;
+	uint64_t dense = max_u64(TABLES_MIN, leaves / LEAVES_A_TABLE);
+	uint64_t tables = min_u64(min_u64(segments + 2, leaves), min_u64(dense, SHADOW_TABLES));
+
+	return (struct shadow_limits){.leaves_max = leaves, .tables_max = (uint32_t)tables};
+}
+
+/* ── what the shadow calls ─────────────────────────────────────────────────────────────────── */
+
+static int shadow_map(void *context, uint64_t iova, uint64_t gpa, uint64_t length, bool writable)
+{
+	struct nested *nested = context;
+	struct guest *guest = nested->object.guest;
+	unsigned int prot = IOMMU_PROT_READ | (writable ? IOMMU_PROT_WRITE : 0);
+
+	return broker_ops(guest->broker)
+		->copy(guest->context, nested->backing.ioas, iova, guest->parent.ioas, gpa, length,
+		       prot);
+}
+
+static int shadow_cut(void *context, uint64_t iova, uint64_t length)
+{
+	struct nested *nested = context;
+	struct guest *guest = nested->object.guest;
+	uint64_t unmapped;
+
+	return broker_ops(guest->broker)
+		->cut(guest->context, nested->backing.ioas, iova, length, &unmapped);
+}
+
+static void shadow_leaf_refused(void *context, uint64_t iova, uint64_t gpa,
+				enum shadow_leaf_refusal reason)
+{
+	struct nested *nested = context;
+	const struct event event = {
+		.kind = EVENT_LEAF_REFUSED,
+		.guest = nested->object.guest->object.handle,
+		.device = nested->device->object.handle,
+		.nested = nested->object.handle,
+		.iova = iova,
+		.gpa = gpa,
+	};
+
+	event_post(nested->object.guest->events, &event);
+}
+
+static const struct shadow_ops shadow_operations = {
+	.map = shadow_map,
+	.cut = shadow_cut,
+	.leaf_refused = shadow_leaf_refused,
+};
+
+/* ── making ────────────────────────────────────────────────────────────────────────────────── */
+
+/* Kept tables live here and in no other place. What is not used costs address space only. */
+static void *storage_new(uint64_t bytes)
+{
+	void *storage;
+
+	if (bytes > SIZE_MAX)
+		return NULL;
+	storage = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return storage == MAP_FAILED ? NULL : storage;
+}
+
+static void storage_free(void *storage, uint64_t bytes)
+{
+	if (storage)
+		munmap(storage, bytes);
+}
+
+static int backing_make_shadow(struct nested *owner, struct nested_backing *backing,
+			       const struct shadow_limits *limits, struct refusal *refusal)
+{
+	backing->storage_bytes = shadow_storage_bytes(limits);
+	backing->storage = storage_new(backing->storage_bytes);
+	if (!backing->storage ||
+	    shadow_new(&backing->shadow, &shadow_operations, owner, limits, backing->storage))
+		return refuse_errno(refusal, ENOMEM, "shadow of the nested domain");
+	if (backing->format == NESTED_MANAGED)
+		shadow_set_managed(backing->shadow, backing->anchor.pba, backing->anchor.pal);
+	else
+		shadow_set_anchor(backing->shadow, &backing->anchor);
+	return 0;
+}
+
+static int backing_make_domain(struct nested *owner, struct nested_backing *backing,
+			       struct refusal *refusal)
+{
+	struct guest *guest = owner->object.guest;
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	int error = ops->ioas_new(guest->context, true, &backing->ioas);
+
+	if (error)
+		return parent_refuse_errno(guest, error, "address space of the nested domain",
+					   refusal);
+	backing->has_ioas = true;
+	error = ops->page_table_new(guest->context, owner->device->backend, backing->ioas,
+				    &backing->page_table);
+	if (error)
+		return parent_refuse_errno(guest, error, "page table of the nested domain",
+					   refusal);
+	backing->has_page_table = true;
+	return 0;
+}
+
+static int backing_make(struct nested *owner, struct nested_backing *backing,
+			const struct shadow_limits *limits, struct refusal *refusal)
+{
+	if (backing->format == NESTED_RELAXED)
+		return relaxed_new(owner->object.guest, owner->device, backing->anchor.pba,
+				   backing->anchor.pal, &backing->relaxed, refusal);
+	if (backing_make_shadow(owner, backing, limits, refusal))
+		return REFUSED;
+	return backing_make_domain(owner, backing, refusal);
+}
+
+static struct ledger_amounts backing_amounts(const struct nested_backing *backing)
+{
+	struct ledger_amounts amounts = {0};
+
+	amounts.amount[LEDGER_MAPPINGS] = backing->mappings_reserved;
+	amounts.amount[LEDGER_TABLE_BYTES] = backing->table_bytes_reserved;
+	return amounts;
+}
+
+int nested_backing_new(struct nested *owner, const struct nested_plan *plan,
+		       struct nested_backing *ret, struct refusal *refusal)
+{
+	struct guest *guest = owner->object.guest;
+	struct shadow_limits limits = backing_limits(guest, plan);
+	struct nested_backing backing = {.format = plan->format, .anchor = plan->anchor};
+	struct ledger_amounts amounts;
+
+	/* A relaxed mapping has as many areas as the guest's memory, which is charged. */
+	if (plan->format != NESTED_RELAXED) {
+		backing.mappings_reserved = limits.leaves_max;
+		backing.table_bytes_reserved = shadow_storage_bytes(&limits);
+	}
+	amounts = backing_amounts(&backing);
+	if (ledger_charge(&guest->broker->ledger, &guest->account, &amounts, refusal))
+		return REFUSED;
+	if (backing_make(owner, &backing, &limits, refusal)) {
+		nested_backing_free(owner, &backing);
+		return REFUSED;
+	}
+	*ret = backing;
+	return 0;
+}
+
+/* ── end ───────────────────────────────────────────────────────────────────────────────────── */
+
+uint32_t nested_backing_page_table(const struct nested_backing *backing)
+{
+	return backing->format == NESTED_RELAXED ? backing->relaxed.page_table
+						 : backing->page_table;
+}
+
+/* Without the page table nothing translates any more, and without the address space nothing is
+ * shown; that is one call each, however much is installed. Should the backend not do it, what is
+ * installed is cut. */
+void nested_backing_empty(struct nested *owner, struct nested_backing *backing,
+			  const struct memory_view *view)
+{
+	struct guest *guest = owner->object.guest;
+
+	relaxed_free(guest, &backing->relaxed);
+	if (backing->has_page_table)
+		backing->has_page_table = !backend_destroy(guest, backing->page_table);
+	if (backing->has_ioas && !backing->has_page_table)
+		backing->has_ioas = !backend_destroy(guest, backing->ioas);
+	if (backing->has_ioas)
+		backend_cut(guest, backing->ioas, backing->anchor.pba,
+			    backing->anchor.pal - backing->anchor.pba + 1);
+	if (backing->shadow)
+		shadow_forget(backing->shadow, view);
+}
+
+void nested_backing_free(struct nested *owner, struct nested_backing *backing)
+{
+	struct guest *guest = owner->object.guest;
+	struct ledger_amounts amounts = backing_amounts(backing);
+
+	nested_backing_empty(owner, backing, guest_view(guest));
+	backing->shadow = shadow_free(backing->shadow, guest_view(guest));
+	storage_free(backing->storage, backing->storage_bytes);
+	backing->storage = NULL;
+	ledger_refund(&guest->broker->ledger, &guest->account, &amounts);
+}

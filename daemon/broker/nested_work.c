@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Operations on the shadow of a nested domain.
+ *
+ * They run in steps; between two steps the lane is given up, so that a refresh never waits for the
+ * whole of a reconciliation. Each step takes the view that is published when it begins.
+ */
+#include <utlist.h>
+
+#include "broker/device.h"
+#include "broker/guest.h"
+#include "broker/nested.h"
+#include "broker/root.h"
+
+void nested_publish_stats(struct nested *nested)
+{
+	struct shadow_stats stats;
+
+	if (!nested->backing.shadow)
+		return;
+	shadow_stats(nested->backing.shadow, &stats);
+	nested->stats.leaves = stats.leaves_installed;
+	nested->stats.tables = stats.tables_kept;
+	nested->stats.bytes = stats.bytes_kept;
+	nested->stats.refreshes = stats.refreshes;
+	nested->stats.maps = stats.maps;
+	nested->stats.cuts = stats.cuts;
+}
+
+/* Nothing to walk: a relaxed anchor has no tables, and an s390 domain is empty until its device is
+ * attached to it. */
+static bool nested_is_idle(const struct nested *nested)
+{
+	if (nested->backing.format == NESTED_MANAGED)
+		return false;
+	return nested->backing.format == NESTED_RELAXED || !nested->attached;
+}
+
+bool nested_step(struct nested *nested, struct shadow_op *op, unsigned int budget)
+{
+	bool more;
+
+	if (nested->gone || nested->broken || nested_is_idle(nested))
+		return false;
+	more = shadow_step(nested->backing.shadow, guest_view(nested->object.guest), op, budget);
+	nested_publish_stats(nested);
+	return more;
+}
+
+/* The device first, then what it could still have seen. */
+static void nested_break(struct nested *nested, const struct memory_view *view)
+{
+	if (nested->attached)
+		device_block_broken(nested->device, nested->object.handle);
+	nested->broken = true;
+	nested_backing_empty(nested, &nested->backing, view);
+	nested_publish_stats(nested);
+}
+
+static enum verdict verdict_of(enum shadow_verdict verdict)
+{
+	switch (verdict) {
+	case SHADOW_DONE:
+		return VERDICT_DONE;
+	case SHADOW_RESOURCES:
+		return VERDICT_RESOURCES;
+	case SHADOW_ERROR:
+		return VERDICT_ERROR;
+	case SHADOW_BROKEN:
+		break;
+	}
+	return VERDICT_GONE;
+}
+
+void nested_result(struct nested *nested, const struct shadow_op *op, struct range_result *ret)
+{
+	*ret = (struct range_result){.verdict = VERDICT_DONE};
+	if (nested->gone || nested->broken) {
+		ret->verdict = VERDICT_GONE;
+		return;
+	}
+	if (nested_is_idle(nested))
+		return;
+	ret->verdict = verdict_of(op->result.verdict);
+	ret->fault = op->result.fault;
+	ret->mapped = op->result.mapped;
+	ret->unmapped = op->result.unmapped;
+	if (op->result.verdict == SHADOW_BROKEN)
+		nested_break(nested, guest_view(nested->object.guest));
+}
+
+/* A table that lies in guest memory and could not be read: its file was shrunk. */
+static bool fault_is_lost_memory(struct nested *nested, const struct s390_fault *fault)
+{
+	size_t hint = 0;
+
+	return fault->outside_memory &&
+	       memory_view_find(guest_view(nested->object.guest), fault->entry, &hint);
+}
+
+static void nested_report(struct nested *nested, const struct range_result *result)
+{
+	struct guest *guest = nested->object.guest;
+	struct event event = {
+		.kind = EVENT_TRANSLATION_ERROR,
+		.guest = guest->object.handle,
+		.device = nested->device->object.handle,
+		.nested = nested->object.handle,
+		.fault = result->fault,
+		.iova = result->fault.iova,
+	};
+
+	if (result->verdict != VERDICT_ERROR || result->fault.code == S390_PEC_NONE)
+		return;
+	event_post(guest->events, &event);
+	if (!fault_is_lost_memory(nested, &result->fault))
+		return;
+	event.kind = EVENT_MEMORY_LOST;
+	event.gpa = result->fault.entry;
+	event_post(guest->events, &event);
+}
+
+static void nested_run(struct nested *nested, struct shadow_op *op, struct range_result *ret)
+{
+	bool more;
+
+	do {
+		nested_lane_enter(nested);
+		more = nested_step(nested, op, NESTED_STEP_UNITS);
+		if (!more)
+			nested_result(nested, op, ret);
+		nested_lane_leave(nested);
+	} while (more);
+}
+
+void nested_reconcile(struct nested *nested, struct range_result *ret)
+{
+	struct shadow_op op;
+
+	shadow_op_range(&op, SHADOW_OP_RECONCILE, nested->backing.anchor.pba,
+			nested->backing.anchor.pal);
+	nested_run(nested, &op, ret);
+	nested_report(nested, ret);
+}
+
+bool nested_drop_region(struct nested *nested, const struct memory_view *view, uint64_t gpa_first,
+			uint64_t gpa_last)
+{
+	if (!nested->backing.shadow || nested->gone || nested->broken)
+		return true;
+	if (!shadow_drop_frames(nested->backing.shadow, view, gpa_first, gpa_last))
+		return true;
+	nested_break(nested, view);
+	return false;
+}
+
+void nested_leave(struct nested *nested)
+{
+	struct shadow_op op;
+
+	nested_lane_enter(nested);
+	if (nested->backing.format == NESTED_S390 && !nested->gone && !nested->broken) {
+		const struct memory_view *view = guest_view(nested->object.guest);
+
+		shadow_op_range(&op, SHADOW_OP_DROP, nested->backing.anchor.pba,
+				nested->backing.anchor.pal);
+		while (shadow_step(nested->backing.shadow, view, &op, 0))
+			;
+		if (op.result.verdict == SHADOW_BROKEN)
+			nested_break(nested, view);
+		nested_publish_stats(nested);
+	}
+	nested_lane_leave(nested);
+}
+
+/* ── sweeps ────────────────────────────────────────────────────────────────────────────────── */
+
+/* Never an error to the guest, whatever comes out. */
+static bool sweep_run(struct pool_job *job)
+{
+	struct nested *nested = (struct nested *)((char *)job - offsetof(struct nested, sweep_job));
+	struct range_result result;
+
+	if (nested_step(nested, &nested->sweep_op, NESTED_STEP_UNITS))
+		return true;
+	nested_result(nested, &nested->sweep_op, &result);
+	nested->sweeping = false;
+	nested_unref(nested);
+	return false;
+}
+
+void nested_sweep_if_due(struct nested *nested)
+{
+	if (nested->sweeping || nested->gone || nested->broken || nested_is_idle(nested) ||
+	    !shadow_sweep_due(nested->backing.shadow))
+		return;
+	nested->sweeping = true;
+	shadow_op_range(&nested->sweep_op, SHADOW_OP_SWEEP, nested->backing.anchor.pba,
+			nested->backing.anchor.pal);
+	nested->sweep_job = (struct pool_job){
+		.run = sweep_run,
+		.lane = nested->lane,
+		.share = nested->object.session->share,
+	};
+	object_ref(&nested->object);
+	pool_submit(nested->object.guest->broker->pool, &nested->sweep_job);
+}

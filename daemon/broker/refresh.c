@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Refreshes: the hot path.
+ *
+ * A batch runs on the thread that brought it if the nested domain is free, for as long as a step's
+ * budget lasts; what is left goes on as a job in the domain's lane, with the same budget a slice.
+ * Nothing is allocated: all state lies in the caller's struct refresh.
+ *
+ * The caller's thread can be the event loop, which must not wait. The one thing here that can take
+ * long is blocking a device whose domain could not be emptied: that is left to the pool, and the
+ * answer waits for it.
+ */
+#include <assert.h>
+#include <stdalign.h>
+
+#include "broker/guest.h"
+#include "broker/nested.h"
+#include "broker/root.h"
+
+struct refresh_work {
+	struct pool_job job;
+	struct refresh *refresh;
+	struct nested *nested; /* a reference */
+	size_t at;             /* range that is being worked on */
+	bool begun;            /* its operation has begun */
+	bool stepped;          /* and is complete; only its result is still to be taken */
+	struct shadow_op op;
+};
+
+static_assert(sizeof(struct refresh_work) <= sizeof(((struct refresh *)0)->priv),
+	      "struct refresh has too little room for the broker");
+static_assert(alignof(struct refresh_work) <= alignof(uint64_t), "");
+
+static struct refresh_work *refresh_work(struct refresh *refresh)
+{
+	return (struct refresh_work *)refresh->priv;
+}
+
+/* What a range has cost, roughly: a table is looked at for each MiB, as far as there are any. */
+static unsigned int range_cost(const struct refresh_range *range, const struct range_result *result)
+{
+	uint64_t tables = range->length >> 20;
+	uint64_t cost = 1 + (tables < 512 ? tables : 512) + (result->mapped + result->unmapped) / 8;
+
+	return cost < NESTED_STEP_UNITS ? (unsigned int)cost : NESTED_STEP_UNITS;
+}
+
+/* One range, as far as the budget goes; true: it is complete. With the lane held. */
+static bool refresh_range(struct refresh_work *work, unsigned int budget, bool may_wait)
+{
+	const struct refresh_range *range = &work->refresh->ranges[work->at];
+
+	if (!work->begun)
+		shadow_op_refresh(&work->op, range->start, range->length);
+	work->begun = true;
+	if (!work->stepped && nested_step(work->nested, &work->op, budget))
+		return false;
+	work->stepped = true;
+	if (work->op.result.verdict == SHADOW_BROKEN && !may_wait)
+		return false;
+	nested_result(work->nested, &work->op, &work->refresh->results[work->at]);
+	work->begun = work->stepped = false;
+	return true;
+}
+
+/* Work for a slice; true: the batch is complete. With the lane held. */
+static bool refresh_slice(struct refresh_work *work, bool may_wait)
+{
+	struct refresh *refresh = work->refresh;
+	unsigned int budget = NESTED_STEP_UNITS;
+
+	while (work->at < refresh->n_ranges) {
+		unsigned int cost;
+
+		if (!budget || !refresh_range(work, budget, may_wait))
+			return false;
+		cost = range_cost(&refresh->ranges[work->at], &refresh->results[work->at]);
+		budget -= cost < budget ? cost : budget;
+		work->at++;
+	}
+	nested_sweep_if_due(work->nested);
+	return true;
+}
+
+/* The caller may free the refresh in done(). */
+static void refresh_finish(struct refresh_work *work)
+{
+	struct refresh *refresh = work->refresh;
+
+	nested_unref(work->nested);
+	refresh->done(refresh, 0);
+}
+
+static bool refresh_run(struct pool_job *job)
+{
+	struct refresh_work *work = (struct refresh_work *)job;
+
+	if (!refresh_slice(work, true))
+		return true;
+	refresh_finish(work);
+	return false;
+}
+
+/* true: complete. */
+static bool refresh_try_inline(struct refresh_work *work)
+{
+	bool complete;
+
+	if (!pool_lane_try_enter(work->nested->lane))
+		return false;
+	complete = refresh_slice(work, false);
+	nested_lane_leave(work->nested);
+	return complete;
+}
+
+static int refresh_begin(struct broker *broker, struct session *session, struct refresh *refresh)
+{
+	struct refresh_work *work = refresh_work(refresh);
+	struct nested *nested;
+
+	if (!refresh->n_ranges || refresh->n_ranges > BROKER_REFRESH_RANGES_MAX)
+		return refuse_field(&refresh->refusal, "ranges", "has %zu entries, not 1 to %d",
+				    refresh->n_ranges, BROKER_REFRESH_RANGES_MAX);
+	nested = nested_find(broker, session, refresh->nested, &refresh->refusal);
+	if (!nested)
+		return REFUSED;
+	work->refresh = refresh;
+	work->nested = nested;
+	work->at = 0;
+	work->begun = work->stepped = false;
+	work->job = (struct pool_job){
+		.run = refresh_run,
+		.lane = nested->lane,
+		.share = session->share,
+	};
+	return 0;
+}
+
+void broker_refresh_run(struct broker *broker, struct session *session, struct refresh *refresh)
+{
+	struct refresh_work *work = refresh_work(refresh);
+	int status = refresh_begin(broker, session, refresh);
+
+	if (status)
+		refresh->done(refresh, status);
+	else if (refresh_try_inline(work))
+		refresh_finish(work);
+	else
+		pool_submit(broker->pool, &work->job);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/relaxed.h"
+
+#include <errno.h>
+
+#include "broker/backend_call.h"
+#include "broker/device.h"
+#include "broker/guest.h"
+#include "broker/root.h"
+
+/* A piece of a region, as much of it as lies in the window. */
+struct piece {
+	uint64_t iova, gpa, length;
+};
+
+/* Start of DMA plus guest address can pass 2^64: such a piece is outside every window. */
+static bool piece_clip(const struct relaxed *relaxed, struct piece *piece)
+{
+	uint64_t last;
+
+	if (__builtin_add_overflow(piece->gpa, relaxed->base, &piece->iova))
+		return false;
+	if (__builtin_add_overflow(piece->iova, piece->length - 1, &last))
+		last = UINT64_MAX;
+	if (last < relaxed->first || piece->iova > relaxed->last)
+		return false;
+	if (piece->iova < relaxed->first) {
+		piece->gpa += relaxed->first - piece->iova;
+		piece->iova = relaxed->first;
+	}
+	if (last > relaxed->last)
+		last = relaxed->last;
+	piece->length = last - piece->iova + 1;
+	return true;
+}
+
+/* Areas are those of the parent, so that what the parent can cut can be cut here too. */
+static bool piece_next(const struct relaxed *relaxed, const struct region *region, uint64_t *at,
+		       struct piece *ret)
+{
+	uint64_t length;
+
+	while ((length = region_slice(region, *at, region->area_bytes))) {
+		*ret = (struct piece){.gpa = region->gpa + *at, .length = length};
+		*at += length;
+		if (piece_clip(relaxed, ret))
+			return true;
+	}
+	return false;
+}
+
+bool relaxed_remove(struct guest *guest, const struct relaxed *relaxed, const struct region *region)
+{
+	struct piece all = {.gpa = region->gpa, .length = region->length};
+
+	if (!piece_clip(relaxed, &all))
+		return true;
+	return backend_unmap(guest, relaxed->ioas, all.iova, all.length);
+}
+
+int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region)
+{
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	unsigned int prot = IOMMU_PROT_READ | (region->writable ? IOMMU_PROT_WRITE : 0);
+	struct piece piece;
+	uint64_t at = 0;
+
+	while (piece_next(relaxed, region, &at, &piece)) {
+		int error = ops->copy(guest->context, relaxed->ioas, piece.iova, guest->parent.ioas,
+				      piece.gpa, piece.length, prot);
+
+		if (error) {
+			relaxed_remove(guest, relaxed, region);
+			return error;
+		}
+	}
+	return 0;
+}
+
+static int relaxed_fill(struct guest *guest, const struct relaxed *relaxed)
+{
+	for (size_t i = 0; i < guest->regions.n; i++) {
+		int error = relaxed_add(guest, relaxed, &guest->regions.items[i]);
+
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int relaxed_make(struct guest *guest, struct device *device, struct relaxed *relaxed)
+{
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	int error = ops->ioas_new(guest->context, false, &relaxed->ioas);
+
+	if (error)
+		return error;
+	error = ops->page_table_new(guest->context, device->backend, relaxed->ioas,
+				    &relaxed->page_table);
+	if (error)
+		backend_destroy(guest, relaxed->ioas);
+	return error;
+}
+
+int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint64_t last,
+		struct relaxed *ret, struct refusal *refusal)
+{
+	struct relaxed relaxed = {
+		.base = device->info.dma_first,
+		.first = first,
+		.last = last,
+	};
+	int error = relaxed_make(guest, device, &relaxed);
+
+	if (error)
+		return refuse_errno(refusal, error, "address space for relaxed translation");
+	relaxed.made = true;
+	error = relaxed_fill(guest, &relaxed);
+	if (error) {
+		relaxed_free(guest, &relaxed);
+		return refuse_errno(refusal, error, "filling the relaxed mapping");
+	}
+	*ret = relaxed;
+	return 0;
+}
+
+void relaxed_free(struct guest *guest, struct relaxed *relaxed)
+{
+	if (!relaxed->made)
+		return;
+	backend_destroy(guest, relaxed->page_table);
+	backend_destroy(guest, relaxed->ioas);
+	relaxed->made = false;
+}
+
+bool relaxed_lookup(const struct relaxed *relaxed, uint64_t iova, uint64_t *ret_gpa)
+{
+	if (!relaxed->made || iova < relaxed->first || iova > relaxed->last || iova < relaxed->base)
+		return false;
+	*ret_gpa = iova - relaxed->base;
+	return true;
+}

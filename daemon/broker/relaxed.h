@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_RELAXED_H
+#define IB_BROKER_RELAXED_H
+
+/*
+ * Relaxed translation: all of guest memory, at guest address plus start of DMA, clipped to a
+ * window. An address space of its own, filled by copies from the parent; it follows every change of
+ * the guest's memory. On the guest's lane.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/region.h"
+
+struct guest;
+struct device;
+struct refusal;
+
+struct relaxed {
+	bool made;
+	uint32_t ioas, page_table;
+	uint64_t base;        /* start of DMA: IOVA of guest address 0 */
+	uint64_t first, last; /* window, inclusive IOVAs */
+};
+
+/* Made and filled. On failure nothing is left. */
+int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint64_t last,
+		struct relaxed *ret, struct refusal *refusal);
+void relaxed_free(struct guest *guest, struct relaxed *relaxed);
+
+/* 0 or the kernel's errno, and then nothing of the region is there. */
+int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region);
+bool relaxed_remove(struct guest *guest, const struct relaxed *relaxed,
+		    const struct region *region);
+
+/* What an IOVA shows. */
+bool relaxed_lookup(const struct relaxed *relaxed, uint64_t iova, uint64_t *ret_gpa);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_ROOT_H
+#define IB_BROKER_ROOT_H
+
+/* The broker itself: what its parts share. Locks and their order: see broker.c. */
+
+#include <pthread.h>
+
+#include "broker/handle.h"
+#include "broker/ledger.h"
+
+/* A call that takes something away and must not fail is tried this often before the next, harder
+ * way is taken. */
+#define BROKER_TRIES 4
+
+/* Where limits are written down, as refusals name it. */
+#define RULE_HOST_PINNED     "setting PinnedMemoryMax="
+#define RULE_HOST_SESSIONS   "setting SessionsMax="
+#define RULE_TENANT_SESSIONS "setting SessionsPerUserMax="
+#define RULE_SESSION_GUESTS  "setting GuestsPerSessionMax="
+#define RULE_GUEST_PINNED    "setting PinnedMemoryPerGuestMax="
+#define RULE_GUEST_MAPPINGS  "setting MappingsPerGuestMax="
+#define RULE_GUEST_REGIONS   "setting RegionsPerGuestMax="
+#define RULE_GUEST_DEVICES   "setting DevicesPerGuestMax="
+#define RULE_GUEST_NESTED    "setting NestedDomainsPerGuestMax="
+
+struct broker {
+	struct iommu_backend *backend;
+	struct iommu_features features;
+	struct broker_settings settings;
+	uint64_t slice_bytes; /* pin_slice_bytes, rounded down to a power of two */
+	struct pool *pool;
+	struct ledger ledger;
+	struct ledger_account host;
+
+	pthread_mutex_t lock; /* all below */
+	pthread_cond_t session_gone;
+	struct object *handles;   /* uthash */
+	struct session *sessions; /* utlist, every one that has not ended */
+	struct tenant *tenants;   /* utlist */
+	uint32_t n_sessions, n_tenants;
+	uint32_t n_ending; /* sessions that have ended and still tell it */
+	uint64_t next_session_id;
+	bool ending; /* no session is made any more */
+};
+
+static inline const struct iommu_backend_ops *broker_ops(const struct broker *broker)
+{
+	return broker->backend->ops;
+}
+
+#endif

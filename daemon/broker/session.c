@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Sessions: made, found again by their secret, ended.
+ *
+ * A session that is closed accepts no call, and ends when the last of its guests is gone; then what
+ * it charged is given back and everybody who closed it is told. Its memory stays until the last
+ * reference goes, and by then nothing of the broker is touched any more.
+ */
+#include "broker/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <utlist.h>
+
+#include "broker/guest.h"
+#include "broker/root.h"
+#include "util/fd.h"
+#include "util/random.h"
+
+static struct session *session_alloc(struct broker *broker, const struct peer *peer,
+				     const char *name)
+{
+	struct session *session = calloc(1, sizeof(*session));
+
+	if (!session)
+		return NULL;
+	atomic_init(&session->refs, 1);
+	session->broker = broker;
+	session->pid = peer->pid;
+	session->uid = peer->uid;
+	session->pidfd = -1;
+	snprintf(session->name, sizeof(session->name), "%s", name ? name : "");
+	return session;
+}
+
+/* Charge it and put it into the list; with the broker's lock held. */
+static int session_admit(struct session *session, const struct peer *peer, struct refusal *refusal)
+{
+	struct broker *broker = session->broker;
+	struct tenant *tenant;
+
+	if (broker->ending)
+		return refuse(refusal, REFUSAL_PRECONDITION, "ENDING", "the daemon is ending");
+	tenant = tenant_get(broker, peer);
+	if (!tenant)
+		return refuse_errno(refusal, ENOMEM, "session");
+	if (ledger_charge_one(&broker->ledger, &tenant->account, LEDGER_SESSIONS, 1, refusal)) {
+		tenant_put(broker, tenant);
+		return REFUSED;
+	}
+	session->tenant = tenant;
+	session->share = pool_share_ref(tenant->share);
+	memcpy(session->tenant_name, tenant->name, sizeof(session->tenant_name));
+	ledger_account_init(&session->account, &tenant->account, session->tenant_name);
+	ledger_account_limit(&session->account, LEDGER_GUESTS,
+			     broker->settings.guests_per_session_max, RULE_SESSION_GUESTS);
+	session->id = ++broker->next_session_id;
+	DL_APPEND(broker->sessions, session);
+	broker->n_sessions++;
+	return 0;
+}
+
+int session_new(struct session **ret, struct broker *broker, const struct peer *peer,
+		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
+{
+	struct session *session = session_alloc(broker, peer, name);
+	int status;
+
+	if (!session)
+		return refuse_errno(refusal, ENOMEM, "session");
+	status = random_bytes(session->secret, sizeof(session->secret));
+	if (status < 0)
+		goto undo;
+	session->pidfd = fd_duplicate(peer->pidfd);
+	if (session->pidfd < 0) {
+		status = refuse_errno(refusal, -session->pidfd, "pidfd of the peer");
+		goto undo;
+	}
+	pthread_mutex_lock(&broker->lock);
+	status = session_admit(session, peer, refusal);
+	/* One reference for the broker's list, one for the caller. */
+	if (!status)
+		session_ref(session);
+	pthread_mutex_unlock(&broker->lock);
+	if (status)
+		goto undo;
+	memcpy(ret_secret, session->secret, BROKER_SECRET_BYTES);
+	*ret = session;
+	return 0;
+undo:
+	session_unref(session);
+	return status;
+}
+
+/* Takes the same time wherever the first difference is. */
+static bool secret_equal(const uint8_t *a, const uint8_t *b)
+{
+	unsigned int different = 0;
+
+	for (size_t i = 0; i < BROKER_SECRET_BYTES; i++)
+		different |= a[i] ^ b[i];
+	return !different;
+}
+
+/* Two pidfds of one process: on pidfs (Linux 6.9) they share an inode. Older kernels give every
+ * pidfd the same one, and then the pid decides, which cannot have been given to another process
+ * while ours is open and shows the process as alive. */
+static bool session_same_process(const struct session *session, const struct peer *peer)
+{
+	struct stat ours, theirs;
+
+	if (session->pid != peer->pid || session->uid != peer->uid)
+		return false;
+	if (fstat(session->pidfd, &ours) || fstat(peer->pidfd, &theirs))
+		return false;
+	return ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
+int session_find(struct session **ret, struct broker *broker, const struct peer *peer,
+		 const uint8_t *secret, size_t secret_bytes, struct refusal *refusal)
+{
+	struct session *session = NULL;
+
+	if (secret_bytes == BROKER_SECRET_BYTES) {
+		pthread_mutex_lock(&broker->lock);
+		DL_FOREACH (broker->sessions, session)
+			if (secret_equal(session->secret, secret))
+				break;
+		if (session && (session->closed || !session_same_process(session, peer)))
+			session = NULL;
+		if (session)
+			session_ref(session);
+		pthread_mutex_unlock(&broker->lock);
+	}
+	if (!session)
+		return refuse(refusal, REFUSAL_UNAUTHENTICATED, "NO_SESSION",
+			      "no session of this process has that secret");
+	*ret = session;
+	return 0;
+}
+
+struct session *session_ref(struct session *session)
+{
+	atomic_fetch_add_explicit(&session->refs, 1, memory_order_relaxed);
+	return session;
+}
+
+struct session *session_unref(struct session *session)
+{
+	if (!session || atomic_fetch_sub_explicit(&session->refs, 1, memory_order_acq_rel) != 1)
+		return NULL;
+	pool_share_unref(session->share);
+	fd_close(session->pidfd);
+	explicit_bzero(session->secret, sizeof(session->secret));
+	free(session);
+	return NULL;
+}
+
+const char *session_tenant(struct session *session)
+{
+	return session->tenant_name;
+}
+
+struct pool_share *session_share(struct session *session)
+{
+	return session->share;
+}
+
+uint64_t session_id(struct session *session)
+{
+	return session->id;
+}
+
+int session_pidfd(struct session *session)
+{
+	return session->pidfd;
+}
+
+bool session_closed(struct session *session)
+{
+	bool closed;
+
+	pthread_mutex_lock(&session->broker->lock);
+	closed = session->closed;
+	pthread_mutex_unlock(&session->broker->lock);
+	return closed;
+}
+
+int session_enter(struct session *session, struct refusal *refusal)
+{
+	bool closed;
+
+	pthread_mutex_lock(&session->broker->lock);
+	closed = session->closed;
+	if (!closed)
+		session->users++;
+	pthread_mutex_unlock(&session->broker->lock);
+	return closed ? refuse(refusal, REFUSAL_CANCELLED, "SESSION_ENDED", "the session has ended")
+		      : 0;
+}
+
+/* The end of a closed session without users; with the broker's lock held. */
+static void session_end(struct session *session)
+{
+	struct broker *broker = session->broker;
+
+	ledger_refund_one(&broker->ledger, &session->tenant->account, LEDGER_SESSIONS, 1);
+	tenant_put(broker, session->tenant);
+	session->tenant = NULL;
+	session->ended = true;
+	DL_DELETE(broker->sessions, session);
+	broker->n_sessions--;
+	broker->n_ending++;
+}
+
+/* Tell everybody who closed it, then give up the list's reference. The broker may be freed once
+ * session_gone was signalled, so that comes last. */
+static void session_tell_end(struct session *session)
+{
+	struct broker *broker = session->broker;
+
+	for (size_t i = 0; i < session->n_closers; i++)
+		session->closers[i].done(session->closers[i].context);
+	session_unref(session);
+	pthread_mutex_lock(&broker->lock);
+	broker->n_ending--;
+	pthread_cond_broadcast(&broker->session_gone);
+	pthread_mutex_unlock(&broker->lock);
+}
+
+void session_leave(struct session *session)
+{
+	struct broker *broker = session->broker;
+	bool last;
+
+	pthread_mutex_lock(&broker->lock);
+	last = !--session->users && session->closed && !session->ended;
+	if (last)
+		session_end(session);
+	pthread_mutex_unlock(&broker->lock);
+	if (last)
+		session_tell_end(session);
+}
+
+/* Remember whom to tell. A session is closed by its client, by its connection, by the death of its
+ * process and by the end of the daemon; should there ever be more callers than places, the last one
+ * waits until it has ended. With the broker's lock held; false: it has ended. */
+static bool session_add_closer(struct session *session, void (*done)(void *), void *context)
+{
+	while (!session->ended && session->n_closers == SESSION_CLOSERS)
+		pthread_cond_wait(&session->broker->session_gone, &session->broker->lock);
+	if (session->ended)
+		return false;
+	session->closers[session->n_closers++] = (struct session_closer){done, context};
+	return true;
+}
+
+void session_close(struct session *session, void (*done)(void *context), void *context)
+{
+	struct broker *broker = session->broker;
+	struct guest *guest;
+	bool told_later, first;
+
+	session_ref(session);
+	pthread_mutex_lock(&broker->lock);
+	first = !session->closed;
+	told_later = done && session_add_closer(session, done, context);
+	if (first) {
+		session->closed = true;
+		session->users++; /* ours, so that it does not end below */
+		DL_FOREACH2(session->guests, guest, session_next)
+		guest_begin_take_down(guest);
+	}
+	pthread_mutex_unlock(&broker->lock);
+	if (first)
+		session_leave(session);
+	if (done && !told_later)
+		done(context);
+	session_unref(session);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_SESSION_H
+#define IB_BROKER_SESSION_H
+
+/* A process that talks to us, and what it owns. */
+
+#include "broker/ledger.h"
+#include "broker/tenant.h"
+
+/* Places for callers of session_close() that need no memory. */
+#define SESSION_CLOSERS 8
+
+struct session_closer {
+	void (*done)(void *context);
+	void *context;
+};
+
+struct session {
+	struct broker *broker;
+	atomic_uint refs;
+	uint64_t id;
+	char name[BROKER_NAME_MAX];
+	char tenant_name[BROKER_NAME_MAX];
+	uint8_t secret[BROKER_SECRET_BYTES];
+	pid_t pid;
+	uid_t uid;
+	int pidfd;
+	struct pool_share *share; /* of the tenant, a reference */
+	struct ledger_account account;
+
+	/* broker's lock */
+	struct tenant *tenant; /* NULL once it has ended */
+	bool closed;           /* no call is accepted any more */
+	bool ended;            /* and nothing is left */
+	uint32_t users;        /* guests, and guests in the making */
+	struct guest *guests;  /* utlist */
+	size_t n_closers;
+	struct session_closer closers[SESSION_CLOSERS];
+	struct session *prev, *next;
+};
+
+/* A guest is about to be made: it is counted, or REFUSED as the session is closed. */
+int session_enter(struct session *session, struct refusal *refusal);
+/* What session_enter() counted is gone with all that it held; with the last one a closed session
+ * ends. Call it last, with no lock held: it may call the closers. */
+void session_leave(struct session *session);
+
+#endif

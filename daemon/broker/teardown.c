@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Taking a guest down.
+ *
+ * The order is what keeps memory safe: a device is stopped, then blocked, then its nested domains
+ * go, then it is closed; only then the parent is unmapped, and only then the context and our own
+ * mappings are closed. The ledger gives back each thing when that thing is gone. Closing the
+ * context alone would not do: whoever holds a bound device's descriptor keeps it and its pins
+ * alive.
+ *
+ * Everything here runs on the guest's lane, allocates nothing and cannot fail. It is bounded: every
+ * call of the backend is tried a few times at most, and unmapping goes slice by slice.
+ */
+#include <utlist.h>
+
+#include "broker/device.h"
+#include "broker/guest.h"
+#include "broker/memory_file.h"
+#include "broker/memory.h"
+#include "broker/nested.h"
+#include "broker/root.h"
+
+static void guest_drop_devices(struct guest *guest)
+{
+	struct device *device, *next;
+
+	/* All are blocked before anything else: what one of them still wrote could be what
+	 * another's tables show. */
+	DL_FOREACH (guest->devices, device)
+		device_block(device, true);
+	DL_FOREACH_SAFE(guest->devices, device, next)
+	device_take_down(device, NULL);
+}
+
+static void guest_drop_files(struct guest *guest)
+{
+	struct memory_file *file, *next;
+
+	DL_FOREACH_SAFE(guest->files, file, next)
+	memory_file_drop(file);
+}
+
+/* Out of its session's list and out of the table: no call finds it any more. */
+static void guest_withdraw(struct guest *guest)
+{
+	handle_withdraw(guest->broker, &guest->object);
+	pthread_mutex_lock(&guest->broker->lock);
+	DL_DELETE2(guest->session->guests, guest, session_prev, session_next);
+	pthread_mutex_unlock(&guest->broker->lock);
+}
+
+void guest_take_down(struct guest *guest)
+{
+	struct broker *broker = guest->broker;
+	struct session *session = guest->session;
+
+	if (guest->down)
+		return;
+	guest->down = true;
+	guest->dying = true;
+	guest_withdraw(guest);
+	guest_drop_devices(guest);
+	memory_drop(guest);
+	parent_destroy(guest);
+	guest->context = broker_ops(broker)->context_free(guest->context);
+	guest_drop_files(guest);
+	ledger_refund_one(&broker->ledger, &session->account, LEDGER_GUESTS, 1);
+	event_ring_end(guest->events, guest->object.handle);
+	session_ref(session);
+	guest_unref(guest); /* the session's */
+	session_leave(session);
+	session_unref(session);
+}
