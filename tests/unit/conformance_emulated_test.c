@@ -1,23 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/*
- * Runs the conformance suite. By default on the emulated backend, judged by its DMA engine; with
- * --backend=iommufd on this machine's kernel, on the PCI device of --device=dddd:bb:ss.f, which
- * must be at the VFIO driver. Exit status 77: no such kernel interface here.
- */
+/* Runs the conformance suite on the emulated backend, judged by its DMA engine. */
 
 #include "conformance.h"
 
-#include <errno.h>
-#include <getopt.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "iommu/emulated/dma.h"
 #include "iommu/emulated/emulated.h"
-
-#define EXIT_SKIPPED 77
 
 static void *emulated_open(int borrow_device_fd)
 {
@@ -63,56 +53,18 @@ static uint64_t emulated_pinned_pages(struct iommu_context *context)
 	return counters.pinned_pages;
 }
 
-static int host_open(struct conformance_host *host, const char *backend, const char *device)
+int main(void)
 {
-	int r;
-
-	if (strcmp(backend, "emulated") == 0) {
-		host->device = (struct iommu_device_address){.by_fid = true, .fid = 1};
-		host->dma = &emulated_engine;
-		host->pinned_pages = emulated_pinned_pages;
-		return iommu_emulated_new(&host->backend, NULL, 0);
-	}
-	if (strcmp(backend, "iommufd") != 0 || !device ||
-	    strlen(device) >= sizeof(host->device.pci_address))
-		return -EINVAL;
-	strcpy(host->device.pci_address, device);
-	r = iommu_iommufd_new(&host->backend, "/dev/iommu", "/dev/vfio", "/sys");
-	return r;
-}
-
-static int usage(const char *name)
-{
-	fprintf(stderr, "usage: %s [--backend=emulated|--backend=iommufd --device=PCI-ADDRESS]\n",
-		name);
-	return 2;
-}
-
-int main(int argc, char **argv)
-{
-	static const struct option options[] = {
-		{"backend", required_argument, NULL, 'b'},
-		{"device", required_argument, NULL, 'd'},
-		{0},
+	struct conformance_host host = {
+		.device = {.by_fid = true, .fid = 1},
+		.dma = &emulated_engine,
+		.pinned_pages = emulated_pinned_pages,
 	};
-	const char *backend = "emulated", *device = NULL;
-	struct conformance_host host = {0};
-	int c, r;
+	int failed;
 
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (c == 'b')
-			backend = optarg;
-		else if (c == 'd')
-			device = optarg;
-		else
-			return usage(argv[0]);
-	}
-	r = host_open(&host, backend, device);
-	if (r == -ENOENT)
-		return EXIT_SKIPPED;
-	if (r < 0)
-		return usage(argv[0]);
-	r = conformance_run(&host);
+	if (iommu_emulated_new(&host.backend, NULL, 0) < 0)
+		return EXIT_FAILURE;
+	failed = conformance_run(&host);
 	host.backend->ops->free(host.backend);
-	return r ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

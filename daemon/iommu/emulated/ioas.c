@@ -116,19 +116,14 @@ static void ioas_prune(struct emulated_ioas *ioas, uint64_t first, uint64_t last
 /* Pins the pages of n words. 0, or an errno and nothing is pinned. */
 static int source_pin(struct emulated_memory_table *table, struct source *source, uint64_t n)
 {
-	struct emulated_memory *memory, *checked = NULL;
-	uint64_t pinnable = 0, i, word;
+	struct emulated_memory_look look = {0};
+	uint64_t i, word;
 	int error = 0;
 
 	for (i = 0; i < n; i++) {
 		word = source_word(source, i);
-		memory = emulated_memory_of(table, word);
-		if (memory != checked)
-			pinnable = emulated_memory_pinnable(memory);
-		checked = memory;
-		error = emulated_word_page(word) < pinnable
-				? emulated_memory_pin(table, memory, emulated_word_page(word))
-				: EINVAL;
+		error = emulated_memory_pin(table, emulated_memory_of(table, word),
+					    emulated_word_page(word), &look);
 		if (error)
 			break;
 	}

@@ -122,7 +122,9 @@ void emulated_memory_unref(struct emulated_memory_table *table, struct emulated_
 	memory_free(memory);
 }
 
-uint64_t emulated_memory_pinnable(const struct emulated_memory *memory)
+/* Pages that can be pinned from the piece's first on: 0 if the file is neither shmem nor hugetlbfs,
+ * fewer than all if it is shorter. */
+static uint64_t memory_pinnable(const struct emulated_memory *memory)
 {
 	struct statfs fs;
 	struct stat st;
@@ -139,11 +141,31 @@ uint64_t emulated_memory_pinnable(const struct emulated_memory *memory)
 	return pages < memory->n_pages ? pages : memory->n_pages;
 }
 
+/* Once more, if it is pinned: the case of every copy out of a parent. */
+static bool pin_again(_Atomic uint32_t *pins)
+{
+	uint32_t n = atomic_load_explicit(pins, memory_order_relaxed);
+
+	while (n > 0)
+		if (atomic_compare_exchange_weak_explicit(pins, &n, n + 1, memory_order_relaxed,
+							  memory_order_relaxed))
+			return true;
+	return false;
+}
+
 int emulated_memory_pin(struct emulated_memory_table *table, struct emulated_memory *memory,
-			uint64_t page)
+			uint64_t page, struct emulated_memory_look *look)
 {
 	uint64_t pinned;
 
+	if (pin_again(&memory->pins[page]))
+		return 0;
+	if (look->memory != memory) {
+		look->memory = memory;
+		look->pinnable = memory_pinnable(memory);
+	}
+	if (page >= look->pinnable)
+		return EINVAL;
 	if (atomic_fetch_add_explicit(&memory->pins[page], 1, memory_order_relaxed))
 		return 0;
 	pinned = atomic_fetch_add_explicit(&table->pinned_pages, 1, memory_order_relaxed);

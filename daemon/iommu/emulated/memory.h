@@ -59,12 +59,16 @@ static inline struct emulated_memory *emulated_memory_of(const struct emulated_m
 	return table->memories[emulated_word_memory(word)];
 }
 
-/* How many pages from the piece's first on can be pinned: 0 if the file is neither shmem nor
- * hugetlbfs, fewer than all if it is shorter. */
-uint64_t emulated_memory_pinnable(const struct emulated_memory *memory);
-/* 0, or ENOMEM at the limit. */
+/* What pinning found out about the file of the piece that it looked at last. */
+struct emulated_memory_look {
+	const struct emulated_memory *memory;
+	uint64_t pinnable;
+};
+
+/* look: all zero at first, the same for all pages of a call. 0; EINVAL if the file is neither shmem
+ * nor hugetlbfs or ends before the page; ENOMEM at the limit. */
 int emulated_memory_pin(struct emulated_memory_table *table, struct emulated_memory *memory,
-			uint64_t page);
+			uint64_t page, struct emulated_memory_look *look);
 void emulated_memory_unpin(struct emulated_memory_table *table, struct emulated_memory *memory,
 			   uint64_t page);
 
