@@ -158,3 +158,17 @@ void arena_free(struct arena *arena, uint32_t page)
 	arena->n_used--;
 	pthread_mutex_unlock(&arena->lock);
 }
+
+void *sparse_new(size_t bytes)
+{
+	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return map == MAP_FAILED ? NULL : map;
+}
+
+void sparse_free(void *sparse, size_t bytes)
+{
+	if (sparse)
+		munmap(sparse, bytes);
+}

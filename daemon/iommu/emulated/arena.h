@@ -43,4 +43,10 @@ static inline void *arena_at(const struct arena *arena, uint32_t page)
 	return arena->map + (uint64_t)page * 4096;
 }
 
+/* Zero bytes that take memory where they are written; malloc() would keep and clear them whole.
+ * NULL: out of address space. */
+void *sparse_new(size_t bytes);
+/* NULL is fine. */
+void sparse_free(void *sparse, size_t bytes);
+
 #endif

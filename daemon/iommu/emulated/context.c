@@ -38,8 +38,7 @@ static int context_init(struct iommu_context *context)
 	if (error)
 		return error;
 	context->records = arena_at(&context->arena, EMULATED_CONTEXT_OBJECTS_PAGE);
-	/* Address space: the kernel gives memory to the part that is used. */
-	context->objects = calloc(EMULATED_OBJECTS_MAX, sizeof(struct emulated_object *));
+	context->objects = sparse_new(EMULATED_OBJECTS_MAX * sizeof(struct emulated_object *));
 	if (!context->objects)
 		return ENOMEM;
 	return emulated_memory_table_init(&context->memory,
@@ -49,7 +48,7 @@ static int context_init(struct iommu_context *context)
 static struct iommu_context *context_release(struct iommu_context *context)
 {
 	emulated_memory_table_deinit(&context->memory);
-	free(context->objects);
+	sparse_free(context->objects, EMULATED_OBJECTS_MAX * sizeof(struct emulated_object *));
 	arena_deinit(&context->arena);
 	pthread_mutex_destroy(&context->lock);
 	free(context);

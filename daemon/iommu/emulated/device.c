@@ -72,7 +72,7 @@ static void open_devices_remove(struct iommu_device *device)
 static void device_free(struct iommu_device *device)
 {
 	arena_deinit(&device->arena);
-	free(device->serials);
+	sparse_free(device->serials, EMULATED_MEMORY_MAX * sizeof(*device->serials));
 	free(device);
 }
 
@@ -93,9 +93,8 @@ static int device_new(struct emulated_backend *backend, int consume_fd, struct i
 	error = arena_init(&device->arena, consume_fd, EMULATED_DEVICE_TABLES_PAGE);
 	if (!error && fstat(consume_fd, &st) < 0)
 		error = errno;
-	/* Address space: the kernel gives memory to the part that is used. */
 	if (!error) {
-		device->serials = calloc(EMULATED_MEMORY_MAX, sizeof(*device->serials));
+		device->serials = sparse_new(EMULATED_MEMORY_MAX * sizeof(*device->serials));
 		error = device->serials ? 0 : ENOMEM;
 	}
 	if (error) {

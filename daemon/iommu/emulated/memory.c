@@ -12,6 +12,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "iommu/emulated/arena.h"
+
 static _Atomic uint64_t last_serial;
 
 int emulated_memory_table_init(struct emulated_memory_table *table,
@@ -19,8 +21,7 @@ int emulated_memory_table_init(struct emulated_memory_table *table,
 {
 	struct emulated_memory **memories;
 
-	/* Address space: the kernel gives memory to the part that is used. */
-	memories = calloc(EMULATED_MEMORY_MAX, sizeof(*memories));
+	memories = sparse_new(EMULATED_MEMORY_MAX * sizeof(*memories));
 	if (!memories)
 		return ENOMEM;
 	*table = (struct emulated_memory_table){
@@ -34,7 +35,7 @@ int emulated_memory_table_init(struct emulated_memory_table *table,
 
 void emulated_memory_table_deinit(struct emulated_memory_table *table)
 {
-	free(table->memories);
+	sparse_free(table->memories, EMULATED_MEMORY_MAX * sizeof(*table->memories));
 	*table = (struct emulated_memory_table){0};
 }
 
