@@ -104,6 +104,11 @@ static size_t metadata_fill(const struct client_request *request, grpc_metadata 
 		list[n].value = grpc_slice_from_copied_buffer((const char *)entry->value,
 							      entry->value_bytes);
 	}
+	if (request->gzip) {
+		list[n].key =
+			grpc_slice_from_static_string(GRPC_COMPRESSION_REQUEST_ALGORITHM_MD_KEY);
+		list[n++].value = grpc_slice_from_static_string("gzip");
+	}
 	return n;
 }
 
@@ -178,11 +183,6 @@ void grpc_client_unary(struct grpc_client *client, const struct client_request *
 	ops[n].op = GRPC_OP_SEND_INITIAL_METADATA;
 	ops[n].data.send_initial_metadata.count = n_metadata;
 	ops[n].data.send_initial_metadata.metadata = list;
-	if (request->gzip) {
-		ops[n].data.send_initial_metadata.maybe_compression_level.is_set = 1;
-		ops[n].data.send_initial_metadata.maybe_compression_level.level =
-			GRPC_COMPRESS_LEVEL_HIGH;
-	}
 	n++;
 	if (request->bytes) {
 		sent = buffer_of(request->bytes, request->n_bytes);
