@@ -81,12 +81,15 @@ struct rpc_call {
 	const struct peer *peer; /* lives as long as the call */
 	const uint8_t *secret;   /* gRPC: the session metadata, or NULL */
 	size_t secret_bytes;
-	struct rpc_session *session; /* native: the connection's, or NULL; borrowed */
-	const uint8_t *request;      /* borrowed until dispatch_call() returns */
+	/* native: the connection's, or NULL; borrowed. Where OpenSession or JoinSession found it
+	 * NULL and set it, it is a reference that the transport takes over in finish(). */
+	struct rpc_session *session;
+	const uint8_t *request; /* borrowed until dispatch_call() returns */
 	size_t request_bytes;
 	size_t n_fds; /* native: attached descriptors; consumed */
 	int fds[RPC_DESCRIPTORS_MAX];
-	/* the dispatcher's */
+	/* the dispatcher's; zeroed by the transport, which looks at neither */
+	bool cancelled;
 	void *state;
 };
 

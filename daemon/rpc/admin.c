@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * What operators ask, on the admin socket only: everybody's guests, whoever owns them.
+ */
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "iommubroker/v1/admin.pb-c.h"
+#include "rpc/convert.h"
+#include "rpc/dispatcher.h"
+#include "rpc/handler.h"
+#include "rpc/stream.h"
+#include "util/clock.h"
+
+/* ── GetStatus ────────────────────────────────────────────────────────────────────────────── */
+
+/* Host first, then each tenant. */
+static int status_usage(struct call *call, Iommubroker__V1__GetStatusResponse *ret)
+{
+	struct usage_report *reports;
+	size_t n = 0, room;
+	int status = usage_list(call_broker(call), NULL, 0, &n, &call->refusal);
+
+	if (status)
+		return status;
+	room = n;
+	reports = call_array(call, room + 1, sizeof(*reports));
+	ret->usage = CONVERT_ARRAY(call, room + 1, Iommubroker__V1__GetUsageResponse,
+				   iommubroker__v1__get_usage_response__init);
+	if (!reports || !ret->usage)
+		return call_refuse_memory(call);
+	status = usage_report(call_broker(call), NULL, &reports[0], &call->refusal);
+	if (!status)
+		status = usage_list(call_broker(call), reports + 1, room, &n, &call->refusal);
+	if (status)
+		return status;
+	ret->n_usage = 1 + (n < room ? n : room);
+	for (size_t i = 0; !status && i < ret->n_usage; i++)
+		status = convert_usage(call, &reports[i], ret->usage[i]);
+	return status;
+}
+
+static void status_counters(struct call *call, Iommubroker__V1__GetStatusResponse *ret)
+{
+	struct dispatcher *dispatcher = call->dispatcher;
+	struct broker_status status;
+
+	broker_status(call_broker(call), &status);
+	ret->sessions = status.sessions;
+	ret->guests = status.guests;
+	ret->devices = status.devices;
+	ret->nested_domains = status.nested_domains;
+	ret->pinned_bytes = status.pinned_bytes;
+	ret->mappings_installed = status.mappings_installed;
+	ret->mappings_reserved = status.mappings_reserved;
+	ret->calls = atomic_load(&dispatcher->calls);
+	ret->refusals = atomic_load(&dispatcher->refusals);
+	ret->pid = (uint64_t)getpid();
+	ret->uptime_seconds = (clock_monotonic_ns() - dispatcher->started_ns) / 1000000000;
+	pthread_mutex_lock(&dispatcher->lock);
+	ret->connections = dispatcher->connections;
+	pthread_mutex_unlock(&dispatcher->lock);
+}
+
+int handle_get_status(struct call *call)
+{
+	Iommubroker__V1__GetStatusResponse response = IOMMUBROKER__V1__GET_STATUS_RESPONSE__INIT;
+	Iommubroker__V1__GetInfoResponse info;
+	int status = convert_info(call, &info);
+
+	if (!status)
+		status = status_usage(call, &response);
+	if (status)
+		return status;
+	status_counters(call, &response);
+	response.info = &info;
+	return call_answer(call, &response.base);
+}
+
+/* ── ListAll ──────────────────────────────────────────────────────────────────────────────── */
+
+/* Every guest there is, in the call's arena. */
+static int all_guests(struct call *call, struct guest_summary **ret, size_t *ret_n)
+{
+	struct guest_summary *summaries;
+	size_t n = 0, room;
+	int status = guest_list(call_broker(call), NULL, NULL, 0, &n, &call->refusal);
+
+	if (status)
+		return status;
+	room = n;
+	summaries = call_array(call, room, sizeof(*summaries));
+	if (!summaries)
+		return call_refuse_memory(call);
+	status = guest_list(call_broker(call), NULL, summaries, room, &n, &call->refusal);
+	if (status)
+		return status;
+	*ret = summaries;
+	*ret_n = n < room ? n : room;
+	return 0;
+}
+
+static void list_entry(struct guest_summary *summary, Iommubroker__V1__ListAllResponse__Guest *ret)
+{
+	ret->guest = summary->guest;
+	if (summary->has_uuid)
+		ret->uuid = (ProtobufCBinaryData){sizeof(summary->uuid), summary->uuid};
+	ret->name = summary->name;
+	ret->pid = (uint64_t)summary->pid;
+	ret->uid = summary->uid;
+	ret->tenant = summary->tenant;
+	ret->region_bytes = summary->region_bytes;
+	ret->pinned = summary->pinned;
+	ret->devices = summary->devices;
+	ret->nested_domains = summary->nested_domains;
+	ret->live_leaves = summary->live_leaves;
+}
+
+int handle_list_all(struct call *call)
+{
+	Iommubroker__V1__ListAllResponse response = IOMMUBROKER__V1__LIST_ALL_RESPONSE__INIT;
+	struct guest_summary *summaries;
+	size_t n;
+	int status = all_guests(call, &summaries, &n);
+
+	if (status)
+		return status;
+	response.guests = CONVERT_ARRAY(call, n, Iommubroker__V1__ListAllResponse__Guest,
+					iommubroker__v1__list_all_response__guest__init);
+	if (!response.guests)
+		return call_refuse_memory(call);
+	response.n_guests = n;
+	for (size_t i = 0; i < n; i++)
+		list_entry(&summaries[i], response.guests[i]);
+	return call_answer(call, &response.base);
+}
+
+/* ── which guest ──────────────────────────────────────────────────────────────────────────── */
+
+/* 32 hex digits, with dashes anywhere. */
+static bool uuid_parse(const char *text, uint8_t ret[16])
+{
+	size_t digits = 0;
+
+	memset(ret, 0, 16);
+	for (; *text; text++) {
+		static const char hex[] = "0123456789abcdefABCDEF";
+		const char *digit = strchr(hex, *text);
+		size_t value;
+
+		if (*text == '-')
+			continue;
+		if (!digit || digits == 32)
+			return false;
+		value = (size_t)(digit - hex);
+		if (value > 15)
+			value -= 6;
+		ret[digits / 2] |= (uint8_t)(digits % 2 ? value : value << 4);
+		digits++;
+	}
+	return digits == 32;
+}
+
+/* "0x…" or 16 hex digits. */
+static bool handle_parse(const char *text, uint64_t *ret)
+{
+	size_t digits;
+
+	if (!strncmp(text, "0x", 2))
+		text += 2;
+	digits = strlen(text);
+	if (!digits || digits > 16 || strspn(text, "0123456789abcdefABCDEF") != digits)
+		return false;
+	*ret = strtoull(text, NULL, 16);
+	return true;
+}
+
+static const struct guest_summary *by_handle(const char *text, const struct guest_summary *all,
+					     size_t n)
+{
+	uint64_t handle;
+
+	if (handle_parse(text, &handle))
+		for (size_t i = 0; i < n; i++)
+			if (all[i].guest == handle)
+				return &all[i];
+	return NULL;
+}
+
+static const struct guest_summary *by_uuid(const char *text, const struct guest_summary *all,
+					   size_t n)
+{
+	uint8_t uuid[16];
+
+	if (uuid_parse(text, uuid))
+		for (size_t i = 0; i < n; i++)
+			if (all[i].has_uuid && !memcmp(all[i].uuid, uuid, sizeof(uuid)))
+				return &all[i];
+	return NULL;
+}
+
+static int by_name(struct call *call, const char *text, const struct guest_summary *all, size_t n,
+		   uint64_t *ret_guest)
+{
+	const struct guest_summary *found = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(all[i].name, text))
+			continue;
+		if (found)
+			return refuse_field(&call->refusal, "guest",
+					    "guest: several guests have that name; name one by "
+					    "its handle or uuid");
+		found = &all[i];
+	}
+	if (!found)
+		return refuse_not_found(&call->refusal, "guest");
+	*ret_guest = found->guest;
+	return 0;
+}
+
+static int guest_named(struct call *call, const char *text, const struct guest_summary *all,
+		       size_t n, uint64_t *ret_guest)
+{
+	const struct guest_summary *found = by_handle(text, all, n);
+
+	if (!found)
+		found = by_uuid(text, all, n);
+	if (!found)
+		return by_name(call, text, all, n, ret_guest);
+	*ret_guest = found->guest;
+	return 0;
+}
+
+/* ── ShowGuest ────────────────────────────────────────────────────────────────────────────── */
+
+struct show_source {
+	struct stream_source base;
+	bool one; /* asked for by name: that it is gone is an error then */
+	size_t at, n;
+	uint64_t guests[];
+};
+
+static int show_answer(struct call *call, const struct guest_description *description)
+{
+	Iommubroker__V1__ShowGuestResponse response = IOMMUBROKER__V1__SHOW_GUEST_RESPONSE__INIT;
+	Iommubroker__V1__GuestDescription message;
+	int status = convert_guest(call, description, &message);
+
+	response.description = &message;
+	return status ? status : call_answer(call, &response.base);
+}
+
+static int show_next(struct stream_source *base, struct call *call)
+{
+	struct show_source *source = (struct show_source *)base;
+	struct guest_description *description;
+	int status;
+
+	while (source->at < source->n) {
+		uint64_t guest = source->guests[source->at++];
+
+		status = guest_describe(call_broker(call), NULL, guest, &description,
+					&call->refusal);
+		if (status < 0)
+			return status;
+		if (status && (source->one || call->refusal.kind != REFUSAL_NOT_FOUND))
+			return STREAM_REFUSED;
+		if (status)
+			continue;
+		status = show_answer(call, description);
+		guest_description_free(description);
+		return status ? STREAM_REFUSED : STREAM_MESSAGE;
+	}
+	return STREAM_END;
+}
+
+static void show_end(struct stream_source *base)
+{
+	free(base);
+}
+
+static int show_source_new(struct call *call, const char *name, struct show_source **ret)
+{
+	struct guest_summary *all;
+	struct show_source *source;
+	size_t n;
+	int status = all_guests(call, &all, &n);
+
+	if (status)
+		return status;
+	source = calloc(1, sizeof(*source) + (n ? n : 1) * sizeof(source->guests[0]));
+	if (!source)
+		return refuse_errno(&call->refusal, ENOMEM, "showing guests");
+	source->base.next = show_next;
+	source->base.end = show_end;
+	source->one = name[0];
+	source->n = source->one ? 1 : n;
+	for (size_t i = 0; !source->one && i < n; i++)
+		source->guests[i] = all[i].guest;
+	if (source->one)
+		status = guest_named(call, name, all, n, &source->guests[0]);
+	if (status)
+		free(source);
+	else
+		*ret = source;
+	return status;
+}
+
+int handle_show_guest(struct call *call)
+{
+	const Iommubroker__V1__ShowGuestRequest *request =
+		(const Iommubroker__V1__ShowGuestRequest *)call->request;
+	struct show_source *source = NULL;
+	struct stream *stream;
+	int status = show_source_new(call, request->guest, &source);
+
+	if (status)
+		return status;
+	stream = stream_new(call);
+	if (!stream) {
+		free(source);
+		return REFUSED;
+	}
+	stream_begin(stream, &source->base);
+	return CALL_PENDING;
+}
+
+/* ── Explain ──────────────────────────────────────────────────────────────────────────────── */
+
+int prepare_admin_explain(struct call *call)
+{
+	const Iommubroker__V1__ExplainRequest *request =
+		(const Iommubroker__V1__ExplainRequest *)call->request;
+
+	if (request->nested || request->guest[0])
+		return 0;
+	return refuse_field(&call->refusal, "guest",
+			    "guest: must be set with a function id, if no nested domain is named");
+}
+
+static int attached_nested(struct call *call, uint64_t guest, uint32_t fid, uint64_t *ret_nested)
+{
+	struct guest_description *description;
+	uint64_t nested = 0;
+	bool seen = false;
+	int status = guest_describe(call_broker(call), NULL, guest, &description, &call->refusal);
+
+	if (status)
+		return status;
+	for (size_t i = 0; i < description->n_devices; i++) {
+		const struct device_description *device = &description->devices[i];
+
+		if (!device->info.has_fid || device->info.fid != fid)
+			continue;
+		seen = true;
+		if (device->attachment == ATTACHMENT_NESTED)
+			nested = device->nested;
+	}
+	guest_description_free(description);
+	if (!seen)
+		return refuse_not_found(&call->refusal, "function of that guest");
+	if (!nested)
+		return refuse(&call->refusal, REFUSAL_PRECONDITION, "NOT_ATTACHED",
+			      "function 0x%x is not attached to a nested domain", fid);
+	*ret_nested = nested;
+	return 0;
+}
+
+static int explain_which(struct call *call, uint64_t *ret_nested)
+{
+	const Iommubroker__V1__ExplainRequest *request =
+		(const Iommubroker__V1__ExplainRequest *)call->request;
+	struct guest_summary *all;
+	uint64_t guest;
+	size_t n;
+	int status;
+
+	if (request->nested) {
+		*ret_nested = request->nested;
+		return 0;
+	}
+	status = all_guests(call, &all, &n);
+	if (!status)
+		status = guest_named(call, request->guest, all, n, &guest);
+	return status ? status : attached_nested(call, guest, request->function_id, ret_nested);
+}
+
+int handle_admin_explain(struct call *call)
+{
+	const Iommubroker__V1__ExplainRequest *request =
+		(const Iommubroker__V1__ExplainRequest *)call->request;
+	Iommubroker__V1__ExplainTranslationResponse response =
+		IOMMUBROKER__V1__EXPLAIN_TRANSLATION_RESPONSE__INIT;
+	Iommubroker__V1__Explanation message;
+	struct explanation explanation;
+	uint64_t nested = 0;
+	int status = explain_which(call, &nested);
+
+	if (!status)
+		status = nested_explain(call_broker(call), NULL, nested, request->iova,
+					&explanation, &call->refusal);
+	if (!status)
+		status = convert_explanation(call, &explanation, &message);
+	if (status)
+		return status;
+	response.explanation = &message;
+	return call_answer(call, &response.base);
+}

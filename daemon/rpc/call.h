@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_RPC_CALL_H
+#define IB_RPC_CALL_H
+
+/*
+ * One call, from dispatch_call() to finish().
+ *
+ * It has one owner at a time and is handed on: the thread that decoded it, then the worker that
+ * runs it, or whatever keeps it waiting (a stream, the end of a session, a running call with the
+ * same request id). Whoever has it ends it with call_finish(), which answers and frees.
+ */
+
+#include "rpc/arena.h"
+#include "rpc/dispatch.h"
+#include "rpc/method_table.h"
+
+#define CALL_ARENA_BYTES_MAX (1024 * 1024)
+
+/* A handler's answer beside 0, REFUSED and negative: somebody else ends the call. */
+#define CALL_PENDING 2
+
+struct request_entry;
+struct rpc_session;
+
+struct call {
+	struct dispatcher *dispatcher;
+	const struct method *method;
+	struct rpc_call *rpc;         /* the transport's; gone after its finish() */
+	struct rpc_session *session;  /* reference, or NULL */
+	ProtobufCMessage *request;    /* in the arena */
+	void *plain;                  /* what prepare() made of it, in the arena */
+	int fds[RPC_DESCRIPTORS_MAX]; /* came with the request; -1: taken */
+	size_t n_fds;
+	struct request_entry *entry; /* of a mutation, while it runs */
+	struct call *next_joiner;
+	struct pool_job job;
+	struct pool_lane *lane; /* reference, or NULL */
+	/* The answer: set by call_answer(). */
+	const uint8_t *answer;
+	size_t answer_bytes;
+	size_t repeat_bytes; /* of it, what a repeated request is answered with */
+	int answer_fd;       /* or -1 */
+	struct refusal refusal;
+	struct arena arena;
+};
+
+/* Pack the response, within what the transport carries. 0 or REFUSED (too large, no memory). */
+int call_answer(struct call *call, const ProtobufCMessage *response);
+
+/* End it. status: 0, REFUSED (call->refusal) or negative (the daemon is broken). */
+void call_finish(struct call *call, int status);
+
+/* The peer, the session's broker and so on, for handlers. */
+struct broker *call_broker(const struct call *call);
+struct session *call_session(const struct call *call);
+/* The operation of a mutation. */
+struct operation *call_operation(const struct call *call);
+
+/* An array in the call's arena, zeroed. NULL: then call_refuse_memory() says why. */
+void *call_array(struct call *call, size_t n, size_t bytes);
+int call_refuse_memory(struct call *call);
+
+#endif

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "rpc/dispatcher.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rpc/rpc_session.h"
+#include "util/clock.h"
+
+/* ── tasks for the loop ───────────────────────────────────────────────────────────────────── */
+
+static struct task *task_next(struct dispatcher *dispatcher)
+{
+	struct task *task;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	task = dispatcher->tasks;
+	if (task) {
+		dispatcher->tasks = task->next;
+		if (!dispatcher->tasks)
+			dispatcher->tasks_tail = &dispatcher->tasks;
+		task->queued = false;
+	} else {
+		dispatcher->posted = false;
+	}
+	pthread_mutex_unlock(&dispatcher->lock);
+	return task;
+}
+
+/* One task a post, so that what else was posted has its turn between them. */
+static void tasks_run(struct loop_post *post)
+{
+	struct dispatcher *dispatcher =
+		(struct dispatcher *)((char *)post - offsetof(struct dispatcher, post));
+	struct task *task = task_next(dispatcher);
+
+	if (!task)
+		return;
+	task->run(task);
+	loop_post(dispatcher->loop, post);
+}
+
+bool dispatcher_defer(struct dispatcher *dispatcher, struct task *task)
+{
+	bool newly, post = false;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	newly = !task->queued;
+	if (newly) {
+		task->queued = true;
+		task->next = NULL;
+		*dispatcher->tasks_tail = task;
+		dispatcher->tasks_tail = &task->next;
+		post = !dispatcher->posted;
+		dispatcher->posted = true;
+	}
+	pthread_mutex_unlock(&dispatcher->lock);
+	if (post)
+		loop_post(dispatcher->loop, &dispatcher->post);
+	return newly;
+}
+
+bool dispatcher_may_log(struct dispatcher *dispatcher, uint32_t *ret_suppressed)
+{
+	bool allowed;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	allowed = log_rate_allow(&dispatcher->log_rate, clock_monotonic_ns(), ret_suppressed);
+	pthread_mutex_unlock(&dispatcher->lock);
+	return allowed;
+}
+
+/* ── life ─────────────────────────────────────────────────────────────────────────────────── */
+
+int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *loop,
+		   const struct rpc_settings *settings)
+{
+	struct dispatcher *dispatcher = calloc(1, sizeof(*dispatcher));
+
+	if (!dispatcher)
+		return -ENOMEM;
+	dispatcher->broker = broker;
+	dispatcher->loop = loop;
+	dispatcher->settings = *settings;
+	dispatcher->started_ns = clock_monotonic_ns();
+	dispatcher->tasks_tail = &dispatcher->tasks;
+	dispatcher->post.function = tasks_run;
+	RB_INIT(&dispatcher->sessions);
+	RB_INIT(&dispatcher->users);
+	pthread_mutex_init(&dispatcher->lock, NULL);
+	pthread_cond_init(&dispatcher->idle, NULL);
+	*ret = dispatcher;
+	return 0;
+}
+
+/* The loop does not run any more: what it would have done is done here. */
+static void tasks_drain(struct dispatcher *dispatcher)
+{
+	struct task *task;
+
+	while ((task = task_next(dispatcher)))
+		task->run(task);
+}
+
+static void wait_for_calls(struct dispatcher *dispatcher)
+{
+	pthread_mutex_lock(&dispatcher->lock);
+	while (dispatcher->in_flight)
+		pthread_cond_wait(&dispatcher->idle, &dispatcher->lock);
+	pthread_mutex_unlock(&dispatcher->lock);
+}
+
+static void spare_free(struct dispatcher *dispatcher)
+{
+	while (dispatcher->spare) {
+		struct call *call = dispatcher->spare;
+
+		dispatcher->spare = call->next_joiner;
+		free(call);
+	}
+}
+
+/* The transports are gone: no call comes any more, but mutations may still run. Ending the sessions
+ * cancels them. */
+struct dispatcher *dispatcher_free(struct dispatcher *dispatcher)
+{
+	if (!dispatcher)
+		return NULL;
+	rpc_session_end_all(dispatcher);
+	wait_for_calls(dispatcher);
+	tasks_drain(dispatcher);
+	loop_unpost(dispatcher->loop, &dispatcher->post);
+	spare_free(dispatcher);
+	pthread_cond_destroy(&dispatcher->idle);
+	pthread_mutex_destroy(&dispatcher->lock);
+	free(dispatcher);
+	return NULL;
+}
+
+struct broker *dispatcher_broker(struct dispatcher *dispatcher)
+{
+	return dispatcher->broker;
+}
+
+const struct rpc_settings *dispatcher_settings(struct dispatcher *dispatcher)
+{
+	return &dispatcher->settings;
+}
+
+void dispatcher_fail(struct dispatcher *dispatcher, int status)
+{
+	log_error("the daemon is broken and stops: %s", strerror(-status));
+	loop_exit(dispatcher->loop, status);
+}
+
+/* ── connections ──────────────────────────────────────────────────────────────────────────── */
+
+bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
+{
+	bool charged;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	charged = dispatcher->connections < dispatcher->settings.connections_max &&
+		  user_count_charge(&dispatcher->users, peer->uid,
+				    dispatcher->settings.connections_per_user_max);
+	if (charged)
+		dispatcher->connections++;
+	pthread_mutex_unlock(&dispatcher->lock);
+	return charged;
+}
+
+void connection_refund(struct dispatcher *dispatcher, const struct peer *peer)
+{
+	pthread_mutex_lock(&dispatcher->lock);
+	dispatcher->connections--;
+	user_count_refund(&dispatcher->users, peer->uid);
+	pthread_mutex_unlock(&dispatcher->lock);
+}

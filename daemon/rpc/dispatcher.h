@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_RPC_DISPATCHER_H
+#define IB_RPC_DISPATCHER_H
+
+/*
+ * What the files of rpc/ share of a dispatcher; transports see rpc/dispatch.h only.
+ *
+ * Locks, in the order in which they may be taken: a stream's place in its call (stream.c), then a
+ * session's, then the dispatcher's. None of them is held while the broker, a transport or the loop
+ * is called, but for loop_post(), which takes none of ours.
+ */
+
+#include <pthread.h>
+
+#include "rpc/call.h"
+#include "rpc/dispatch.h"
+#include "rpc/session_index.h"
+#include "rpc/user_count.h"
+#include "util/log.h"
+
+/* Something to be done on the loop's thread, from any thread, without allocating. The owner keeps
+ * it alive until it has run. */
+struct task {
+	void (*run)(struct task *task);
+	struct task *next;
+	bool queued;
+};
+
+struct refresh_call;
+
+struct dispatcher {
+	struct broker *broker;
+	struct loop *loop;
+	struct rpc_settings settings;
+	uint64_t started_ns;
+	_Atomic uint64_t calls, refusals;
+
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t idle;  /* no call in flight */
+	size_t in_flight;
+	struct call *spare; /* refresh calls that wait for their next use */
+	size_t n_spare;
+	struct session_index sessions;
+	struct user_counts users;
+	uint32_t connections;
+	struct task *tasks, **tasks_tail;
+	bool posted;
+	struct loop_post post;
+	struct log_rate log_rate; /* of everything that is not one session's own */
+};
+
+/* true: queued now; false: it was queued already and will run. */
+bool dispatcher_defer(struct dispatcher *dispatcher, struct task *task);
+/* Whether one more line may be logged for what clients do to the daemon as a whole. */
+bool dispatcher_may_log(struct dispatcher *dispatcher, uint32_t *ret_suppressed);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * Methods that the API has and this version of the daemon does not: what a request says is held to
+ * the same rules as anywhere, so that a client that gets them wrong learns it now, and then refused
+ * with the name of what is missing.
+ */
+
+#include "rpc/handler.h"
+
+#include "iommubroker/v1/domains.pb-c.h"
+#include "iommubroker/v1/fastpath.pb-c.h"
+#include "iommubroker/v1/guests.pb-c.h"
+#include "rpc/check.h"
+#include "rpc/descriptor.h"
+
+#define RING_LANES_MAX 64
+
+static int lacks(struct call *call, const char *reason, const char *what)
+{
+	return refuse_unimplemented(&call->refusal, reason,
+				    "%s come with a later version of the daemon", what);
+}
+
+static int check_rights(struct call *call, const Iommubroker__V1__DelegateRequest *request)
+{
+	int status = check_count(call, "rights", request->n_rights, 1, 6);
+
+	for (size_t i = 0; !status && i < request->n_rights; i++)
+		if (request->rights[i] == IOMMUBROKER__V1__RIGHT__RIGHT_UNSPECIFIED)
+			status = refuse_field(&call->refusal, "rights",
+					      "rights: RIGHT_UNSPECIFIED is none");
+	return status;
+}
+
+int prepare_delegate(struct call *call)
+{
+	const Iommubroker__V1__DelegateRequest *request =
+		(const Iommubroker__V1__DelegateRequest *)call->request;
+	int status = check_owned(call, "guest", "guest", request->guest);
+
+	if (!status)
+		status = check_rights(call, request);
+	for (size_t i = 0; !status && i < request->n_devices; i++)
+		status = check_owned(call, "devices", "device", request->devices[i]);
+	if (!status && request->peer)
+		status = descriptor_check(call, request->peer, "peer");
+	if (!status && request->listening_socket)
+		status = descriptor_check(call, request->listening_socket, "listening_socket");
+	return status ? status : lacks(call, "DELEGATION", "delegations");
+}
+
+int prepare_revoke_delegation(struct call *call)
+{
+	const Iommubroker__V1__RevokeDelegationRequest *request =
+		(const Iommubroker__V1__RevokeDelegationRequest *)call->request;
+	int status = check_handle(call, "delegation", request->delegation);
+
+	return status ? status : lacks(call, "DELEGATION", "delegations");
+}
+
+int prepare_prepare_handover(struct call *call)
+{
+	const Iommubroker__V1__PrepareHandoverRequest *request =
+		(const Iommubroker__V1__PrepareHandoverRequest *)call->request;
+	int status = check_owned(call, "guest", "guest", request->guest);
+
+	if (!status && !request->seconds)
+		status = refuse_field(&call->refusal, "seconds", "seconds: must not be 0");
+	return status ? status : lacks(call, "HANDOVER", "handovers");
+}
+
+int prepare_resume_guest(struct call *call)
+{
+	const Iommubroker__V1__ResumeGuestRequest *request =
+		(const Iommubroker__V1__ResumeGuestRequest *)call->request;
+	int status = check_bytes(call, "secret", &request->secret, BROKER_SECRET_BYTES, false);
+
+	return status ? status : lacks(call, "HANDOVER", "handovers");
+}
+
+int prepare_invalidate_nested(struct call *call)
+{
+	const Iommubroker__V1__InvalidateNestedRequest *request =
+		(const Iommubroker__V1__InvalidateNestedRequest *)call->request;
+	int status = check_owned(call, "nested", "nested domain", request->nested);
+
+	if (!status && !request->entry_bytes)
+		status = refuse_field(&call->refusal, "entry_bytes", "entry_bytes: must not be 0");
+	if (!status && request->entries.len % request->entry_bytes)
+		status = refuse_field(&call->refusal, "entries",
+				      "entries: %zu bytes are no whole number of entries of %u",
+				      request->entries.len, request->entry_bytes);
+	return status ? status
+		      : lacks(call, "KERNEL_NESTED_FORMAT", "formats that the kernel nests itself");
+}
+
+int prepare_set_dirty_tracking(struct call *call)
+{
+	const Iommubroker__V1__SetDirtyTrackingRequest *request =
+		(const Iommubroker__V1__SetDirtyTrackingRequest *)call->request;
+	int status = check_owned(call, "device", "device", request->device);
+
+	return status ? status : lacks(call, "DIRTY_TRACKING", "dirty bitmaps");
+}
+
+int prepare_read_dirty(struct call *call)
+{
+	const Iommubroker__V1__ReadDirtyRequest *request =
+		(const Iommubroker__V1__ReadDirtyRequest *)call->request;
+	int status = check_owned(call, "device", "device", request->device);
+
+	if (!status)
+		status = check_owned(call, "bitmap_file", "memory file", request->bitmap_file);
+	if (!status && !request->range)
+		status = refuse_field(&call->refusal, "range", "range: must be set");
+	if (!status && request->range->first > request->range->last)
+		status = refuse_field(&call->refusal, "range", "range: first is above last");
+	if (!status &&
+	    (request->page_bytes < 4096 || request->page_bytes & (request->page_bytes - 1)))
+		status = refuse_field(&call->refusal, "page_bytes",
+				      "page_bytes: a power of two of at least 4096 is wanted");
+	return status ? status : lacks(call, "DIRTY_TRACKING", "dirty bitmaps");
+}
+
+int prepare_create_update_ring(struct call *call)
+{
+	const Iommubroker__V1__CreateUpdateRingRequest *request =
+		(const Iommubroker__V1__CreateUpdateRingRequest *)call->request;
+	int status = check_owned(call, "guest", "guest", request->guest);
+
+	if (!status)
+		status = check_count(call, "lanes", request->lanes, 1, RING_LANES_MAX);
+	if (!status && (!request->entries || request->entries & (request->entries - 1)))
+		status = refuse_field(&call->refusal, "entries", "entries: %u is no power of two",
+				      request->entries);
+	return status ? status : lacks(call, "UPDATE_RING", "update rings");
+}
+
+int prepare_destroy_update_ring(struct call *call)
+{
+	const Iommubroker__V1__DestroyUpdateRingRequest *request =
+		(const Iommubroker__V1__DestroyUpdateRingRequest *)call->request;
+	int status = check_handle(call, "ring", request->ring);
+
+	return status ? status : lacks(call, "UPDATE_RING", "update rings");
+}

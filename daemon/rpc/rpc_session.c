@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * A session's life. The index holds one reference while the session has not ended; every call,
+ * native connection and queued task holds another.
+ *
+ * What belongs to the loop (the watch on the process, the timer of waiting descriptors) is touched
+ * on the loop's thread only: rpc_session_sync() brings it in line with what was decided elsewhere.
+ */
+
+#include "rpc/rpc_session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "rpc/descriptor.h"
+#include "rpc/dispatcher.h"
+#include "util/clock.h"
+#include "util/fd.h"
+#include "util/random.h"
+
+struct rpc_session {
+	_Atomic uint32_t refs;
+	struct dispatcher *dispatcher;
+	struct session *session;
+	uint64_t id;
+	RB_ENTRY(rpc_session) node; /* guarded by the dispatcher's lock, like indexed */
+	bool indexed;
+	struct peer peer; /* for logs; its pidfd is the broker session's */
+	struct request_table requests;
+
+	pthread_mutex_t lock; /* guards what follows */
+	bool ended, has_connection;
+	struct descriptor_set descriptors;
+	struct log_rate log_rate;
+
+	struct task sync;             /* the loop's, like what follows */
+	struct event *death, *expiry; /* NULL: not watched */
+};
+
+static int session_compare(const struct rpc_session *a, const struct rpc_session *b)
+{
+	return a->id < b->id ? -1 : a->id > b->id;
+}
+
+RB_GENERATE_INTERNAL(session_index, rpc_session, node, session_compare,
+		     __attribute__((unused)) static)
+
+int refuse_unauthenticated(struct refusal *refusal)
+{
+	return refuse(refusal, REFUSAL_UNAUTHENTICATED, "NO_SESSION",
+		      "no session, or not a session of this process: call OpenSession first");
+}
+
+struct rpc_session *rpc_session_ref(struct rpc_session *session)
+{
+	atomic_fetch_add(&session->refs, 1);
+	return session;
+}
+
+struct rpc_session *rpc_session_unref(struct rpc_session *session)
+{
+	if (!session || atomic_fetch_sub(&session->refs, 1) != 1)
+		return NULL;
+	request_table_deinit(&session->requests);
+	session_unref(session->session);
+	pthread_mutex_destroy(&session->lock);
+	free(session);
+	return NULL;
+}
+
+struct session *rpc_session_broker(struct rpc_session *session)
+{
+	return session->session;
+}
+
+struct request_table *rpc_session_requests(struct rpc_session *session)
+{
+	return &session->requests;
+}
+
+bool rpc_session_ended(struct rpc_session *session)
+{
+	bool ended;
+
+	pthread_mutex_lock(&session->lock);
+	ended = session->ended;
+	pthread_mutex_unlock(&session->lock);
+	return ended;
+}
+
+/* ── on the loop ──────────────────────────────────────────────────────────────────────────── */
+
+static void session_sync_later(struct rpc_session *session)
+{
+	/* The reference is dropped when the task has run, or here if it was queued already. */
+	rpc_session_ref(session);
+	if (!dispatcher_defer(session->dispatcher, &session->sync))
+		rpc_session_unref(session);
+}
+
+static void on_death(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd;
+	(void)what;
+	rpc_session_end(context, "its process ended", NULL, NULL);
+}
+
+static void expiry_arm(struct rpc_session *session, uint64_t deadline_ns)
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	uint64_t wait_us = deadline_ns > now_ns ? (deadline_ns - now_ns) / 1000 + 1000 : 1000;
+	struct timeval wait = {(time_t)(wait_us / 1000000), (suseconds_t)(wait_us % 1000000)};
+
+	if (deadline_ns != UINT64_MAX)
+		event_add(session->expiry, &wait);
+}
+
+static void on_expiry(evutil_socket_t timer, short what, void *context)
+{
+	struct rpc_session *session = context;
+	uint64_t deadline_ns;
+	int fd;
+
+	(void)timer;
+	(void)what;
+	do {
+		pthread_mutex_lock(&session->lock);
+		fd = descriptor_set_expire(&session->descriptors, clock_monotonic_ns());
+		deadline_ns = descriptor_set_deadline(&session->descriptors);
+		pthread_mutex_unlock(&session->lock);
+		fd_close(fd);
+	} while (fd >= 0);
+	expiry_arm(session, deadline_ns);
+}
+
+/* The watch holds a reference. */
+static void watch_stop(struct rpc_session *session)
+{
+	if (session->death)
+		event_free(session->death);
+	if (session->expiry)
+		event_free(session->expiry);
+	session->death = session->expiry = NULL;
+	rpc_session_unref(session);
+}
+
+/* false: the loop cannot watch it; a session whose end nobody would see must not be. */
+static bool watch_start(struct rpc_session *session)
+{
+	struct event_base *base = loop_base(session->dispatcher->loop);
+
+	rpc_session_ref(session);
+	session->expiry = evtimer_new(base, on_expiry, session);
+	session->death =
+		event_new(base, session_pidfd(session->session), EV_READ, on_death, session);
+	if (session->expiry && session->death && !event_add(session->death, NULL))
+		return true;
+	watch_stop(session);
+	return false;
+}
+
+static void rpc_session_sync(struct task *task)
+{
+	struct rpc_session *session =
+		(struct rpc_session *)((char *)task - offsetof(struct rpc_session, sync));
+	uint64_t deadline_ns;
+	bool ended;
+
+	pthread_mutex_lock(&session->lock);
+	ended = session->ended;
+	deadline_ns = descriptor_set_deadline(&session->descriptors);
+	pthread_mutex_unlock(&session->lock);
+	if (ended && session->death)
+		watch_stop(session);
+	else if (!ended && !session->death && !watch_start(session))
+		rpc_session_end(session, "its process cannot be watched", NULL, NULL);
+	if (session->death && !evtimer_pending(session->expiry, NULL))
+		expiry_arm(session, deadline_ns);
+	rpc_session_unref(session);
+}
+
+/* ── opening, finding, ending ─────────────────────────────────────────────────────────────── */
+
+static void log_session(struct rpc_session *session, const char *name, const char *what)
+{
+	struct log_entry entry;
+	uint32_t suppressed;
+
+	if (!dispatcher_may_log(session->dispatcher, &suppressed))
+		return;
+	log_begin(&entry, LOG_LEVEL_INFO);
+	log_field(&entry, "IOMMUBROKER_SESSION", "%llu", (unsigned long long)session->id);
+	log_field(&entry, "IOMMUBROKER_TENANT", "%s", session_tenant(session->session));
+	log_field(&entry, "IOMMUBROKER_PEER_PID", "%d", (int)session->peer.pid);
+	log_field(&entry, "IOMMUBROKER_PEER_UID", "%u", (unsigned int)session->peer.uid);
+	log_end(&entry, "session %llu %s: pid %d, uid %u, tenant %s%s%s (%u such lines not shown)",
+		(unsigned long long)session->id, what, (int)session->peer.pid,
+		(unsigned int)session->peer.uid, session_tenant(session->session),
+		name ? ", name " : "", name ? name : "", suppressed);
+}
+
+static struct rpc_session *session_alloc(struct dispatcher *dispatcher, const struct peer *peer)
+{
+	struct rpc_session *session = calloc(1, sizeof(*session));
+
+	if (!session)
+		return NULL;
+	session->refs = 1;
+	session->dispatcher = dispatcher;
+	session->peer = *peer;
+	session->peer.pidfd = -1;
+	session->sync.run = rpc_session_sync;
+	request_table_init(&session->requests);
+	pthread_mutex_init(&session->lock, NULL);
+	return session;
+}
+
+int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
+		     const struct peer *peer, const char *name,
+		     uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
+{
+	struct rpc_session *session = session_alloc(dispatcher, peer);
+	int status;
+
+	if (!session)
+		return refuse_errno(refusal, ENOMEM, "opening a session");
+	status =
+		session_new(&session->session, dispatcher->broker, peer, name, ret_secret, refusal);
+	if (status) {
+		rpc_session_unref(session);
+		return status;
+	}
+	session->id = session_id(session->session);
+	pthread_mutex_lock(&dispatcher->lock);
+	RB_INSERT(session_index, &dispatcher->sessions, rpc_session_ref(session));
+	session->indexed = true;
+	pthread_mutex_unlock(&dispatcher->lock);
+	session_sync_later(session);
+	log_session(session, name, "opened");
+	*ret = session;
+	return 0;
+}
+
+int rpc_session_find(struct rpc_session **ret, struct dispatcher *dispatcher,
+		     const struct peer *peer, const uint8_t *secret, size_t secret_bytes,
+		     struct refusal *refusal)
+{
+	struct rpc_session key, *found;
+	struct session *session;
+	int status;
+
+	status = session_find(&session, dispatcher->broker, peer, secret, secret_bytes, refusal);
+	if (status)
+		return status;
+	key.id = session_id(session);
+	session_unref(session);
+	pthread_mutex_lock(&dispatcher->lock);
+	found = RB_FIND(session_index, &dispatcher->sessions, &key);
+	if (found)
+		rpc_session_ref(found);
+	pthread_mutex_unlock(&dispatcher->lock);
+	if (!found)
+		return refuse_unauthenticated(refusal);
+	*ret = found;
+	return 0;
+}
+
+int rpc_session_claim(struct rpc_session *session, struct refusal *refusal)
+{
+	int status = 0;
+
+	pthread_mutex_lock(&session->lock);
+	if (session->ended)
+		status = refuse_unauthenticated(refusal);
+	else if (session->has_connection)
+		status = refuse(refusal, REFUSAL_PRECONDITION, "SESSION_HAS_CONNECTION",
+				"this session has a native connection already");
+	else
+		session->has_connection = true;
+	pthread_mutex_unlock(&session->lock);
+	return status;
+}
+
+/* Out of the index, so that no gRPC call finds it any more. */
+static void session_unindex(struct rpc_session *session)
+{
+	struct dispatcher *dispatcher = session->dispatcher;
+	bool indexed;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	indexed = session->indexed;
+	if (indexed)
+		RB_REMOVE(session_index, &dispatcher->sessions, session);
+	session->indexed = false;
+	pthread_mutex_unlock(&dispatcher->lock);
+	if (indexed)
+		rpc_session_unref(session);
+}
+
+static void descriptors_close(struct rpc_session *session)
+{
+	int fd;
+
+	do {
+		pthread_mutex_lock(&session->lock);
+		fd = descriptor_set_expire(&session->descriptors, UINT64_MAX);
+		pthread_mutex_unlock(&session->lock);
+		fd_close(fd);
+	} while (fd >= 0);
+}
+
+void rpc_session_end(struct rpc_session *session, const char *why, void (*done)(void *context),
+		     void *context)
+{
+	bool first;
+
+	rpc_session_ref(session);
+	pthread_mutex_lock(&session->lock);
+	first = !session->ended;
+	session->ended = true;
+	pthread_mutex_unlock(&session->lock);
+	if (first) {
+		char what[96];
+
+		snprintf(what, sizeof(what), "closed because %s", why);
+		log_session(session, NULL, what);
+		session_unindex(session);
+		request_table_cancel_all(&session->requests);
+		descriptors_close(session);
+		session_sync_later(session);
+	}
+	session_close(session->session, done, context);
+	rpc_session_unref(session);
+}
+
+void rpc_session_end_all(struct dispatcher *dispatcher)
+{
+	for (;;) {
+		struct rpc_session *session;
+
+		pthread_mutex_lock(&dispatcher->lock);
+		session = RB_MIN(session_index, &dispatcher->sessions);
+		if (session)
+			rpc_session_ref(session);
+		pthread_mutex_unlock(&dispatcher->lock);
+		if (!session)
+			return;
+		rpc_session_end(session, "the daemon stops", NULL, NULL);
+		rpc_session_unref(session);
+	}
+}
+
+/* ── descriptors that wait ────────────────────────────────────────────────────────────────── */
+
+int rpc_session_reserve_descriptor(struct rpc_session *session, struct refusal *refusal)
+{
+	int status;
+
+	pthread_mutex_lock(&session->lock);
+	status = descriptor_set_reserve(&session->descriptors,
+					session->dispatcher->settings.descriptors_waiting_max,
+					refusal);
+	pthread_mutex_unlock(&session->lock);
+	return status;
+}
+
+void rpc_session_unreserve_descriptor(struct rpc_session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	descriptor_set_unreserve(&session->descriptors);
+	pthread_mutex_unlock(&session->lock);
+}
+
+int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, uint64_t *ret_token)
+{
+	uint64_t wait_ns = (uint64_t)session->dispatcher->settings.descriptor_wait_ms * 1000000;
+	uint64_t token;
+	int status = random_handle(&token);
+	bool ended;
+
+	pthread_mutex_lock(&session->lock);
+	ended = session->ended || status;
+	if (ended)
+		descriptor_set_unreserve(&session->descriptors);
+	else
+		descriptor_set_put(&session->descriptors, token, consume_fd,
+				   clock_monotonic_ns() + wait_ns);
+	pthread_mutex_unlock(&session->lock);
+	if (ended)
+		fd_close(consume_fd);
+	else
+		session_sync_later(session);
+	if (!status)
+		*ret_token = token;
+	return status;
+}
+
+int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token)
+{
+	int fd;
+
+	pthread_mutex_lock(&session->lock);
+	fd = descriptor_set_take(&session->descriptors, token);
+	pthread_mutex_unlock(&session->lock);
+	return fd;
+}
+
+bool rpc_session_may_log(struct rpc_session *session, uint32_t *ret_suppressed)
+{
+	bool allowed;
+
+	pthread_mutex_lock(&session->lock);
+	allowed = log_rate_allow(&session->log_rate, clock_monotonic_ns(), ret_suppressed);
+	pthread_mutex_unlock(&session->lock);
+	return allowed;
+}
