@@ -10,7 +10,7 @@
  * same request id). Whoever has it ends it with call_finish(), which answers and frees.
  */
 
-#include "rpc/arena.h"
+#include "rpc/message_arena.h"
 #include "rpc/dispatch.h"
 #include "rpc/method_table.h"
 
@@ -41,7 +41,7 @@ struct call {
 	size_t repeat_bytes; /* of it, what a repeated request is answered with */
 	int answer_fd;       /* or -1 */
 	struct refusal refusal;
-	struct arena arena;
+	struct message_arena arena;
 };
 
 /* Pack the response, within what the transport carries. 0 or REFUSED (too large, no memory). */

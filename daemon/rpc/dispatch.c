@@ -77,7 +77,7 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 	call->refusal.kind = REFUSAL_NONE;
 	call->n_fds = rpc->n_fds;
 	memcpy(call->fds, rpc->fds, rpc->n_fds * sizeof(call->fds[0]));
-	arena_init(&call->arena, CALL_ARENA_BYTES_MAX);
+	message_arena_init(&call->arena, CALL_ARENA_BYTES_MAX);
 }
 
 static void call_free(struct call *call)
@@ -86,7 +86,7 @@ static void call_free(struct call *call)
 		fd_close(call->fds[i]);
 	pool_lane_unref(call->lane);
 	rpc_session_unref(call->session);
-	arena_deinit(&call->arena);
+	message_arena_deinit(&call->arena);
 	call_memory_free(call->dispatcher, call, is_refresh(call->method));
 }
 
@@ -107,7 +107,7 @@ struct operation *call_operation(const struct call *call)
 
 void *call_array(struct call *call, size_t n, size_t bytes)
 {
-	return arena_array(&call->arena, n, bytes);
+	return message_arena_array(&call->arena, n, bytes);
 }
 
 int call_refuse_memory(struct call *call)
@@ -130,7 +130,7 @@ int call_answer(struct call *call, const ProtobufCMessage *response)
 		return refuse(&call->refusal, REFUSAL_HOST_RESOURCES, "ANSWER_TOO_LARGE",
 			      "the answer has %zu bytes, a message of this transport at most %zu",
 			      n, max);
-	bytes = arena_alloc(&call->arena, n);
+	bytes = message_arena_alloc(&call->arena, n);
 	if (!bytes)
 		return call_refuse_memory(call);
 	call->answer_bytes = call->repeat_bytes = protobuf_c_message_pack(response, bytes);

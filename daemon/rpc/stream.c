@@ -72,7 +72,7 @@ static bool stream_send_one(struct stream *stream)
 	if (!call->rpc->ops->send(call->rpc, call->answer, call->answer_bytes))
 		return false;
 	stream->unsent = false;
-	arena_reset(&call->arena);
+	message_arena_reset(&call->arena);
 	return true;
 }
 

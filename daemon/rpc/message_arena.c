@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "rpc/arena.h"
+#include "rpc/message_arena.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct arena_chunk {
-	struct arena_chunk *next;
+struct message_arena_chunk {
+	struct message_arena_chunk *next;
 	alignas(16) uint8_t bytes[];
 };
 
 static void *allocator_alloc(void *data, size_t bytes)
 {
-	return arena_alloc(data, bytes);
+	return message_arena_alloc(data, bytes);
 }
 
 static void allocator_free(void *data, void *pointer)
@@ -20,7 +20,7 @@ static void allocator_free(void *data, void *pointer)
 	(void)pointer;
 }
 
-void arena_init(struct arena *arena, size_t bound_bytes)
+void message_arena_init(struct message_arena *arena, size_t bound_bytes)
 {
 	arena->allocator = (ProtobufCAllocator){allocator_alloc, allocator_free, arena};
 	arena->bound_bytes = bound_bytes;
@@ -32,27 +32,27 @@ void arena_init(struct arena *arena, size_t bound_bytes)
 	arena->chunks = NULL;
 }
 
-void arena_deinit(struct arena *arena)
+void message_arena_deinit(struct message_arena *arena)
 {
 	while (arena->chunks) {
-		struct arena_chunk *chunk = arena->chunks;
+		struct message_arena_chunk *chunk = arena->chunks;
 
 		arena->chunks = chunk->next;
 		free(chunk);
 	}
 }
 
-void arena_reset(struct arena *arena)
+void message_arena_reset(struct message_arena *arena)
 {
-	arena_deinit(arena);
-	arena_init(arena, arena->bound_bytes);
+	message_arena_deinit(arena);
+	message_arena_init(arena, arena->bound_bytes);
 }
 
 /* What is left of the chunk before is wasted; the bound counts what was asked for. */
-static bool arena_grow(struct arena *arena, size_t bytes)
+static bool message_arena_grow(struct message_arena *arena, size_t bytes)
 {
 	size_t chunk_bytes = bytes > ARENA_CHUNK_BYTES ? bytes : ARENA_CHUNK_BYTES;
-	struct arena_chunk *chunk = malloc(sizeof(*chunk) + chunk_bytes);
+	struct message_arena_chunk *chunk = malloc(sizeof(*chunk) + chunk_bytes);
 
 	if (!chunk) {
 		arena->out_of_memory = true;
@@ -65,7 +65,7 @@ static bool arena_grow(struct arena *arena, size_t bytes)
 	return true;
 }
 
-void *arena_alloc(struct arena *arena, size_t bytes)
+void *message_arena_alloc(struct message_arena *arena, size_t bytes)
 {
 	void *ret;
 
@@ -79,7 +79,7 @@ void *arena_alloc(struct arena *arena, size_t bytes)
 		arena->over_bound = true;
 		return NULL;
 	}
-	if (bytes > arena->left_bytes && !arena_grow(arena, bytes))
+	if (bytes > arena->left_bytes && !message_arena_grow(arena, bytes))
 		return NULL;
 	ret = arena->next;
 	arena->next += bytes;
@@ -88,7 +88,7 @@ void *arena_alloc(struct arena *arena, size_t bytes)
 	return ret;
 }
 
-void *arena_array(struct arena *arena, size_t n, size_t bytes)
+void *message_arena_array(struct message_arena *arena, size_t n, size_t bytes)
 {
 	size_t total;
 	void *ret;
@@ -97,7 +97,7 @@ void *arena_array(struct arena *arena, size_t n, size_t bytes)
 		arena->over_bound = true;
 		return NULL;
 	}
-	ret = arena_alloc(arena, total);
+	ret = message_arena_alloc(arena, total);
 	if (ret)
 		memset(ret, 0, total);
 	return ret;

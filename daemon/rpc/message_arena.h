@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#ifndef IB_RPC_ARENA_H
-#define IB_RPC_ARENA_H
+#ifndef IB_RPC_MESSAGE_ARENA_H
+#define IB_RPC_MESSAGE_ARENA_H
 
 /*
  * Memory of one call, bounded, given back at once.
@@ -20,26 +20,26 @@
 #define ARENA_INLINE_BYTES 2048
 #define ARENA_CHUNK_BYTES  16384
 
-struct arena_chunk;
+struct message_arena_chunk;
 
-struct arena {
+struct message_arena {
 	ProtobufCAllocator allocator;   /* for protobuf-c; free does nothing */
 	size_t bound_bytes, used_bytes; /* of all that was handed out, rounded up to 16 */
 	bool over_bound;                /* an allocation was refused because of the bound */
 	bool out_of_memory;             /* an allocation was refused because malloc() was */
 	uint8_t *next;
 	size_t left_bytes; /* in the current chunk */
-	struct arena_chunk *chunks;
+	struct message_arena_chunk *chunks;
 	alignas(16) uint8_t inline_bytes[ARENA_INLINE_BYTES];
 };
 
-void arena_init(struct arena *arena, size_t bound_bytes);
-void arena_deinit(struct arena *arena);
+void message_arena_init(struct message_arena *arena, size_t bound_bytes);
+void message_arena_deinit(struct message_arena *arena);
 /* Give everything back and begin again. */
-void arena_reset(struct arena *arena);
+void message_arena_reset(struct message_arena *arena);
 /* Aligned to 16, not initialised. NULL: see over_bound and out_of_memory. */
-void *arena_alloc(struct arena *arena, size_t bytes);
+void *message_arena_alloc(struct message_arena *arena, size_t bytes);
 /* n elements of bytes each, zeroed. n == 0 answers memory that may not be used. */
-void *arena_array(struct arena *arena, size_t n, size_t bytes);
+void *message_arena_array(struct message_arena *arena, size_t n, size_t bytes);
 
 #endif
