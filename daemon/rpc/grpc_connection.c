@@ -282,6 +282,7 @@ static grpc_server *server_new(const struct grpc_host *host)
 		integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
 		integer_arg(GRPC_ARG_MAX_CHANNEL_TRACE_EVENT_MEMORY_PER_NODE, 0),
 		integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, INT32_MAX),
+		integer_arg(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0), /* the guard counts */
 		integer_arg(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0),
 		integer_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
 			    accept_identity_only),
