@@ -110,7 +110,7 @@ void shadow_forget(struct shadow *shadow, const struct memory_view *view)
 
 bool shadow_sweep_due(const struct shadow *shadow)
 {
-	return shadow->leaves_new > SWEEP_LEAVES;
+	return shadow->leaves_new >= SWEEP_LEAVES;
 }
 
 void shadow_stats(const struct shadow *shadow, struct shadow_stats *ret)

@@ -106,6 +106,7 @@ struct shadow_op {
 		bool untidy;      /* a table may have been left that keeps nothing */
 		uint64_t next;    /* segment (IOVA >> 20) to go on from in this pass */
 		uint64_t visited; /* tables, in this pass */
+		uint64_t changed; /* leaves that were cut and mapped again */
 		uint64_t swept;   /* leaves that were newly mapped when a whole walk began */
 		uint32_t n_dirty, at_dirty;
 		struct {

@@ -263,6 +263,7 @@ static void map_flush(struct shadow_work *work)
 	}
 	/* A leaf that was cut and is back has changed, it did not become unmapped. */
 	work->op->result.unmapped -= work->map.changed;
+	work->op->cursor.changed += work->map.changed;
 	work->op->result.mapped += leaves;
 	if (!work->whole)
 		work->shadow->leaves_new += leaves;

@@ -274,6 +274,15 @@ static bool outside_run(struct shadow_work *work)
 	return true;
 }
 
+/* Nothing became mapped in the end; unmapped is what was installed when the operation began. */
+static void undo_done(struct shadow_op *op)
+{
+	op->result.unmapped += op->cursor.changed;
+	op->result.unmapped -= op->result.mapped;
+	op->result.mapped = 0;
+	op->cursor.pass = PASS_DONE;
+}
+
 /* One pass, as far as the budget goes. */
 static void pass_run(struct shadow_work *work)
 {
@@ -314,7 +323,7 @@ static void pass_run(struct shadow_work *work)
 		break;
 	case PASS_UNDO:
 		if (pass_absent(work, ABSENT_FORGET, segment_of(op->last)))
-			op->cursor.pass = PASS_DONE;
+			undo_done(op);
 		break;
 	case PASS_BEGIN:
 	case PASS_DONE:
