@@ -167,6 +167,7 @@ static void test_too_many_pings_are_held(void **state)
 	for (int i = 0; i < 200; i++)
 		http2_frame(&out, HTTP2_PING, 0, 0, NULL, 8);
 	assert_true(http2_send(fd, &out));
+	assert_true(http2_await(fd, HTTP2_PING, 1, 0) == 8); /* they were all read */
 	http2_clear(&out);
 	http2_request(&out, 1, "/test.Echo/Unary");
 	http2_message(&out, 1, "later", 5);
