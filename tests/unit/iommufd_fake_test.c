@@ -370,6 +370,16 @@ static void ranges_are_checked_before_the_kernel(void **state)
 	assert_int_equal(iommufd_map_file(&context, 1, &file, 4096, UINT64_MAX, 0, 3), EINVAL);
 	context.map_file = false;
 	assert_int_equal(iommufd_map_file(&context, 1, &file, 0, 4096, 0, 3), EOPNOTSUPP);
+	file.host = &file;
+	assert_int_equal(iommufd_map_file(&context, 1, &file, 0, 4096, 0, 3), EBADF);
+	file.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	assert_int_equal(iommufd_map_file(&context, 1, &file, 0, 4096, 0, 3), EINVAL);
+	close(file.fd);
+	file.fd = memfd_create("guest", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(file.fd, 4096), 0);
+	assert_int_equal(iommufd_map_file(&context, 1, &file, 0, 4096, 0, 3), EBADF);
+	assert_int_equal(iommufd_map_file(&context, 1, &file, 4096, 4096, 0, 3), EINVAL);
+	close(file.fd);
 	assert_int_equal(iommufd_cut(&context, 1, 4096, 0, &unmapped), EINVAL);
 	assert_int_equal(unmapped, 0);
 	assert_int_equal(iommufd_cut(&context, 1, UINT64_MAX, 2, &unmapped), EOVERFLOW);

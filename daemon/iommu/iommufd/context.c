@@ -10,8 +10,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "iommu/iommufd/call.h"
@@ -100,20 +102,45 @@ static uint32_t map_flags(unsigned int prot)
 	return flags;
 }
 
-/* Kernels before 6.13: pages are found through our own mapping of the file. */
-static int map_host(struct iommu_context *context, uint32_t ioas, const void *host, uint64_t length,
-		    uint64_t iova, uint32_t flags)
+/* What MAP_FILE takes. EINVAL: another kind of file, or it is shorter than end_bytes. Without the
+ * second a mapping of ours that lies behind the file's could come in front of a device. */
+static int check_memory_file(int fd, uint64_t end_bytes)
+{
+	struct statfs system;
+	struct stat status;
+
+	if (fstat(fd, &status) < 0 || fstatfs(fd, &system) < 0)
+		return errno;
+	/* /dev is a tmpfs too. */
+	if (!S_ISREG(status.st_mode) || end_bytes > (uint64_t)status.st_size)
+		return EINVAL;
+	switch ((uint32_t)system.f_type) {
+	case TMPFS_MAGIC:
+	case HUGETLBFS_MAGIC:
+		return 0;
+	default:
+		return EINVAL;
+	}
+}
+
+/* Kernels before 6.13: pages are found through our own mapping of the file. Answers as MAP_FILE
+ * does: a page that the file does not have is EFAULT in a mapping and EINVAL in a file. */
+static int map_host(struct iommu_context *context, uint32_t ioas, const struct iommu_file *file,
+		    uint64_t offset, uint64_t length, uint64_t iova, uint32_t flags)
 {
 	struct uapi_ioas_map map = {
 		.size = sizeof(map),
 		.flags = flags,
 		.ioas_id = ioas,
-		.user_va = (uintptr_t)host,
+		.user_va = (uintptr_t)file->host + offset,
 		.length = length,
 		.iova = iova,
 	};
+	int error = check_memory_file(file->fd, offset + length);
 
-	return iommufd_call(context->fd, UAPI_IOMMU_IOAS_MAP, &map);
+	if (!error)
+		error = iommufd_call(context->fd, UAPI_IOMMU_IOAS_MAP, &map);
+	return error == EFAULT ? EINVAL : error;
 }
 
 int iommufd_map_file(struct iommu_context *context, uint32_t ioas, const struct iommu_file *file,
@@ -137,7 +164,7 @@ int iommufd_map_file(struct iommu_context *context, uint32_t ioas, const struct 
 		return iommufd_call(context->fd, UAPI_IOMMU_IOAS_MAP_FILE, &map);
 	if (!file->host)
 		return EOPNOTSUPP;
-	return map_host(context, ioas, (const char *)file->host + offset, length, iova, map.flags);
+	return map_host(context, ioas, file, offset, length, iova, map.flags);
 }
 
 int iommufd_copy(struct iommu_context *context, uint32_t dst_ioas, uint64_t dst_iova,

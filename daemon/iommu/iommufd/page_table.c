@@ -27,7 +27,8 @@ int iommufd_page_table_with(struct iommu_context *context, uint32_t kernel_devic
 
 	if (!error)
 		*ret_page_table = alloc.out_hwpt_id;
-	return error;
+	/* A page that a memory file does not have, found through our mapping of it. */
+	return error == EFAULT ? EINVAL : error;
 }
 
 /* Whether a page table can track is fixed when it is made, so it can wherever the device's IOMMU
