@@ -59,7 +59,11 @@ def _load():
         if file.package != PACKAGE:
             continue
         for message in file.message_type:
-            setattr(pb, message.name, message_class(PACKAGE + "." + message.name))
+            made = message_class(PACKAGE + "." + message.name)
+            setattr(pb, message.name, made)
+            for inner in message.nested_type:
+                # not every implementation of protobuf puts them there by itself
+                setattr(made, inner.name, message_class("%s.%s.%s" % (PACKAGE, message.name, inner.name)))
         for enum in file.enum_type:
             enums[enum.name] = {v.name: v.number for v in enum.value}
             for value in enum.value:

@@ -12,8 +12,7 @@ from vmm import WINDOW_FIRST, Started
 IOVA = WINDOW_FIRST + 5 * PAGE
 
 
-@both_transports
-class Watching(VmmCase):
+class EventCase(VmmCase):
     def watch(self, since=0, guest=None):
         return self.vmm.client.start("WatchEvents", pb.WatchEventsRequest(guest=guest or self.vmm.guest, since=since))
 
@@ -25,6 +24,9 @@ class Watching(VmmCase):
         started.tables.map(IOVA + n * PAGE, 0x4000_0000 + n * PAGE)
         self.vmm.refreshed(started.nested, (IOVA + n * PAGE, PAGE))
 
+
+@both_transports
+class Watching(EventCase):
     def test_refused_leaves(self):
         started = Started(self.vmm)
         rom = self.vmm.new_memory(MIB, gpa=32 * MIB, writable=False)
@@ -59,20 +61,6 @@ class Watching(VmmCase):
         event = self.take(watch, 1)[0]
         self.assertEqual(event.kind, pb.EVENT_KIND_TRANSLATION_ERROR)
         self.assertEqual((event.fault.event_code, event.fault.level), (7, pb.TABLE_LEVEL_SEGMENT))
-        watch.cancel()
-
-    def test_memory_lost(self):
-        self.vmm.new_memory()
-        tables_memory = self.vmm.new_memory(4 * MIB, gpa=64 * MIB, seals=0)
-        device = self.vmm.bound()
-        tables = Tables(tables_memory)
-        tables.map(IOVA, 0x3000)
-        nested = self.vmm.register(device, tables.iota()).nested
-        watch = self.watch()
-        os.ftruncate(tables_memory.fd, 0)
-        self.vmm.refresh(nested, (IOVA, PAGE))
-        event = self.take(watch, 1)[0]
-        self.assertEqual(event.kind, pb.EVENT_KIND_MEMORY_LOST, str(event))
         watch.cancel()
 
     def test_sequence_and_since(self):
@@ -143,3 +131,24 @@ class Watching(VmmCase):
         self.refuse_leaf(started, 0)
         watch.cancel()
         self.assertEqual(self.vmm.describe().guest, self.vmm.guest)
+
+
+@both_transports
+class LostMemory(EventCase):
+    """The file of a region shrinks."""
+
+    settings = {"iommubrokerd.conf": "[Memory]\nRequireSeals=off\n"}
+
+    def test_memory_lost(self):
+        self.vmm.new_memory()
+        tables_memory = self.vmm.new_memory(4 * MIB, gpa=64 * MIB, seals=0)
+        device = self.vmm.bound()
+        tables = Tables(tables_memory)
+        tables.map(IOVA, 0x3000)
+        nested = self.vmm.register(device, tables.iota()).nested
+        watch = self.watch()
+        os.ftruncate(tables_memory.fd, 0)
+        self.vmm.refresh(nested, (IOVA, PAGE))
+        event = self.take(watch, 1)[0]
+        self.assertEqual(event.kind, pb.EVENT_KIND_MEMORY_LOST, str(event))
+        watch.cancel()

@@ -121,7 +121,7 @@ class Packets(HostileCase):
         client = self.client("native")
         fd = memfd(PAGE, name="stray")
         self.addCleanup(os.close, fd)
-        for n in range(200):
+        for n in range(1, 200):
             call = client.packets.send(
                 METHODS["AddMemoryFile"].number, pb.AddMemoryFileRequest(guest=n, descriptor=pb.DescriptorRef(attached=0)), [fd]
             )

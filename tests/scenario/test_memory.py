@@ -327,6 +327,8 @@ def _write(path, text):
 class Shrunk(VmmCase):
     """Memory files that shrink behind the daemon's back: reads of tables end in SIGBUS."""
 
+    settings = {"iommubrokerd.conf": "[Memory]\nRequireSeals=off\n"}
+
     def test_under_a_walk(self):
         vmm = self.vmm
         vmm.new_memory()

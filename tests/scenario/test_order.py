@@ -5,7 +5,7 @@ still works afterwards."""
 from api import Refused, pb
 from cases import VmmCase
 from fixture import both_transports
-from guest import MIB, PAGE, Tables
+from guest import DMA_FIRST, MIB, PAGE, Tables
 from vmm import WINDOW_FIRST, Started, Vmm
 
 IOVA = WINDOW_FIRST + 5 * PAGE
@@ -30,7 +30,7 @@ class WrongOrder(VmmCase):
         self.assertEqual(self.vmm.register(device, tables.iota()).verdict, pb.VERDICT_DONE)
 
     def test_attach_before_bind(self):
-        self.vmm.new_memory()
+        self.vmm.new_memory(gpa=DMA_FIRST)
         device = self.vmm.open(1)
         for to in (pb.ATTACHMENT_PARENT, pb.ATTACHMENT_BLOCKED):
             try:
@@ -117,8 +117,7 @@ class WrongOrder(VmmCase):
 
     def test_memory_of_another_guest_of_the_same_session(self):
         memory = self.vmm.new_memory()
-        other = Vmm(self.vmm.client)
-        other.ids = self.vmm.ids
+        other = Vmm(self.vmm.client, self.vmm.ids)
         self.clients.callback(other.close)
         with self.refused("NOT_FOUND"):
             other.map(memory.handle, 0, MIB)

@@ -215,13 +215,22 @@ class Refresh(VmmCase):
 
     def test_tables_that_point_to_themselves(self):
         root = self.tables.root
-        self.memory.write64(self.tables.entry_gpa(IOVA, RT), root | 0x7)
-        self.assert_verdict(self.refresh(), pb.VERDICT_ERROR)
+        at = self.tables.entry_gpa(IOVA, RT)
+        self.memory.write64(at, root | 0x7)
+        # an address whose segment index leads to that very entry again
+        again = WINDOW_FIRST + (at - root) // 8 * MIB
+        self.assert_verdict(self.refresh(again), pb.VERDICT_ERROR, TT)
         loop = Tables(self.memory, designation=RF, top=self.tables.top)
         self.memory.write64(loop.root, loop.root | 0xF)
         answer = self.vmm.replace(self.started.nested, loop.iota())
         self.assertEqual(answer.verdict, pb.VERDICT_DONE, str(answer))
         self.assert_verdict(self.refresh(), pb.VERDICT_ERROR, TT)
+        # a page table that is its own segment table and root
+        flat = Tables(self.memory, designation=ST, top=loop.top)
+        for n in range(2048):
+            self.memory.write64(flat.root + 8 * n, flat.root)
+        self.assertEqual(self.vmm.replace(self.started.nested, flat.iota(), pal=WINDOW_FIRST + MIB).verdict, pb.VERDICT_DONE)
+        self.assertIn(self.refresh().verdict, (pb.VERDICT_DONE, pb.VERDICT_ERROR))
 
     def test_absent_at_every_level(self):
         for level, absent in ((RT, ENTRY_INVALID), (ST, ENTRY_INVALID), ("page", PAGE_INVALID)):

@@ -103,9 +103,10 @@ class Device:
 class Vmm:
     """One session with one guest."""
 
-    def __init__(self, client, **create):
+    def __init__(self, client, ids=None, **create):
         self.client = client
-        self.ids = itertools.count(1)
+        # of the session: a second guest of it counts on
+        self.ids = ids or itertools.count(1)
         self.stack = contextlib.ExitStack()
         self.files = []  # (Memory, handle)
         self.devices = []
