@@ -36,6 +36,9 @@
 #define UNDER_SANITIZER 0
 #endif
 
+/* ThreadSanitizer runs our handler from its own, with every signal blocked. */
+#define SAVE_MASK UNDER_SANITIZER
+
 /* The guest writes while a filter reads: a race by design, and only the filters have it. */
 #define RACES_WITH_GUEST                                                        \
 	__attribute__((noinline, no_sanitize("address"), no_sanitize("thread"), \
@@ -93,7 +96,7 @@ bool guest_read_u64(const void *source, uint64_t *ret)
 {
 	uint64_t word;
 
-	if (sigsetjmp(span.escape, 0))
+	if (sigsetjmp(span.escape, SAVE_MASK))
 		return false;
 	span_open(source, sizeof(word));
 	word = __atomic_load_n((const uint64_t *)source, __ATOMIC_RELAXED);
@@ -112,7 +115,7 @@ bool guest_read_words(const void *source, uint64_t *ret, size_t n)
 {
 	if (!n)
 		return true;
-	if (sigsetjmp(span.escape, 0))
+	if (sigsetjmp(span.escape, SAVE_MASK))
 		return false;
 	span_open(source, n * sizeof(*ret));
 	load_words(source, ret, n);
@@ -140,7 +143,7 @@ enum guest_compare guest_read_compare(const void *kept, const void *source, size
 {
 	int differs;
 
-	if (sigsetjmp(span.escape, 0))
+	if (sigsetjmp(span.escape, SAVE_MASK))
 		return GUEST_FAULT;
 	span_open(source, bytes);
 	differs = compare_words(kept, source, bytes);
@@ -170,7 +173,7 @@ enum guest_compare guest_read_any_clear(const void *source, size_t n, uint64_t b
 {
 	uint64_t common;
 
-	if (sigsetjmp(span.escape, 0))
+	if (sigsetjmp(span.escape, SAVE_MASK))
 		return GUEST_FAULT;
 	span_open(source, n * sizeof(uint64_t));
 	common = common_bits(source, n);
