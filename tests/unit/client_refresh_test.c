@@ -81,6 +81,7 @@ struct bench {
 	struct fake_request waiting[BATCH_MAX];
 	uint64_t start[BATCH_MAX];
 	unsigned int n_waiting;
+	bool forwards;
 	_Atomic unsigned int batch, n_refreshes;
 	_Atomic int code;
 };
@@ -206,9 +207,9 @@ static void test_ranges(void **state)
 	finish(&bench);
 }
 
-/* Gather as many refreshes as there are threads, then answer them backwards. */
-static void serve_backwards(struct fake_daemon *daemon, const struct fake_request *request,
-			    void *user_data)
+/* Gather as many refreshes as there are threads, then answer them all. */
+static void serve_batch(struct fake_daemon *daemon, const struct fake_request *request,
+			void *user_data)
 {
 	Iommubroker__V1__RefreshNestedRequest *unpacked =
 		iommubroker__v1__refresh_nested_request__unpack(NULL, request->n_message,
@@ -217,11 +218,14 @@ static void serve_backwards(struct fake_daemon *daemon, const struct fake_reques
 
 	bench->start[bench->n_waiting] = unpacked->ranges[0]->start;
 	bench->waiting[bench->n_waiting++] = *request;
-	while (bench->n_waiting >= bench->batch) {
-		for (; bench->n_waiting > 0; bench->n_waiting--) {
-			unpacked->ranges[0]->start = bench->start[bench->n_waiting - 1];
-			answer_ranges(daemon, &bench->waiting[bench->n_waiting - 1], unpacked);
+	if (bench->n_waiting >= bench->batch) {
+		for (unsigned int i = 0; i < bench->n_waiting; i++) {
+			unsigned int k = bench->forwards ? i : bench->n_waiting - 1 - i;
+
+			unpacked->ranges[0]->start = bench->start[k];
+			answer_ranges(daemon, &bench->waiting[k], unpacked);
 		}
+		bench->n_waiting = 0;
 	}
 	iommubroker__v1__refresh_nested_request__free_unpacked(unpacked, NULL);
 }
@@ -233,19 +237,17 @@ struct vcpu {
 	struct bench *bench;
 	pthread_t thread;
 	uint64_t first;
-	unsigned int n_wrong;
-	uint64_t timeout_ns;
+	unsigned int n_wrong, n_rounds;
 };
 
 static void *run_vcpu(void *user_data)
 {
 	struct vcpu *vcpu = user_data;
 
-	for (uint64_t i = 0; i < ROUNDS; i++) {
+	for (uint64_t i = 0; i < vcpu->n_rounds; i++) {
 		const struct iommubroker_range range = {vcpu->first + i, 1};
 		struct iommubroker_result result = {0};
-		int r = iommubroker_refresh(vcpu->bench->nested, &range, 1, vcpu->timeout_ns,
-					    &result);
+		int r = iommubroker_refresh(vcpu->bench->nested, &range, 1, LONG_NS, &result);
 
 		vcpu->n_wrong += r != 0 || result.verdict != IOMMUBROKER_VERDICT_DONE ||
 				 result.mapped != range.start;
@@ -253,23 +255,42 @@ static void *run_vcpu(void *user_data)
 	return NULL;
 }
 
-/* Every answer has to reach its own thread, or the batch never fills and nobody goes on. */
-static void test_threads(void **state)
+static void run_vcpus(struct bench *bench, unsigned int n_rounds)
 {
 	struct vcpu vcpus[THREADS];
-	struct bench bench;
 
-	begin(&bench, serve_backwards);
-	bench.batch = THREADS;
 	for (uint64_t i = 0; i < THREADS; i++) {
-		vcpus[i] = (struct vcpu){&bench, .first = i << 32, .timeout_ns = LONG_NS};
+		vcpus[i] = (struct vcpu){bench, .first = i << 32, .n_rounds = n_rounds};
 		pthread_create(&vcpus[i].thread, NULL, run_vcpu, &vcpus[i]);
 	}
 	for (size_t i = 0; i < THREADS; i++) {
 		pthread_join(vcpus[i].thread, NULL);
 		assert_int_equal(vcpus[i].n_wrong, 0);
 	}
+}
+
+/* Every answer has to reach its own thread, or the batch never fills and nobody goes on. */
+static void test_threads(void **state)
+{
+	struct bench bench;
+
+	begin(&bench, serve_batch);
+	bench.batch = THREADS;
+	run_vcpus(&bench, ROUNDS);
 	assert_int_equal(bench.n_refreshes, THREADS * ROUNDS);
+	finish(&bench);
+}
+
+/* The first to wait is the first to be answered, and leaves for good: another has to read on. */
+static void test_readers_leave(void **state)
+{
+	struct bench bench;
+
+	begin(&bench, serve_batch);
+	bench.batch = THREADS;
+	bench.forwards = true;
+	for (unsigned int i = 0; i < ROUNDS / 10; i++)
+		run_vcpus(&bench, 1);
 	finish(&bench);
 }
 
@@ -309,7 +330,7 @@ static void test_slots(void **state)
 	struct iommubroker_result result;
 	struct bench bench;
 
-	begin(&bench, serve_backwards);
+	begin(&bench, serve_batch);
 	bench.batch = 63;
 	for (uint64_t i = 0; i < 62; i++)
 		assert_int_equal(refresh(&bench, i, 1, NULL), IOMMUBROKER_VERDICT_BUSY);
@@ -541,10 +562,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ranges),        cmocka_unit_test(test_threads),
-		cmocka_unit_test(test_deadline),      cmocka_unit_test(test_slots),
-		cmocka_unit_test(test_death),         cmocka_unit_test(test_death_of_many),
-		cmocka_unit_test(test_codes),         cmocka_unit_test(test_fault),
-		cmocka_unit_test(test_wrong_answers), cmocka_unit_test(test_no_allocation),
+		cmocka_unit_test(test_readers_leave), cmocka_unit_test(test_deadline),
+		cmocka_unit_test(test_slots),         cmocka_unit_test(test_death),
+		cmocka_unit_test(test_death_of_many), cmocka_unit_test(test_codes),
+		cmocka_unit_test(test_fault),         cmocka_unit_test(test_wrong_answers),
+		cmocka_unit_test(test_no_allocation),
 	};
 
 	return cmocka_run_group_tests_name("client_refresh", tests, NULL, NULL);

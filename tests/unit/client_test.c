@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -588,6 +590,46 @@ static void test_too_large(void **state)
 	finish(&bench);
 }
 
+static void serve_bind(struct fake_daemon *daemon, const struct fake_request *request,
+		       void *user_data)
+{
+	Iommubroker__V1__BindDeviceResponse response = IOMMUBROKER__V1__BIND_DEVICE_RESPONSE__INIT;
+	Iommubroker__V1__Progress progress = IOMMUBROKER__V1__PROGRESS__INIT;
+	Iommubroker__V1__DeviceInfo info = IOMMUBROKER__V1__DEVICE_INFO__INIT;
+	const bool *ends_in_progress = user_data;
+	int attached = 0;
+
+	if (request->method != METHOD(BIND_DEVICE)) {
+		serve_device(daemon, request, &attached);
+	} else if (*ends_in_progress) {
+		response.update_case = IOMMUBROKER__V1__BIND_DEVICE_RESPONSE__UPDATE_PROGRESS;
+		response.progress = &progress;
+		fake_answer(daemon, request, &response.base);
+	} else {
+		response.update_case = IOMMUBROKER__V1__BIND_DEVICE_RESPONSE__UPDATE_DONE;
+		response.done = &info;
+		fake_answer(daemon, request, &response.base);
+	}
+}
+
+static void test_bind(void **state)
+{
+	struct iommubroker_device *device = NULL;
+	struct iommubroker_guest *guest = NULL;
+	bool ends_in_progress = false;
+	struct bench bench;
+
+	begin(&bench, serve_bind, &ends_in_progress);
+	assert_int_equal(iommubroker_guest_create(bench.session, NULL, &guest, NULL), 0);
+	assert_int_equal(iommubroker_device_open_function(guest, 1, &device, NULL, NULL), 0);
+	assert_int_equal(iommubroker_device_bind(device, NULL, NULL, NULL, NULL), 0);
+	ends_in_progress = true;
+	assert_int_equal(iommubroker_device_bind(device, NULL, NULL, NULL, NULL), -EBADMSG);
+	iommubroker_device_free(device);
+	iommubroker_guest_free(guest);
+	finish(&bench);
+}
+
 /* ---- A daemon that lies, stalls or dies ---- */
 
 static void test_death(void **state)
@@ -606,30 +648,44 @@ static void test_death(void **state)
 	finish(&bench);
 }
 
+struct late {
+	struct fake_request request;
+	_Atomic bool seen;
+};
+
 static void serve_late(struct fake_daemon *daemon, const struct fake_request *request,
 		       void *user_data)
 {
-	struct fake_request *late = user_data;
+	struct late *late = user_data;
 
-	if (late->method == 0) {
-		*late = *request;
+	if (late->seen) {
+		fake_answer(daemon, request, NULL);
 		return;
 	}
-	fake_answer(daemon, late, NULL);
-	fake_answer(daemon, request, NULL);
+	late->request = *request;
+	late->seen = true;
 }
 
 static void test_timeout(void **state)
 {
-	struct fake_request late = {0};
+	struct late late = {.seen = false};
 	struct iommubroker_usage *usage = NULL;
+	struct pollfd poll_fd = {.events = POLLIN};
 	struct bench bench;
 
 	begin(&bench, serve_late, &late);
+	poll_fd.fd = fcntl(bench.daemon.client_fd, F_DUPFD_CLOEXEC, 0);
 	iommubroker_session_set_timeout(bench.session, 1000000);
 	assert_int_equal(iommubroker_usage(bench.session, &usage, NULL), -ETIMEDOUT);
 	iommubroker_session_set_timeout(bench.session, IOMMUBROKER_NO_TIMEOUT);
-	/* The late answer comes first, and is nobody's. */
+	while (!late.seen)
+		sched_yield();
+	fake_answer(&bench.daemon, &late.request, NULL);
+	/* The late answer is there; it is nobody's, and no event loop is to wake up for it. */
+	assert_int_equal(poll(&poll_fd, 1, -1), 1);
+	close(poll_fd.fd);
+	poll_fd.fd = iommubroker_session_fd(bench.session);
+	assert_int_equal(poll(&poll_fd, 1, 0), 0);
 	assert_int_equal(iommubroker_usage(bench.session, &usage, NULL), 0);
 	assert_null(iommubroker_usage_free(usage));
 	finish(&bench);
@@ -690,7 +746,9 @@ static void lie_status(struct fake_daemon *daemon, const struct fake_request *re
 
 static void lie_oversized(struct fake_daemon *daemon, const struct fake_request *request)
 {
-	static uint8_t packet[65537];
+	/* Right, but for its last byte: an unknown field that fills the 65,536 bytes of a packet.
+	 */
+	static uint8_t packet[65537] = {[16] = 0x7a, 0xec, 0xff, 0x03};
 
 	fake_header(packet, request->method, request->call);
 	fake_send(daemon, packet, sizeof(packet), NULL, 0);
@@ -736,6 +794,7 @@ static void serve_lie(struct fake_daemon *daemon, const struct fake_request *req
 static void test_lies(void **state)
 {
 	for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+		struct pollfd poll_fd = {.events = POLLIN};
 		struct iommubroker_usage *usage = NULL;
 		struct bench bench;
 
@@ -744,6 +803,9 @@ static void test_lies(void **state)
 		assert_int_equal(iommubroker_session_state(bench.session), lies[i].result);
 		assert_int_equal(iommubroker_usage(bench.session, &usage, NULL), lies[i].result);
 		assert_null(usage);
+		/* Both the daemon and an event loop are to see that it is over. */
+		poll_fd.fd = iommubroker_session_fd(bench.session);
+		assert_int_equal(poll(&poll_fd, 1, 0), 1);
 		finish(&bench);
 	}
 }
@@ -772,8 +834,15 @@ static void serve_strangers(struct fake_daemon *daemon, const struct fake_reques
 		fake_header(packet, request->method, request->call + 1 + call);
 		fake_send(daemon, packet, sizeof(packet), &fd, 1);
 	}
+	/* The same slot at another time. */
+	fake_refuse(daemon,
+		    &(struct fake_request){.method = request->method, .call = request->call - 64},
+		    5, "not yours", NULL, 0);
+	fake_header(packet, request->method, request->call + 64);
+	fake_send(daemon, packet, sizeof(packet), &fd, 1);
+	/* Nobody asked for a descriptor. */
+	fake_answer_fd(daemon, request, NULL, fd);
 	close(fd);
-	fake_answer(daemon, request, NULL);
 }
 
 static void test_strangers(void **state)
@@ -857,15 +926,16 @@ static void test_silence(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_codes),           cmocka_unit_test(test_details),
-		cmocka_unit_test(test_no_error),        cmocka_unit_test(test_open_errors),
-		cmocka_unit_test(test_open_denied),     cmocka_unit_test(test_create_guest),
-		cmocka_unit_test(test_memory_file),     cmocka_unit_test(test_open_device),
-		cmocka_unit_test(test_progress),        cmocka_unit_test(test_cancel_from_progress),
-		cmocka_unit_test(test_too_large),       cmocka_unit_test(test_death),
-		cmocka_unit_test(test_timeout),         cmocka_unit_test(test_lies),
-		cmocka_unit_test(test_garbage_message), cmocka_unit_test(test_strangers),
-		cmocka_unit_test(test_noise),           cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_codes),       cmocka_unit_test(test_details),
+		cmocka_unit_test(test_no_error),    cmocka_unit_test(test_open_errors),
+		cmocka_unit_test(test_open_denied), cmocka_unit_test(test_create_guest),
+		cmocka_unit_test(test_memory_file), cmocka_unit_test(test_open_device),
+		cmocka_unit_test(test_progress),    cmocka_unit_test(test_cancel_from_progress),
+		cmocka_unit_test(test_too_large),   cmocka_unit_test(test_bind),
+		cmocka_unit_test(test_death),       cmocka_unit_test(test_timeout),
+		cmocka_unit_test(test_lies),        cmocka_unit_test(test_garbage_message),
+		cmocka_unit_test(test_strangers),   cmocka_unit_test(test_noise),
+		cmocka_unit_test(test_silence),
 	};
 
 	return cmocka_run_group_tests_name("client", tests, NULL, NULL);
