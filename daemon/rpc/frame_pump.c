@@ -24,12 +24,19 @@
 #define CHUNKS_AT_ONCE 4    /* then other connections have their turn */
 #define LINGER_MS      1000 /* for the client to take the last bytes after gRPC closed */
 
-static void pump_report(struct frame_pump *pump, const char *why)
+static void pump_over(struct frame_pump *pump, const char *why)
 {
-	if (pump->reported)
+	if (pump->over)
 		return;
-	pump->reported = true;
-	pump->ended(pump, why);
+	pump->over = true;
+	pump->why = why;
+}
+
+/* The last act of each of the loop's callbacks: the pump may be gone afterwards. */
+static void pump_tell(struct frame_pump *pump)
+{
+	if (pump->over)
+		pump->ended(pump, pump->why);
 }
 
 /* ── rests ────────────────────────────────────────────────────────────────────────────────── */
@@ -131,7 +138,8 @@ static void on_linger(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd;
 	(void)what;
-	pump_report(context, NULL);
+	pump_over(context, NULL);
+	pump_tell(context);
 }
 
 /* ── from the client ──────────────────────────────────────────────────────────────────────── */
@@ -176,7 +184,7 @@ static size_t in_read(struct frame_pump *pump, uint8_t *chunk)
 		n = recvmsg(pump->client_fd, &message, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n >= 0 && message.msg_flags & MSG_CTRUNC) {
-		pump_report(pump, "descriptors in the HTTP/2 stream");
+		pump_over(pump, "descriptors in the HTTP/2 stream");
 		return 0;
 	}
 	if (n > 0)
@@ -184,7 +192,7 @@ static size_t in_read(struct frame_pump *pump, uint8_t *chunk)
 	if (n == 0)
 		in_end(pump);
 	else if (errno != EAGAIN && errno != EWOULDBLOCK)
-		pump_report(pump, NULL);
+		pump_over(pump, NULL);
 	return 0;
 }
 
@@ -198,7 +206,7 @@ static void in_carry(struct frame_pump *pump, const uint8_t *chunk, size_t n_byt
 		frame_guard_credit(&pump->guard, earned, now);
 	verdict = frame_guard_inspect(&pump->guard, chunk, n_bytes, now);
 	if (verdict == FRAME_DROP) {
-		pump_report(pump, frame_fault_name(pump->guard.fault));
+		pump_over(pump, frame_fault_name(pump->guard.fault));
 		return;
 	}
 	if (!rest_give(&pump->in, pump->grpc_fd, chunk, n_bytes))
@@ -220,11 +228,11 @@ static void on_client_readable(evutil_socket_t fd, short what, void *context)
 		if (!n_bytes)
 			break;
 		in_carry(pump, chunk, n_bytes);
-		if (n_bytes < CHUNK_BYTES || pump->reported || pump->in.bytes || pump->held)
+		if (n_bytes < CHUNK_BYTES || pump->over || pump->in.bytes || pump->held)
 			break;
 	}
-	if (!pump->closed)
-		watch_in(pump);
+	watch_in(pump);
+	pump_tell(pump);
 }
 
 static void on_grpc_writable(evutil_socket_t fd, short what, void *context)
@@ -236,6 +244,7 @@ static void on_grpc_writable(evutil_socket_t fd, short what, void *context)
 	if (!rest_retry(&pump->in, pump->grpc_fd))
 		in_end(pump);
 	watch_in(pump);
+	pump_tell(pump);
 }
 
 /* ── to the client ────────────────────────────────────────────────────────────────────────── */
@@ -285,7 +294,7 @@ static void out_attend(struct frame_pump *pump)
 	watch(pump->grpc_read, !full && !over && !broken);
 	watch(pump->client_write, full && !broken);
 	if (broken || (over && !full))
-		pump_report(pump, NULL);
+		pump_over(pump, NULL);
 	else if (over)
 		pump_linger(pump);
 }
@@ -300,6 +309,7 @@ static void on_out_ready(evutil_socket_t fd, short what, void *context)
 	out_carry(pump);
 	pthread_mutex_unlock(&pump->lock);
 	out_attend(pump);
+	pump_tell(pump);
 }
 
 static void on_attend(struct loop_post *post)
@@ -308,8 +318,8 @@ static void on_attend(struct loop_post *post)
 		(struct frame_pump *)((char *)post - offsetof(struct frame_pump, attend));
 
 	atomic_store(&pump->attending, false);
-	if (!pump->closed)
-		out_attend(pump);
+	out_attend(pump);
+	pump_tell(pump);
 }
 
 void frame_pump_flush(struct frame_pump *pump)
@@ -384,7 +394,6 @@ void frame_pump_close(struct frame_pump *pump)
 {
 	if (pump->closed)
 		return;
-	pump->reported = true;
 	event_drop(&pump->client_read);
 	event_drop(&pump->client_write);
 	event_drop(&pump->grpc_read);

@@ -28,7 +28,8 @@
 struct frame_pump;
 
 /* Once, on the loop's thread: the connection is over. why: a fault of the client for the log, or
- * NULL when one of the two sides closed. The pump is still to be closed by frame_pump_close(). */
+ * NULL when one of the two sides closed. The pump is still to be closed by frame_pump_close(); it
+ * is not touched any more when this returns. */
 typedef void (*frame_pump_ended_fn)(struct frame_pump *pump, const char *why);
 
 /* Bytes that one side did not take yet. */
@@ -47,7 +48,9 @@ struct frame_pump {
 	struct event *hold, *linger;
 	struct frame_guard guard;
 	struct frame_rest in;
-	bool held, in_over, lingering, reported;
+	bool held, in_over, lingering;
+	bool over; /* to be told by ended(), with: */
+	const char *why;
 
 	_Atomic uint32_t earned; /* frames of the server that the guard has not been told of */
 	_Atomic bool attending;  /* attend is queued */
