@@ -516,6 +516,9 @@ int emulated_device_attach(struct iommu_device *device, uint32_t page_table)
 	emulated_object_attached(device->context, device->object.id, page_table);
 	if (old)
 		emulated_object_put(device->context, &old->object);
+	/* There is no configuration space: after a stop, whoever has the function attached again is
+	 * taken to turn bus mastering on again as well, as the guest's driver does. */
+	header_set(&device->header->enabled, 1);
 	return 0;
 }
 
