@@ -55,7 +55,7 @@ class Admin(VmmCase):
         row = guests["named"]
         self.assertEqual((row.guest, row.uuid, row.pid, row.uid), (named.guest, mine.bytes, os.getpid(), os.getuid()))
         self.assertEqual((row.region_bytes, row.pinned, row.devices, row.live_leaves), (16 * MIB, True, 1, 1))
-        for key in ("named", str(mine), str(named.guest)):
+        for key in ("named", str(mine), "%x" % named.guest):
             with self.subTest(key):
                 (shown,) = self.ask("ShowGuest", guest=key).messages
                 self.assertEqual(shown.description.guest, named.guest)

@@ -36,7 +36,7 @@ class Isolation(VmmCase):
         more = {
             "AddMemoryFile": {}, "OpenDevice": {"function_id": 6}, "CreateNested": {"managed": window},
             "ReplaceNested": {"s390": pb.S390Anchor(iota=0x804, pba=WINDOW_FIRST, pal=WINDOW_LAST)},
-            "Attach": {"to": pb.ATTACHMENT_BLOCKED},
+            "Attach": {"to": pb.ATTACHMENT_NESTED},
             "RefreshNested": {"ranges": [pb.RefreshNestedRequest.Range(start=IOVA, length=PAGE)]},
             "UpdateNested": {"entries": [pb.UpdateNestedRequest.Entry(iova=IOVA, length=PAGE)]},
         }  # fmt: skip
@@ -296,12 +296,12 @@ class RequestIds(VmmCase):
         anchor = pb.S390Anchor(iota=started.tables.iota(), pba=WINDOW_FIRST, pal=WINDOW_LAST)
         managed = vmm.managed(vmm.bound(6)).nested
         requests = [
-            ("UpdateMemory", pb.UpdateMemoryRequest(guest=vmm.guest, unmap=[pb.AddressRange(first=1 << 40, last=1 << 41)])),
+            ("UpdateMemory", pb.UpdateMemoryRequest(guest=vmm.guest, unmap=[pb.AddressRange(first=1 << 40, last=(1 << 41) - 1)])),
             ("BindDevice", pb.BindDeviceRequest(device=device.handle)),
             ("CreateNested", pb.CreateNestedRequest(device=spare.handle, managed=window)),
             ("ReplaceNested", pb.ReplaceNestedRequest(nested=started.nested, s390=anchor)),
             ("UpdateNested", pb.UpdateNestedRequest(nested=managed, entries=[pb.UpdateNestedRequest.Entry(iova=IOVA, length=PAGE)])),
-            ("Attach", pb.AttachRequest(device=spare.handle, to=pb.ATTACHMENT_PARENT)),
+            ("Attach", pb.AttachRequest(device=spare.handle, to=pb.ATTACHMENT_BLOCKED)),
             ("DestroyNested", pb.DestroyNestedRequest(nested=managed)),
             ("CloseDevice", pb.CloseDeviceRequest(device=spare.handle)),
             ("ResetGuest", pb.ResetGuestRequest(guest=vmm.guest)),
