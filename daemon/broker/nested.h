@@ -47,9 +47,6 @@ struct nested {
 	_Atomic bool broken; /* it could not be brought in line: only good to be destroyed */
 	_Atomic bool
 		attached; /* guest->lock to set; a refresh in flight sees it at its next step */
-	bool sweeping;    /* the job is queued */
-	struct pool_job sweep_job;
-	struct shadow_op sweep_op;
 
 	/* Of the shadow, for those who are not on the lane. */
 	struct {
@@ -107,8 +104,8 @@ bool nested_drop_region(struct nested *nested, const struct memory_view *view, u
 			uint64_t gpa_last);
 /* Its device has left it: an s390 domain is emptied. */
 void nested_leave(struct nested *nested);
-/* Queue a sweep if one is due. With the lane held. */
-void nested_sweep_if_due(struct nested *nested);
+/* Make op a sweep, if one is due. With the lane held. */
+bool nested_sweep_begin(const struct nested *nested, struct shadow_op *op);
 void nested_publish_stats(struct nested *nested);
 
 #endif

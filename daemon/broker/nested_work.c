@@ -173,35 +173,12 @@ void nested_leave(struct nested *nested)
 	nested_lane_leave(nested);
 }
 
-/* ── sweeps ────────────────────────────────────────────────────────────────────────────────── */
-
-/* Never an error to the guest, whatever comes out. */
-static bool sweep_run(struct pool_job *job)
+bool nested_sweep_begin(const struct nested *nested, struct shadow_op *op)
 {
-	struct nested *nested = (struct nested *)((char *)job - offsetof(struct nested, sweep_job));
-	struct range_result result;
-
-	if (nested_step(nested, &nested->sweep_op, NESTED_STEP_UNITS))
-		return true;
-	nested_result(nested, &nested->sweep_op, &result);
-	nested->sweeping = false;
-	nested_unref(nested);
-	return false;
-}
-
-void nested_sweep_if_due(struct nested *nested)
-{
-	if (nested->sweeping || nested->gone || nested->broken || nested_is_idle(nested) ||
-	    !shadow_sweep_due(nested->backing.shadow))
-		return;
-	nested->sweeping = true;
-	shadow_op_range(&nested->sweep_op, SHADOW_OP_SWEEP, nested->backing.anchor.pba,
+	if (nested->gone || nested->broken || nested_is_idle(nested) ||
+	    nested->backing.format == NESTED_MANAGED || !shadow_sweep_due(nested->backing.shadow))
+		return false;
+	shadow_op_range(op, SHADOW_OP_SWEEP, nested->backing.anchor.pba,
 			nested->backing.anchor.pal);
-	nested->sweep_job = (struct pool_job){
-		.run = sweep_run,
-		.lane = nested->lane,
-		.share = nested->object.session->share,
-	};
-	object_ref(&nested->object);
-	pool_submit(nested->object.guest->broker->pool, &nested->sweep_job);
+	return true;
 }

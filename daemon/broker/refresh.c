@@ -9,6 +9,9 @@
  * The caller's thread can be the event loop, which must not wait. The one thing here that can take
  * long is blocking a device whose domain could not be emptied: that is left to the pool, and the
  * answer waits for it.
+ *
+ * A sweep that a batch made due is part of the batch, before its answer: a guest whose processor
+ * stands still meanwhile then never sees one at work, and what it unmapped is in the last result.
  */
 #include <assert.h>
 #include <stdalign.h>
@@ -24,6 +27,7 @@ struct refresh_work {
 	size_t at;             /* range that is being worked on */
 	bool begun;            /* its operation has begun */
 	bool stepped;          /* and is complete; only its result is still to be taken */
+	bool swept;            /* the sweep is done or not due */
 	struct shadow_op op;
 };
 
@@ -63,6 +67,29 @@ static bool refresh_range(struct refresh_work *work, unsigned int budget, bool m
 	return true;
 }
 
+/* The sweep, if one is due; true: complete. Never an error to the guest, but if the device had to
+ * be blocked that is told. With the lane held. */
+static bool refresh_sweep(struct refresh_work *work, unsigned int budget, bool may_wait)
+{
+	struct range_result *last = &work->refresh->results[work->refresh->n_ranges - 1];
+	struct range_result result;
+
+	if (work->swept || (!work->begun && !nested_sweep_begin(work->nested, &work->op)))
+		return true;
+	work->begun = true;
+	if (!work->stepped && nested_step(work->nested, &work->op, budget))
+		return false;
+	work->stepped = true;
+	if (work->op.result.verdict == SHADOW_BROKEN && !may_wait)
+		return false;
+	nested_result(work->nested, &work->op, &result);
+	last->unmapped += result.unmapped;
+	if (result.verdict == VERDICT_GONE)
+		*last = result;
+	work->swept = true;
+	return true;
+}
+
 /* Work for a slice; true: the batch is complete. With the lane held. */
 static bool refresh_slice(struct refresh_work *work, bool may_wait)
 {
@@ -78,8 +105,7 @@ static bool refresh_slice(struct refresh_work *work, bool may_wait)
 		budget -= cost < budget ? cost : budget;
 		work->at++;
 	}
-	nested_sweep_if_due(work->nested);
-	return true;
+	return refresh_sweep(work, budget ? budget : 1, may_wait);
 }
 
 /* The caller may free the refresh in done(). */
@@ -127,7 +153,7 @@ static int refresh_begin(struct broker *broker, struct session *session, struct 
 	work->refresh = refresh;
 	work->nested = nested;
 	work->at = 0;
-	work->begun = work->stepped = false;
+	work->begun = work->stepped = work->swept = false;
 	work->job = (struct pool_job){
 		.run = refresh_run,
 		.lane = nested->lane,
