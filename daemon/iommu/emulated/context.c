@@ -205,7 +205,7 @@ int emulated_page_table_new(struct iommu_context *context, struct iommu_device *
 		return EINVAL;
 	object = emulated_object_get(context, ioas, EMULATED_OBJECT_IOAS);
 	if (!object)
-		return ENOENT;
+		return EINVAL; /* as the kernel answers */
 	error = page_table_add(context, (struct emulated_ioas *)object, ret_page_table);
 	if (error) /* else the page table keeps the use */
 		emulated_object_put(context, object);
