@@ -285,6 +285,26 @@ int machine_deregister(struct machine *machine, struct function *function)
 	return 0;
 }
 
+static void compare_counts(struct machine *machine, const struct function *function,
+			   const struct iommubroker_range *range)
+{
+	struct totals *totals = &machine->totals;
+
+	if (totals->differed || (totals->leaves_mapped == totals->model_mapped &&
+				 totals->leaves_unmapped == totals->model_unmapped))
+		return;
+	totals->differed = true;
+	machine_fail(machine,
+		     "refresh %llu, function %u, 0x%llx bytes at 0x%llx: since the beginning the "
+		     "daemon mapped %llu leaves and unmapped %llu, not %llu and %llu",
+		     (unsigned long long)totals->refreshes, function->id,
+		     (unsigned long long)range->length, (unsigned long long)range->start,
+		     (unsigned long long)totals->leaves_mapped,
+		     (unsigned long long)totals->leaves_unmapped,
+		     (unsigned long long)totals->model_mapped,
+		     (unsigned long long)totals->model_unmapped);
+}
+
 void machine_refresh(struct machine *machine, struct function *function, uint64_t start,
 		     uint64_t length)
 {
@@ -307,6 +327,7 @@ void machine_refresh(struct machine *machine, struct function *function, uint64_
 			     (unsigned long long)result.fault_iova);
 	machine->totals.leaves_mapped += result.mapped;
 	machine->totals.leaves_unmapped += result.unmapped;
+	compare_counts(machine, function, &range);
 }
 
 int machine_expect(struct machine *machine, struct function *function, uint64_t iova, uint64_t gpa,

@@ -43,6 +43,7 @@ struct totals {
 	uint64_t refreshes;
 	uint64_t leaves_mapped, leaves_unmapped; /* as the daemon answered */
 	uint64_t model_mapped, model_unmapped;   /* as it should have */
+	bool differed; /* they do; it has been told */
 	uint64_t backend_maps, backend_unmaps;
 	uint64_t dma_checks, dma_failures;
 	uint64_t failures; /* all else, each told on stderr */
@@ -84,7 +85,9 @@ struct function *machine_function(struct machine *machine, uint32_t id);
 int machine_register(struct machine *machine, struct function *function,
 		     const struct iommubroker_anchor *anchor);
 int machine_deregister(struct machine *machine, struct function *function);
-/* As a guest does it: again while BUSY. Anything else but DONE is a failure. */
+/* As a guest does it: again while BUSY. Anything else but DONE is a failure, and so are other
+ * counts than what machine_expect() has counted since the last refresh; the first of those is told.
+ */
 void machine_refresh(struct machine *machine, struct function *function, uint64_t start,
 		     uint64_t length);
 
