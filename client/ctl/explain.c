@@ -18,7 +18,7 @@ static void print_steps(const Explanation *explanation)
 {
 	if (explanation->n_steps == 0)
 		return;
-	printf("%-13s %-18s %-18s %s\n", "TABLE", "ENTRY AT", "ENTRY", "");
+	printf("%-13s %-18s %-18s %s\n", "TABLE", "ENTRY AT", "ENTRY", "IT IS");
 	for (size_t i = 0; i < explanation->n_steps; i++) {
 		const Iommubroker__V1__Explanation__Step *step = explanation->steps[i];
 
@@ -49,8 +49,10 @@ static void print_text(const Explanation *explanation)
 	print_side("device sees", explanation->installed, explanation->installed_gpa,
 		   explanation->installed_access);
 	printf("%-14s %s\n", "", explanation->consistent ? "both agree" : "they differ");
-	if (explanation->text[0] != '\0')
-		printf("\n%s\n", text_safe(explanation->text, 0).bytes);
+	if (explanation->text[0] != '\0') {
+		putchar('\n');
+		text_print_wrapped(explanation->text);
+	}
 }
 
 static bool print_explanation(void *user_data, const ProtobufCMessage *message)

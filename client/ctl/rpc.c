@@ -194,6 +194,7 @@ void rpc_call(struct rpc *rpc, const char *method, const ProtobufCMessage *reque
 	gpr_timespec deadline = gpr_time_add(gpr_now(GPR_CLOCK_REALTIME),
 					     gpr_time_from_seconds(CALL_SECONDS, GPR_TIMESPAN));
 	struct exchange exchange = {.rpc = rpc, .request = pack(request)};
+	grpc_slice method_slice;
 	char path[128];
 
 	snprintf(path, sizeof(path), SERVICE "%s", method);
@@ -201,9 +202,10 @@ void rpc_call(struct rpc *rpc, const char *method, const ProtobufCMessage *reque
 	exchange.details = grpc_empty_slice();
 	grpc_metadata_array_init(&exchange.initial);
 	grpc_metadata_array_init(&exchange.trailing);
-	exchange.call =
-		grpc_channel_create_call(rpc->channel, NULL, GRPC_PROPAGATE_DEFAULTS, rpc->queue,
-					 grpc_slice_from_copied_string(path), NULL, deadline, NULL);
+	method_slice = grpc_slice_from_copied_string(path);
+	exchange.call = grpc_channel_create_call(rpc->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
+						 rpc->queue, method_slice, NULL, deadline, NULL);
+	grpc_slice_unref(method_slice);
 	start_request(&exchange);
 	start_status(&exchange);
 	start_message(&exchange);

@@ -52,8 +52,8 @@ static void print_devices(const Guest *guest)
 {
 	if (guest->n_devices == 0)
 		return;
-	printf("\n  %-16s %-10s %-13s %-5s %-8s %-16s\n", "DEVICE", "FUNCTION", "PCI ADDRESS",
-	       "BOUND", "ATTACHED", "TO");
+	printf("\n  %-16s %-10s %-13s %-5s %-8s %s\n", "DEVICE", "FUNCTION", "PCI ADDRESS", "BOUND",
+	       "ATTACHED", "TO");
 	for (size_t i = 0; i < guest->n_devices; i++) {
 		const Iommubroker__V1__GuestDescription__Device *device = guest->devices[i];
 		char function[16] = "-", nested[24] = "";

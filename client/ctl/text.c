@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define LINE_COLUMNS 79
+
 /* Length of the UTF-8 character at s, 0 if there is none; *ret is the code point. */
 static size_t utf8_take(const uint8_t *s, uint32_t *ret)
 {
@@ -69,6 +71,25 @@ struct text text_safe(const char *string, size_t width)
 		s += n;
 	}
 	return text;
+}
+
+void text_print_wrapped(const char *string)
+{
+	struct text text = text_safe(string, 0);
+	char *rest = NULL;
+	size_t column = 0;
+
+	for (char *word = strtok_r(text.bytes, " ", &rest); word != NULL;
+	     word = strtok_r(NULL, " ", &rest)) {
+		size_t n = strlen(word);
+
+		if (column > 0 && column + 1 + n > LINE_COLUMNS) {
+			putchar('\n');
+			column = 0;
+		}
+		column += printf("%s%s", column > 0 ? " " : "", word);
+	}
+	putchar('\n');
 }
 
 struct text text_size(uint64_t bytes)

@@ -17,6 +17,9 @@ struct text {
  * not UTF-8 become \xNN. At most width columns, with "~" where it was cut; 0: as many as fit. */
 struct text text_safe(const char *string, size_t width);
 
+/* A sentence, made safe, on as many lines of at most 79 columns as it needs. */
+void text_print_wrapped(const char *string);
+
 /* "384 MiB", "1.5 GiB", "4 KiB", "12 B"; rounded to what is shown. */
 struct text text_size(uint64_t bytes);
 /* The same, or the plain number if the resource is not in bytes; "none" for UINT64_MAX. */
