@@ -58,6 +58,8 @@ static int introduce(struct iommubroker_session *session, const char *name,
 		return r;
 	response = (void *)message;
 	snprintf(session->tenant, sizeof(session->tenant), "%s", response->tenant);
+	if (response->secret.len == sizeof(session->secret))
+		memcpy(session->secret, response->secret.data, sizeof(session->secret));
 	protobuf_c_message_free_unpacked(message, NULL);
 	return 0;
 }
@@ -120,6 +122,11 @@ int iommubroker_session_open(const char *path, const char *name,
 void iommubroker_session_set_timeout(struct iommubroker_session *session, uint64_t timeout_ns)
 {
 	session->timeout_ns = timeout_ns;
+}
+
+const uint8_t *iommubroker_session_secret(const struct iommubroker_session *session)
+{
+	return session->secret;
 }
 
 const char *iommubroker_session_tenant(const struct iommubroker_session *session)

@@ -18,6 +18,7 @@ struct iommubroker_session {
 	_Atomic uint64_t timeout_ns;
 	_Atomic uint64_t next_request_id;
 	char tenant[128];
+	uint8_t secret[IOMMUBROKER_SECRET_BYTES];
 	/* Asynchronous calls, under the connection's lock. */
 	struct async *calls;              /* all of them */
 	struct async *ready, **ready_end; /* those with something for process() */

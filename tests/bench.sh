@@ -1,0 +1,88 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Benchmarks: tests/bench.sh [--json FILE] [NAME…]
+#
+# Prints a table, and with --json writes a list of {name, value, unit, ratio, against}. Quote the
+# ratios: both sides of one are measured by turns in one run; values depend on the machine. NAME
+# chooses rows by the beginning of their names. Leaves behind nothing but build-bench/ in the source
+# folder (or in $IB_BUILD_ROOT).
+set -eu
+source=$(cd "$(dirname "$0")/.." && pwd)
+build=${IB_BUILD_ROOT:-$source}/build-bench
+export LC_ALL=C.UTF-8
+exec </dev/null
+
+json=
+names=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--json)
+		[ $# -ge 2 ] || { echo "--json wants a file" >&2; exit 2; }
+		json=$2
+		shift
+		;;
+	-*)
+		echo "usage: tests/bench.sh [--json FILE] [NAME...]" >&2
+		exit 2
+		;;
+	*) names="$names $1" ;;
+	esac
+	shift
+done
+
+"$source/tests/install-deps.sh"
+private=$(mktemp -d "${TMPDIR:-/tmp}/ib-bench-XXXXXX")
+daemon=
+echo_server=
+finish() {
+	[ -z "$daemon" ] || { kill "$daemon" && wait "$daemon"; } 2>/dev/null || true
+	[ -z "$echo_server" ] || { kill "$echo_server" && wait "$echo_server"; } 2>/dev/null || true
+	rm -rf "$private"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+if ! {
+	[ -f "$build/build.ninja" ] || meson setup "$build" "$source" -Dbuildtype=release
+	ninja -C "$build" daemon/iommubrokerd tests/bench/grpc_echo tests/bench/refresh_bench tests/bench/shadow_bench
+} >"$private/build.log" 2>&1; then
+	tail -n 40 "$private/build.log" >&2
+	exit 1
+fi
+
+mkdir "$private/config" "$private/run"
+"$build/daemon/iommubrokerd" --backend=emulated --config-dir "$private/config" \
+	--runtime-dir "$private/run" 2>"$private/daemon.log" &
+daemon=$!
+mkfifo "$private/open"
+"$build/tests/bench/grpc_echo" --server "$private/echo.sock" <>"$private/open" >/dev/null &
+echo_server=$!
+for _ in $(seq 200); do
+	[ -S "$private/run/broker.sock" ] && [ -S "$private/run/fd.sock" ] && [ -S "$private/echo.sock" ] && break
+	sleep 0.05
+done
+
+{
+	"$build/tests/bench/refresh_bench" "$private/run" "$private/echo.sock"
+	"$build/tests/bench/shadow_bench" "$source/tests/data/traces/nvme-virtio-lazy.tables.gz"
+} >"$private/rows"
+
+python3 - "$private/rows" "$json" $names <<'END'
+import json
+import sys
+
+rows_path, json_path, *names = sys.argv[1:]
+with open(rows_path, encoding="utf-8") as file:
+    rows = [json.loads(line) for line in file]
+if names:
+    rows = [row for row in rows if any(row["name"].startswith(name) for name in names)]
+if not rows:
+    sys.exit("no benchmark has such a name")
+for row in rows:
+    against = f"{row['ratio']:.2f} x {row['against']}" if row["against"] else ""
+    print(f"{row['name']:<38} {row['value']:>12.3f} {row['unit']:<6} {against}")
+if json_path:
+    with open(json_path, "w", encoding="utf-8") as file:
+        json.dump(rows, file, indent=1)
+        file.write("\n")
+END
