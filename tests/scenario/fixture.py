@@ -131,9 +131,10 @@ class Daemon:
                 found.append(os.readlink(os.path.join(folder, name)))
         return sorted(found)
 
-    def rss_bytes(self):
-        with open("/proc/%d/statm" % self.pid) as f:
-            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    def memory_bytes(self):
+        """Its own memory: guests' files that it maps are not among it."""
+        with open("/proc/%d/status" % self.pid) as f:
+            return 1024 * int(re.search(r"RssAnon:\s+(\d+)", f.read()).group(1))
 
     def admin(self):
         return transport.Grpc(self.admin_dir, "admin.sock")

@@ -57,8 +57,9 @@ class Attacker:
 
     def __init__(self, daemon, name="broker.sock", kind=socket.SOCK_STREAM):
         self.sock = socket.socket(socket.AF_UNIX, kind)
-        self.sock.settimeout(transport.PATIENCE)
+        # with a timeout a full backlog would be an error
         self.sock.connect(os.path.join(daemon.run, name))
+        self.sock.settimeout(transport.PATIENCE)
         self.stream = 1
         self.sent = 0
 
@@ -122,7 +123,7 @@ class HostileCase(VmmCase):
         self.other = self.client("grpc")
         self.other.call("GetUsage")
         self.fds = len(self.daemon.fds())
-        self.rss = self.daemon.rss_bytes()
+        self.memory_before = self.daemon.memory_bytes()
         self.swell = 0
         with open("/proc/%d/maps" % self.daemon.pid) as f:
             maps = f.read()
@@ -142,7 +143,7 @@ class HostileCase(VmmCase):
                     counts[0] += 1
                     self.vmm.refreshed(self.started.nested, (IOVA, PAGE))
                     counts[1] += 1
-                    self.swell = max(self.swell, self.daemon.rss_bytes() - self.rss)
+                    self.swell = max(self.swell, self.daemon.memory_bytes() - self.memory_before)
                 except Exception as error:  # noqa: BLE001: whatever it is, it is the finding
                     failures.append(error)
                     return

@@ -15,7 +15,7 @@ import time
 import fixture
 import transport
 from api import METHODS, pb
-from guest import MIB, PAGE, Memory, Tables
+from guest import DMA_FIRST, MIB, PAGE, Memory, Tables
 from vmm import WINDOW_FIRST, WINDOW_LAST, Started, Vmm
 
 IOVA = WINDOW_FIRST + 5 * PAGE
@@ -35,7 +35,8 @@ def reach(client, state):
         memory = Memory()
         vmm.add_memory(memory)
         return vmm, memory
-    memory = vmm.new_memory()
+    # to be attached to the parent memory must lie in the DMA window
+    memory = vmm.new_memory(gpa=DMA_FIRST if state == "attached to parent" else 0)
     if state == "region":
         return vmm
     device = vmm.open(1)
