@@ -105,6 +105,7 @@ static void slot_start(struct grpc_call_slot *slot, const grpc_op *ops, size_t n
 	grpc_call_error error;
 
 	slot_ref(slot);
+	grpc_tag_given(tag);
 	error = grpc_call_start_batch(slot->call, ops, n_ops, tag, NULL);
 	assert(error == GRPC_CALL_OK); /* anything else is our own mistake */
 	(void)error;

@@ -100,6 +100,7 @@ static void connection_post_request(struct grpc_connection *connection)
 	struct grpc_call_slot *slot = grpc_call_slot_new(connection);
 
 	connection->posted = slot;
+	grpc_tag_given(&connection->requested);
 	if (slot && grpc_server_request_call(connection->server, &slot->call, &slot->details,
 					     &slot->metadata, queue, queue,
 					     &connection->requested) == GRPC_CALL_OK)
@@ -158,6 +159,7 @@ static void connection_unlink(struct grpc_connection *connection)
 static void connection_shut_down(struct grpc_connection *connection)
 {
 	grpc_connection_ref(connection); /* the tag's */
+	grpc_tag_given(&connection->shut_down);
 	grpc_server_shutdown_and_notify(connection->server, connection->host->queue,
 					&connection->shut_down);
 }

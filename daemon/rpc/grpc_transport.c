@@ -54,8 +54,10 @@ static void *queue_main(void *context)
 
 		if (event.type == GRPC_QUEUE_SHUTDOWN)
 			return NULL;
-		if (event.type == GRPC_OP_COMPLETE)
-			tag->done(tag, event.success);
+		if (event.type != GRPC_OP_COMPLETE)
+			continue;
+		grpc_tag_taken(tag);
+		tag->done(tag, event.success);
 	}
 }
 

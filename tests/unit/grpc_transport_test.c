@@ -206,13 +206,13 @@ static void test_stream_waits_for_a_slow_reader(void **state)
 {
 	struct grpc_client *client = grpc_fixture_client(&fixture);
 	struct client_stream *stream =
-		open_stream(client, "/test.Echo/Stream", 2000, 10000, PATIENT_MS);
+		open_stream(client, "/test.Echo/Stream", 500, 10000, PATIENT_MS);
 	uint8_t *bytes;
 	size_t n;
 
 	(void)state;
 	grpc_fixture_await(&fixture, fake_refused_sends, 1);
-	expect_messages(stream, 0, 2000, 10000);
+	expect_messages(stream, 0, 500, 10000);
 	assert_false(client_stream_read(stream, &bytes, &n));
 	assert_int_equal(client_stream_close(stream), 0);
 	assert_true(fake_refused_sends(fixture.dispatcher) > 1);
@@ -309,7 +309,7 @@ static void test_answer_comes_later(void **state)
 /* finish() by one thread against dispatch_cancelled() on another, many times over. */
 static void *race_main(void *context)
 {
-	volatile bool *stop = context;
+	_Atomic bool *stop = context;
 
 	while (!*stop)
 		fake_release(fixture.dispatcher);
@@ -319,12 +319,12 @@ static void *race_main(void *context)
 static void test_cancel_races_with_finish(void **state)
 {
 	struct grpc_client *client = grpc_fixture_client(&fixture);
-	static volatile bool stop;
+	static _Atomic bool stop;
 	pthread_t thread;
 
 	(void)state;
 	stop = false;
-	assert_int_equal(pthread_create(&thread, NULL, race_main, (void *)&stop), 0);
+	assert_int_equal(pthread_create(&thread, NULL, race_main, &stop), 0);
 	for (int i = 0; i < 300; i++) {
 		struct client_stream *stream =
 			open_stream(client, "/test.Echo/Watch", 0, 0, PATIENT_MS);
