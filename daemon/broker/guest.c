@@ -103,7 +103,6 @@ static bool take_down_run(struct pool_job *job)
 	struct guest *guest = (struct guest *)((char *)job - offsetof(struct guest, take_down));
 
 	guest_take_down(guest);
-	guest_unref(guest);
 	return false;
 }
 
@@ -233,7 +232,7 @@ int guest_create(struct broker *broker, struct session *session,
 	}
 	/* A guest that was made stays counted until it was taken down. */
 	if (status)
-		session_leave(session);
+		session_leave(session_ref(session));
 	return status;
 }
 
@@ -255,7 +254,6 @@ int guest_destroy(struct broker *broker, struct session *session, uint64_t handl
 	if (!guest)
 		return REFUSED;
 	guest_take_down(guest);
-	guest_unref(guest);
 	return 0;
 }
 

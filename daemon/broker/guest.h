@@ -69,8 +69,9 @@ struct guest *guest_unref(struct guest *guest);
 /* Stop what runs, and queue its end on its lane. Once; does not block, may be called with the
  * broker's lock held. */
 void guest_begin_take_down(struct guest *guest);
-/* Take everything down now, on its lane: teardown.c. Bounded, never fails, harmless to repeat. */
-void guest_take_down(struct guest *guest);
+/* Take everything down now, on its lane, and give up the caller's reference: teardown.c. Bounded,
+ * never fails, harmless to repeat. */
+void guest_take_down(struct guest *consume_guest);
 
 /* Whether a running operation has to stop; operation may be NULL. */
 bool guest_cancelled(const struct guest *guest, const struct operation *operation);

@@ -216,33 +216,40 @@ static void session_end(struct session *session)
 	broker->n_ending++;
 }
 
-/* Tell everybody who closed it, then give up the list's reference. The broker may be freed once
- * session_gone was signalled, so that comes last. */
-static void session_tell_end(struct session *session)
+/* Tell everybody who closed it. The broker may be freed once session_gone was signalled, so that
+ * comes last. */
+static void session_tell_end(struct broker *broker, const struct session_closer *closers, size_t n)
 {
-	struct broker *broker = session->broker;
-
-	for (size_t i = 0; i < session->n_closers; i++)
-		session->closers[i].done(session->closers[i].context);
-	session_unref(session);
+	for (size_t i = 0; i < n; i++)
+		closers[i].done(closers[i].context);
 	pthread_mutex_lock(&broker->lock);
 	broker->n_ending--;
 	pthread_cond_broadcast(&broker->session_gone);
 	pthread_mutex_unlock(&broker->lock);
 }
 
-void session_leave(struct session *session)
+void session_leave(struct session *consume_session)
 {
+	struct session *session = consume_session;
 	struct broker *broker = session->broker;
+	struct session_closer closers[SESSION_CLOSERS];
+	size_t n = 0;
 	bool last;
 
 	pthread_mutex_lock(&broker->lock);
 	last = !--session->users && session->closed && !session->ended;
-	if (last)
+	if (last) {
 		session_end(session);
+		n = session->n_closers;
+		memcpy(closers, session->closers, n * sizeof(closers[0]));
+	}
 	pthread_mutex_unlock(&broker->lock);
+	/* Before it is told: then nothing of it is left but what its callers still hold. */
 	if (last)
-		session_tell_end(session);
+		session_unref(session); /* the list's */
+	session_unref(session);
+	if (last)
+		session_tell_end(broker, closers, n);
 }
 
 /* Remember whom to tell. A session is closed by its client, by its connection, by the death of its
@@ -277,7 +284,8 @@ void session_close(struct session *session, void (*done)(void *context), void *c
 	pthread_mutex_unlock(&broker->lock);
 	if (first)
 		session_leave(session);
+	else
+		session_unref(session);
 	if (done && !told_later)
 		done(context);
-	session_unref(session);
 }

@@ -42,7 +42,8 @@ struct session {
 /* A guest is about to be made: it is counted, or REFUSED as the session is closed. */
 int session_enter(struct session *session, struct refusal *refusal);
 /* What session_enter() counted is gone with all that it held; with the last one a closed session
- * ends. Call it last, with no lock held: it may call the closers. */
-void session_leave(struct session *session);
+ * ends. Takes a reference of the caller with it, and is called last, with no lock held: it may call
+ * the closers. */
+void session_leave(struct session *consume_session);
 
 #endif

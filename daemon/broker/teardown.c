@@ -49,25 +49,34 @@ static void guest_withdraw(struct guest *guest)
 	pthread_mutex_unlock(&guest->broker->lock);
 }
 
-void guest_take_down(struct guest *guest)
+static void guest_take_apart(struct guest *guest)
 {
 	struct broker *broker = guest->broker;
-	struct session *session = guest->session;
 
-	if (guest->down)
-		return;
-	guest->down = true;
-	guest->dying = true;
 	guest_withdraw(guest);
 	guest_drop_devices(guest);
 	memory_drop(guest);
 	parent_destroy(guest);
 	guest->context = broker_ops(broker)->context_free(guest->context);
 	guest_drop_files(guest);
-	ledger_refund_one(&broker->ledger, &session->account, LEDGER_GUESTS, 1);
+	ledger_refund_one(&broker->ledger, &guest->session->account, LEDGER_GUESTS, 1);
 	event_ring_end(guest->events, guest->object.handle);
+}
+
+void guest_take_down(struct guest *consume_guest)
+{
+	struct guest *guest = consume_guest;
+	struct session *session = guest->session;
+
+	if (guest->down) {
+		guest_unref(guest);
+		return;
+	}
+	guest->down = true;
+	guest->dying = true;
+	guest_take_apart(guest);
 	session_ref(session);
 	guest_unref(guest); /* the session's */
+	guest_unref(guest);
 	session_leave(session);
-	session_unref(session);
 }
