@@ -142,8 +142,8 @@ done
 echo "    \$ iommubrokerctl show living-guest"
 ctl show living-guest | indent || failed=1
 echo
-echo "    \$ iommubrokerctl explain --fid 2 living-guest 0x100000000"
-ctl explain --fid 2 living-guest 0x100000000 | indent || failed=1
+echo "    \$ iommubrokerctl explain --fid 2 living-guest 0x117f7b010"
+ctl explain --fid 2 living-guest 0x117f7b010 | indent || failed=1
 
 heading "Killing that VMM: all it had is given back"
 kill -KILL "$replay"

@@ -36,7 +36,7 @@ class Admin(VmmCase):
         self.assertEqual((status.pinned_bytes, status.mappings_installed), (16 * MIB, 10))
         self.assertGreaterEqual(status.mappings_reserved, 10)
         self.assertEqual(status.info.backend, "emulated")
-        self.assertEqual(status.usage[0].tenant, "host")
+        self.assertEqual([u.tenant for u in status.usage], ["host", self.vmm.describe().tenant])
         host = {u.resource: u.current for u in status.usage[0].usage}
         self.assertEqual((host["pinned_bytes"], host["guests"], host["devices"]), (16 * MIB, 1, 1))
         refusals = status.refusals

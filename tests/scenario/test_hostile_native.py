@@ -48,7 +48,6 @@ class Packets(HostileCase):
                     self.ends(packet, session)
 
     def test_a_call_number_in_flight(self):
-        self.vmm.new_memory(64 * MIB, gpa=1024 * MIB)
         attacker = self.connect()
         watch = HEADER.pack(METHODS["WatchEvents"].number, 0, 7)
         guest = pb.CreateGuestRequest(name="x").SerializeToString()

@@ -129,6 +129,15 @@ static void test_aliases(void **state)
 	assert_true(fixture_shows(&f, 0, 0, 7, true) && !fixture_shows(&f, 0, 1, 7, true));
 	assert_true(fixture_shows(&f, 0, 2, 8, true));
 	assert_int_equal(fixture_refresh_all(&f).verdict, SHADOW_RESOURCES);
+	/* A table that can keep nothing is not kept. */
+	fixture_link(&f, 1, 1);
+	fixture_leaf(&f, 1, 0, 9);
+	assert_int_equal(fixture_refresh_all(&f).mapped, 1);
+	fixture_expect_kept(&f, 2);
+	fixture_leaf(&f, 1, 0, 7);
+	assert_int_equal(fixture_refresh_all(&f).verdict, SHADOW_RESOURCES);
+	fixture_expect_kept(&f, 1);
+	guest_put(&f.guest, f.st, 1, S390_UPPER_INVALID);
 	aliases[7]--; /* elsewhere one went */
 	assert_int_equal(fixture_refresh_all(&f).verdict, SHADOW_DONE);
 	assert_true(fixture_shows(&f, 0, 1, 7, true));
@@ -182,6 +191,18 @@ static void test_map_failures(void **state)
 	fixture_expect(&f, fixture_refresh_all(&f), SHADOW_RESOURCES, 0, 0);
 	f.record.fail_map_first = 0;
 	fixture_expect(&f, fixture_refresh_all(&f), SHADOW_DONE, 3, 0);
+	/* Nothing of a new table could be mapped: nothing of it is kept. */
+	fixture_link(&f, 1, 1);
+	fixture_leaf(&f, 1, 0, 9);
+	fixture_fail_maps(&f, 1, 2, ENOSPC);
+	fixture_expect(&f, fixture_refresh_all(&f), SHADOW_RESOURCES, 0, 0);
+	fixture_expect_kept(&f, 1);
+	/* A leaf that changed goes with a fault elsewhere, and its table with it. */
+	fixture_expect(&f, fixture_refresh_all(&f), SHADOW_DONE, 1, 0);
+	fixture_leaf(&f, 1, 0, 10);
+	guest_put(&f.guest, f.st, 9, 0);
+	fixture_expect(&f, fixture_refresh_all(&f), SHADOW_ERROR, 0, 1);
+	fixture_expect_kept(&f, 1);
 	fixture_deinit(&f);
 
 	map_failure_setup(&f);

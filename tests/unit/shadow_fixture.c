@@ -133,3 +133,11 @@ void fixture_fail_maps(struct fixture *f, unsigned int nth, unsigned int n, int 
 	f->record.fail_map_n = n;
 	f->record.map_errno = error;
 }
+
+void fixture_expect_kept(struct fixture *f, uint64_t tables)
+{
+	struct shadow_stats stats;
+
+	shadow_stats(f->shadow, &stats);
+	assert_int_equal(stats.tables_kept, tables);
+}

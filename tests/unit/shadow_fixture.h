@@ -63,6 +63,7 @@ void fixture_expect_fault(struct shadow_result result, enum s390_event_code code
 /* The nth map from now and n - 1 after it fail with error. */
 void fixture_fail_maps(struct fixture *f, unsigned int nth, unsigned int n, int error);
 void fixture_expect_calls(struct fixture *f, unsigned int maps, unsigned int cuts);
+void fixture_expect_kept(struct fixture *f, uint64_t tables);
 bool fixture_shows(struct fixture *f, unsigned int segment, unsigned int i, unsigned int n,
 		   bool writable);
 

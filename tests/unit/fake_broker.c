@@ -1,0 +1,721 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fake_broker.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "util/clock.h"
+#include "util/fd.h"
+#include "util/random.h"
+
+#define HANDLES 99
+
+struct fake_broker fake;
+
+struct broker {
+	struct pool *pool;
+	struct pool_lane *lane;
+	pthread_mutex_t lock;
+	LIST_HEAD(, session) sessions;
+	LIST_HEAD(, event_watch) watches;
+	uint64_t next_id;
+};
+
+struct session {
+	LIST_ENTRY(session) place;
+	_Atomic uint32_t refs;
+	struct broker *broker;
+	struct pool_share *share;
+	uint64_t id;
+	int pidfd;
+	pid_t pid;
+	uint8_t secret[BROKER_SECRET_BYTES];
+	bool closed;
+};
+
+static struct broker *only;
+
+struct broker *fake_broker_new(void)
+{
+	struct broker *broker = calloc(1, sizeof(*broker));
+
+	if (pool_new(&broker->pool, 4))
+		abort();
+	broker->lane = pool_lane_new();
+	pthread_mutex_init(&broker->lock, NULL);
+	LIST_INIT(&broker->sessions);
+	LIST_INIT(&broker->watches);
+	memset(&fake, 0, sizeof(fake));
+	only = broker;
+	return broker;
+}
+
+struct broker *broker_free(struct broker *broker)
+{
+	pool_free(broker->pool);
+	pool_lane_unref(broker->lane);
+	pthread_mutex_destroy(&broker->lock);
+	free(broker);
+	return NULL;
+}
+
+struct pool *broker_pool(struct broker *broker)
+{
+	return broker->pool;
+}
+
+const char *broker_backend_name(struct broker *broker)
+{
+	(void)broker;
+	return "fake";
+}
+
+void broker_features(struct broker *broker, struct iommu_features *ret)
+{
+	(void)broker;
+	*ret = (struct iommu_features){.map_file = true, .cut = true};
+}
+
+/* ── sessions ─────────────────────────────────────────────────────────────────────────────── */
+
+int session_new(struct session **ret, struct broker *broker, const struct peer *peer,
+		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
+{
+	struct session *session = calloc(1, sizeof(*session));
+	struct pool_share *share = session ? pool_share_new(4) : NULL;
+
+	(void)name;
+	if (!share || random_bytes(session->secret, sizeof(session->secret))) {
+		free(session);
+		return refuse_errno(refusal, ENOMEM, "opening a session");
+	}
+	session->refs = 2; /* the caller's, and until it is closed */
+	session->broker = broker;
+	session->share = share;
+	session->pidfd = fd_duplicate(peer->pidfd);
+	session->pid = peer->pid;
+	memcpy(ret_secret, session->secret, sizeof(session->secret));
+	pthread_mutex_lock(&broker->lock);
+	session->id = ++broker->next_id;
+	LIST_INSERT_HEAD(&broker->sessions, session, place);
+	pthread_mutex_unlock(&broker->lock);
+	fake.sessions++;
+	*ret = session;
+	return 0;
+}
+
+int session_find(struct session **ret, struct broker *broker, const struct peer *peer,
+		 const uint8_t *secret, size_t secret_bytes, struct refusal *refusal)
+{
+	struct session *session;
+	bool found = false;
+
+	pthread_mutex_lock(&broker->lock);
+	LIST_FOREACH (session, &broker->sessions, place) {
+		found = secret_bytes == BROKER_SECRET_BYTES && session->pid == peer->pid &&
+			!memcmp(session->secret, secret, secret_bytes);
+		if (found)
+			break;
+	}
+	if (found)
+		*ret = session_ref(session);
+	pthread_mutex_unlock(&broker->lock);
+	return found ? 0 : refuse(refusal, REFUSAL_UNAUTHENTICATED, "NO_SESSION", "no session");
+}
+
+struct session *session_ref(struct session *session)
+{
+	session->refs++;
+	return session;
+}
+
+struct session *session_unref(struct session *session)
+{
+	if (!session || --session->refs)
+		return NULL;
+	pool_share_unref(session->share);
+	fd_close(session->pidfd);
+	free(session);
+	fake.sessions--;
+	return NULL;
+}
+
+const char *session_tenant(struct session *session)
+{
+	(void)session;
+	return "tenant-a";
+}
+
+struct pool_share *session_share(struct session *session)
+{
+	return session->share;
+}
+
+uint64_t session_id(struct session *session)
+{
+	return session->id;
+}
+
+int session_pidfd(struct session *session)
+{
+	return session->pidfd;
+}
+
+void session_close(struct session *session, void (*done)(void *context), void *context)
+{
+	bool first;
+
+	pthread_mutex_lock(&session->broker->lock);
+	first = !session->closed;
+	session->closed = true;
+	if (first)
+		LIST_REMOVE(session, place);
+	pthread_mutex_unlock(&session->broker->lock);
+	if (done)
+		done(context);
+	if (first) {
+		fake.closed++;
+		session_unref(session);
+	}
+}
+
+struct pool_lane *broker_lane(struct broker *broker, struct session *session, uint64_t handle)
+{
+	(void)session;
+	fake.n_lanes++;
+	return handle && handle <= HANDLES ? pool_lane_ref(broker->lane) : NULL;
+}
+
+static int known(uint64_t handle, const char *what, struct refusal *refusal)
+{
+	return handle && handle <= HANDLES ? 0 : refuse_not_found(refusal, what);
+}
+
+/* ── guests ───────────────────────────────────────────────────────────────────────────────── */
+
+int guest_create(struct broker *broker, struct session *session,
+		 const struct guest_create_request *request, uint64_t *ret_guest,
+		 uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
+{
+	(void)broker;
+	(void)session;
+	fake.creates++;
+	fake.create = *request;
+	if (fake.broken_status)
+		return fake.broken_status;
+	if (fake.refuse_creates) {
+		*refusal = fake.refusal;
+		return REFUSED;
+	}
+	*ret_guest = fake.creates;
+	memset(ret_secret, 0x5a, BROKER_SECRET_BYTES);
+	return 0;
+}
+
+int guest_reset(struct broker *broker, struct session *session, uint64_t guest,
+		uint32_t *ret_nested_destroyed, struct refusal *refusal)
+{
+	int status = known(guest, "guest", refusal);
+
+	(void)broker;
+	(void)session;
+	if (!status)
+		*ret_nested_destroyed = 3;
+	return status;
+}
+
+int guest_destroy(struct broker *broker, struct session *session, uint64_t guest,
+		  struct refusal *refusal)
+{
+	(void)broker;
+	(void)session;
+	return known(guest, "guest", refusal);
+}
+
+/* Two guests of one name, and one of its own. */
+int guest_list(struct broker *broker, struct session *session, struct guest_summary *ret, size_t n,
+	       size_t *ret_n, struct refusal *refusal)
+{
+	(void)broker;
+	(void)session;
+	(void)refusal;
+	for (size_t i = 0; i < 3 && i < n; i++) {
+		ret[i] = (struct guest_summary){
+			.guest = i + 1, .pid = 10, .uid = 20, .pinned = true};
+		strcpy(ret[i].name, i < 2 ? "twin" : "single");
+		strcpy(ret[i].tenant, "tenant-a");
+		ret[i].has_uuid = i == 1;
+		memset(ret[i].uuid, 0xab, sizeof(ret[i].uuid));
+	}
+	*ret_n = 3;
+	return 0;
+}
+
+int guest_describe(struct broker *broker, struct session *session, uint64_t guest,
+		   struct guest_description **ret, struct refusal *refusal)
+{
+	struct guest_description *description;
+	int status = known(guest, "guest", refusal);
+
+	(void)broker;
+	(void)session;
+	if (status)
+		return status;
+	description = calloc(1, sizeof(*description));
+	if (!description)
+		return refuse_errno(refusal, ENOMEM, "describing");
+	description->memory_files = calloc(1, sizeof(*description->memory_files));
+	description->regions = calloc(1, sizeof(*description->regions));
+	description->devices = calloc(1, sizeof(*description->devices));
+	description->nested = calloc(1, sizeof(*description->nested));
+	if (!description->memory_files || !description->regions || !description->devices ||
+	    !description->nested) {
+		guest_description_free(description);
+		return refuse_errno(refusal, ENOMEM, "describing");
+	}
+	description->summary.guest = guest;
+	strcpy(description->summary.name, "described");
+	description->n_labels = 1;
+	strcpy(description->labels[0].key, "key");
+	strcpy(description->labels[0].value, "value");
+	description->n_memory_files = description->n_regions = 1;
+	description->n_devices = description->n_nested = 1;
+	description->memory_files[0].memory_file = 11;
+	description->regions[0].gpa = 0x1000;
+	description->devices[0].info.has_fid = true;
+	description->devices[0].info.fid = 0x12;
+	description->devices[0].attachment = ATTACHMENT_NESTED;
+	description->devices[0].nested = 44;
+	description->nested[0].format = NESTED_RELAXED;
+	*ret = description;
+	return 0;
+}
+
+struct guest_description *guest_description_free(struct guest_description *description)
+{
+	if (!description)
+		return NULL;
+	free(description->memory_files);
+	free(description->regions);
+	free(description->devices);
+	free(description->nested);
+	free(description);
+	return NULL;
+}
+
+/* ── memory ───────────────────────────────────────────────────────────────────────────────── */
+
+int memory_file_add(struct broker *broker, struct session *session, uint64_t guest, int consume_fd,
+		    bool writable, struct memory_file_added *ret, struct refusal *refusal)
+{
+	int status = known(guest, "guest", refusal);
+	off_t length = lseek(consume_fd, 0, SEEK_END);
+
+	(void)broker;
+	(void)session;
+	(void)writable;
+	close(consume_fd);
+	if (!status)
+		*ret = (struct memory_file_added){11, (uint64_t)length, 4096};
+	return status;
+}
+
+int memory_file_remove(struct broker *broker, struct session *session, uint64_t guest,
+		       uint64_t memory_file, struct refusal *refusal)
+{
+	(void)broker;
+	(void)session;
+	(void)guest;
+	return known(memory_file, "memory file", refusal);
+}
+
+int memory_update(struct broker *broker, struct session *session, uint64_t guest,
+		  const struct memory_update_request *request, struct operation *operation,
+		  struct memory_updated *ret, struct refusal *refusal)
+{
+	int status = known(guest, "guest", refusal);
+
+	(void)broker;
+	(void)session;
+	if (status)
+		return status;
+	fake.updates++;
+	fake.update = *request;
+	fake.updating++;
+	if (operation->progress)
+		operation->progress(operation, 1, 2);
+	while (fake.hold_updates && !operation->cancelled)
+		clock_sleep_ns(1000000);
+	if (operation->cancelled)
+		status = refuse(refusal, REFUSAL_CANCELLED, "CANCELLED", "cancelled");
+	else
+		*ret = (struct memory_updated){.pinned = true, .region_bytes = 0x3000};
+	fake.updating--;
+	return status;
+}
+
+/* ── devices ──────────────────────────────────────────────────────────────────────────────── */
+
+static void describe(uint64_t device, struct device_description *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->device = device;
+	ret->info.fid = 0x12;
+	ret->info.has_fid = true;
+	strcpy(ret->info.pci_address, "0000:00:04.0");
+	ret->n_iova_ranges = 1;
+	ret->iova_ranges[0] = (struct iommu_range){0, 0xffffffff};
+}
+
+int device_open(struct broker *broker, struct session *session, uint64_t guest,
+		const struct device_open_request *request, uint64_t *ret_device, int *ret_fd,
+		struct refusal *refusal)
+{
+	int status = known(guest, "guest", refusal);
+
+	(void)broker;
+	(void)session;
+	fake.opens++;
+	fake.open = *request;
+	fd_close(request->by_descriptor ? request->consume_fd : -1);
+	if (status)
+		return status;
+	*ret_device = 21;
+	*ret_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return 0;
+}
+
+int device_bind(struct broker *broker, struct session *session, uint64_t device,
+		const uint8_t *vf_token, struct operation *operation,
+		struct device_description *ret, struct refusal *refusal)
+{
+	int status = known(device, "device", refusal);
+
+	(void)broker;
+	(void)session;
+	(void)vf_token;
+	if (status)
+		return status;
+	operation->progress(operation, 5, 10);
+	describe(device, ret);
+	return 0;
+}
+
+int device_describe(struct broker *broker, struct session *session, uint64_t device,
+		    struct device_description *ret, struct refusal *refusal)
+{
+	int status = known(device, "device", refusal);
+
+	(void)broker;
+	(void)session;
+	if (!status)
+		describe(device, ret);
+	return status;
+}
+
+int device_descriptor(struct broker *broker, struct session *session, uint64_t device, int *ret_fd,
+		      struct refusal *refusal)
+{
+	int status = known(device, "device", refusal);
+
+	(void)broker;
+	(void)session;
+	if (!status)
+		*ret_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return status;
+}
+
+int device_close(struct broker *broker, struct session *session, uint64_t device,
+		 bool *ret_still_held, struct refusal *refusal)
+{
+	int status = known(device, "device", refusal);
+
+	(void)broker;
+	(void)session;
+	if (!status)
+		*ret_still_held = true;
+	return status;
+}
+
+/* ── domains ──────────────────────────────────────────────────────────────────────────────── */
+
+int nested_create(struct broker *broker, struct session *session,
+		  const struct nested_create_request *request, struct nested_created *ret,
+		  struct refusal *refusal)
+{
+	int status = known(request->device, "device", refusal);
+
+	(void)broker;
+	(void)session;
+	if (status)
+		return status;
+	fake.nested = *request;
+	*ret = (struct nested_created){.nested = 31, .index = 5, .verdict = VERDICT_DONE};
+	ret->walk.verdict = VERDICT_DONE;
+	ret->walk.mapped = 17;
+	if (request->iota == 0xbad) {
+		*ret = (struct nested_created){.verdict = VERDICT_OPERAND,
+					       .anchor_fault = S390_ANCHOR_PBA_ABOVE_PAL};
+	}
+	return 0;
+}
+
+int nested_replace(struct broker *broker, struct session *session, uint64_t nested, uint64_t iota,
+		   uint64_t pba, uint64_t pal, struct nested_created *ret, struct refusal *refusal)
+{
+	int status = known(nested, "nested domain", refusal);
+
+	(void)broker;
+	(void)session;
+	(void)iota;
+	(void)pba;
+	(void)pal;
+	if (!status)
+		*ret = (struct nested_created){.verdict = VERDICT_RESOURCES};
+	return status;
+}
+
+int nested_destroy(struct broker *broker, struct session *session, uint64_t nested,
+		   uint64_t *ret_leaves_dropped, struct refusal *refusal)
+{
+	int status = known(nested, "nested domain", refusal);
+
+	(void)broker;
+	(void)session;
+	if (!status)
+		*ret_leaves_dropped = 9;
+	return status;
+}
+
+int device_attach(struct broker *broker, struct session *session, uint64_t device,
+		  enum attachment to, uint64_t nested, struct range_result *ret_walk,
+		  struct refusal *refusal)
+{
+	int status = known(device, "device", refusal);
+
+	(void)broker;
+	(void)session;
+	(void)nested;
+	if (!status && to == ATTACHMENT_NESTED)
+		*ret_walk = (struct range_result){.verdict = VERDICT_DONE};
+	return status;
+}
+
+int nested_update(struct broker *broker, struct session *session, uint64_t nested,
+		  const struct nested_entry *entries, size_t n, struct range_result *ret,
+		  size_t *ret_n, struct refusal *refusal)
+{
+	int status = known(nested, "nested domain", refusal);
+
+	(void)broker;
+	(void)session;
+	if (status)
+		return status;
+	memcpy(fake.entries, entries, n * sizeof(*entries));
+	fake.n_entries = n;
+	for (size_t i = 0; i < n; i++)
+		ret[i] = (struct range_result){.verdict = VERDICT_DONE, .mapped = i};
+	*ret_n = n;
+	return 0;
+}
+
+static bool refresh_later(struct pool_job *job)
+{
+	struct refresh *refresh = (struct refresh *)((char *)job - offsetof(struct refresh, priv));
+
+	refresh->done(refresh, 0);
+	return false;
+}
+
+void broker_refresh_run(struct broker *broker, struct session *session, struct refresh *refresh)
+{
+	struct pool_job *job = (struct pool_job *)refresh->priv;
+	int status = known(refresh->nested, "nested domain", &refresh->refusal);
+
+	(void)session;
+	for (size_t i = 0; i < refresh->n_ranges; i++) {
+		refresh->results[i] = (struct range_result){
+			.verdict = VERDICT_DONE, .mapped = refresh->ranges[i].length / 4096};
+		if (refresh->nested == FAKE_NESTED_ERROR) {
+			refresh->results[i].verdict = VERDICT_ERROR;
+			refresh->results[i].fault = (struct s390_fault){
+				.code = S390_PEC_TT,
+				.level = S390_LEVEL_SEGMENT,
+				.iova = UINT64_MAX - i,
+				.entry = UINT64_MAX,
+				.outside_memory = true,
+			};
+			refresh->results[i].mapped = refresh->results[i].unmapped = UINT64_MAX;
+		}
+	}
+	if (refresh->nested == FAKE_NESTED_BUSY)
+		status = refuse(&refresh->refusal, REFUSAL_RATE, "RATE", "too fast");
+	if (status || refresh->nested != FAKE_NESTED_LATER) {
+		refresh->done(refresh, status);
+		return;
+	}
+	*job = (struct pool_job){.run = refresh_later};
+	pool_submit(broker->pool, job);
+}
+
+int nested_explain(struct broker *broker, struct session *session, uint64_t nested, uint64_t iova,
+		   struct explanation *ret, struct refusal *refusal)
+{
+	int status = known(nested, "nested domain", refusal);
+
+	(void)broker;
+	(void)session;
+	if (status)
+		return status;
+	memset(ret, 0, sizeof(*ret));
+	ret->iova = iova;
+	ret->tables.n_steps = 1;
+	ret->tables.steps[0] = (struct s390_step){.level = S390_LEVEL_PAGE, .note = "valid"};
+	ret->tables.present = ret->tables.in_memory = true;
+	ret->tables.gpa = nested;
+	ret->installed = ret->consistent = true;
+	return 0;
+}
+
+/* ── events ───────────────────────────────────────────────────────────────────────────────── */
+
+struct event_watch {
+	LIST_ENTRY(event_watch) place;
+	struct broker *broker;
+	void (*wake)(void *context);
+	void *context;
+	uint64_t next, emitted; /* sequence numbers; events are not kept, but made when read */
+	bool gone;
+};
+
+int event_watch_new(struct event_watch **ret, struct broker *broker, struct session *session,
+		    uint64_t guest, uint64_t since, void (*wake)(void *context), void *context,
+		    struct refusal *refusal)
+{
+	struct event_watch *watch;
+	int status = known(guest, "guest", refusal);
+
+	(void)session;
+	if (status)
+		return status;
+	watch = calloc(1, sizeof(*watch));
+	if (!watch)
+		return refuse_errno(refusal, ENOMEM, "watching");
+	*watch = (struct event_watch){.broker = broker, .wake = wake, .context = context};
+	watch->next = watch->emitted = since;
+	pthread_mutex_lock(&broker->lock);
+	LIST_INSERT_HEAD(&broker->watches, watch, place);
+	pthread_mutex_unlock(&broker->lock);
+	fake.watches++;
+	*ret = watch;
+	return 0;
+}
+
+int event_watch_next(struct event_watch *watch, struct event *ret)
+{
+	int answer = 0;
+
+	pthread_mutex_lock(&watch->broker->lock);
+	if (watch->next < watch->emitted) {
+		*ret = (struct event){
+			.sequence = ++watch->next, .kind = EVENT_TRANSLATION_ERROR, .guest = 1};
+		ret->fault.code = S390_PEC_TT;
+		answer = 1;
+	} else if (watch->gone) {
+		answer = -1;
+	}
+	pthread_mutex_unlock(&watch->broker->lock);
+	return answer;
+}
+
+struct event_watch *event_watch_free(struct event_watch *watch)
+{
+	if (!watch)
+		return NULL;
+	pthread_mutex_lock(&watch->broker->lock);
+	LIST_REMOVE(watch, place);
+	pthread_mutex_unlock(&watch->broker->lock);
+	free(watch);
+	fake.watches--;
+	return NULL;
+}
+
+void fake_event_emit(uint64_t n)
+{
+	struct event_watch *watch;
+
+	pthread_mutex_lock(&only->lock);
+	LIST_FOREACH (watch, &only->watches, place) {
+		watch->emitted += n;
+		watch->wake(watch->context);
+	}
+	pthread_mutex_unlock(&only->lock);
+}
+
+void fake_guest_gone(void)
+{
+	struct event_watch *watch;
+
+	pthread_mutex_lock(&only->lock);
+	LIST_FOREACH (watch, &only->watches, place) {
+		watch->gone = true;
+		watch->wake(watch->context);
+	}
+	pthread_mutex_unlock(&only->lock);
+}
+
+/* ── ledger ───────────────────────────────────────────────────────────────────────────────── */
+
+const char *ledger_resource_name(enum ledger_resource resource)
+{
+	return resource == LEDGER_PINNED_BYTES ? "pinned_bytes" : "other";
+}
+
+int usage_report(struct broker *broker, struct session *session, struct usage_report *ret,
+		 struct refusal *refusal)
+{
+	(void)broker;
+	(void)refusal;
+	memset(ret, 0, sizeof(*ret));
+	strcpy(ret->tenant, session ? "tenant-a" : "host");
+	ret->usage[LEDGER_PINNED_BYTES].current = 42;
+	return 0;
+}
+
+int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t *ret_n,
+	       struct refusal *refusal)
+{
+	*ret_n = 1;
+	if (!n)
+		return 0;
+	usage_report(broker, NULL, ret, refusal);
+	strcpy(ret->tenant, "tenant-a");
+	return 0;
+}
+
+int check_fit(struct broker *broker, struct session *session, const struct fit_request *request,
+	      struct fit_missing *ret, size_t *ret_n, struct refusal *refusal)
+{
+	(void)broker;
+	(void)session;
+	(void)refusal;
+	*ret_n = 0;
+	if (request->amount[LEDGER_PINNED_BYTES] > 100)
+		ret[(*ret_n)++] =
+			(struct fit_missing){.resource = LEDGER_PINNED_BYTES,
+					     .limit = 100,
+					     .requested = request->amount[LEDGER_PINNED_BYTES],
+					     .rule = "file:1"};
+	return 0;
+}
+
+void broker_status(struct broker *broker, struct broker_status *ret)
+{
+	(void)broker;
+	*ret = (struct broker_status){.sessions = fake.sessions};
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_TESTS_FAKE_BROKER_H
+#define IB_TESTS_FAKE_BROKER_H
+
+/*
+ * broker/broker.h without a model, for tests of what stands in front of it.
+ *
+ * Handles 1 to 99 exist in every session, others in none. It remembers what it was asked and
+ * answers what it is told to; sessions, their secrets and their ends are real.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/broker.h"
+
+/* One broker at a time. */
+struct broker *fake_broker_new(void);
+
+/* What nested domains answer to a refresh, by handle; others are DONE on the calling thread. */
+#define FAKE_NESTED_LATER 7 /* DONE, from a pool thread */
+#define FAKE_NESTED_ERROR 8 /* ERROR, with a fault */
+#define FAKE_NESTED_BUSY  9 /* the whole call is refused for now */
+
+struct fake_broker {
+	/* set by the test */
+	_Atomic bool
+		hold_updates; /* memory_update() waits until this is false or it is cancelled */
+	_Atomic int broken_status;   /* guest_create() answers this negative status */
+	_Atomic bool refuse_creates; /* guest_create() answers this */
+	struct refusal refusal;
+	/* told to the test */
+	_Atomic uint32_t sessions; /* that live in memory */
+	_Atomic uint32_t closed;   /* session_close(), first ones */
+	_Atomic uint32_t updates, creates, opens;
+	_Atomic uint32_t updating; /* inside memory_update() now */
+	_Atomic uint32_t watches;
+	struct memory_update_request update;
+	struct guest_create_request create;
+	struct nested_create_request nested;
+	struct device_open_request open;
+	struct nested_entry entries[BROKER_MANAGED_ENTRIES_MAX];
+	size_t n_entries;
+	size_t n_lanes; /* calls of broker_lane() */
+};
+extern struct fake_broker fake;
+
+/* n more events for every watch there is. */
+void fake_event_emit(uint64_t n);
+/* Every watched guest is gone. */
+void fake_guest_gone(void);
+
+#endif
