@@ -22,7 +22,8 @@ enum shadow_verdict {
 	SHADOW_DONE,
 	SHADOW_RESOURCES, /* out of mappings; every unmap of the range took effect */
 	SHADOW_ERROR, /* walk error: fault is set; or the host function is in error: fault.code 0 */
-	SHADOW_BROKEN, /* a cut failed although retried: the caller must block the device */
+	SHADOW_BROKEN, /* a cut failed although retried: the caller must block the device. The cut
+			* is owed: each later step tries it again before anything else */
 };
 
 /* Why a valid leaf was not installed (rule 8 of the translation rules); an event, not an error. */
@@ -75,16 +76,18 @@ struct shadow_result {
 	struct s390_fault fault;
 	int host_errno;    /* of the map or cut that failed, or 0 */
 	uint64_t mapped;   /* leaves that became mapped, or changed frame or permission */
-	uint64_t unmapped; /* leaves that were installed and now are not */
+	uint64_t unmapped; /* leaves that were installed and now are not; not those that changed */
 };
 
 enum shadow_op_kind {
-	SHADOW_OP_REFRESH,      /* [first, last] as the guest's instruction asks */
-	SHADOW_OP_RECONCILE,    /* whole window, after a new anchor or new memory: cuts what lies
-				 * outside the window; a walk error is reported, and what can be
-				 * mapped is mapped */
-	SHADOW_OP_SWEEP,        /* whole window, unmaps only */
-	SHADOW_OP_DROP,         /* cut everything in [first, last], forget it was installed */
+	SHADOW_OP_REFRESH,   /* [first, last] as the guest's instruction asks */
+	SHADOW_OP_RECONCILE, /* whole window, after a new anchor or new memory: cuts what lies
+			      * outside the window; a walk error is reported, and what can be
+			      * mapped is mapped */
+	SHADOW_OP_SWEEP, /* whole window, unmaps only; a walk error is noted in result.fault and the
+			  * verdict is DONE all the same */
+	SHADOW_OP_DROP,  /* cut everything in [first, last], forget it was installed; what a managed
+			  * shadow was told to show stays wanted */
 	SHADOW_OP_MANAGED_MAP,  /* managed: [first, last] shows gpa… with that permission */
 	SHADOW_OP_MANAGED_UNMAP /* managed: [first, last] shows nothing */
 };
@@ -101,13 +104,15 @@ struct shadow_op {
 	/* The rest belongs to shadow_step(). */
 	struct {
 		uint32_t pass, epoch;
-		bool overflow;    /* of start + length */
-		bool stop;        /* map no more */
-		bool untidy;      /* a table may have been left that keeps nothing */
-		uint64_t next;    /* segment (IOVA >> 20) to go on from in this pass */
-		uint64_t visited; /* tables, in this pass */
-		uint64_t changed; /* leaves that were cut and mapped again */
-		uint64_t swept;   /* leaves that were newly mapped when a whole walk began */
+		bool overflow;       /* of start + length */
+		bool stop;           /* map no more */
+		bool untidy;         /* a table may have been left that keeps nothing */
+		uint64_t next;       /* segment (IOVA >> 20) to go on from in this pass */
+		uint64_t visited;    /* tables, in this pass */
+		uint64_t fault_last; /* segment: end of a fault that was met while mapping */
+		uint64_t resume;     /* segment behind it */
+		uint64_t changed;    /* leaves that were cut and mapped again */
+		uint64_t swept;      /* leaves that were newly mapped when a whole walk began */
 		uint32_t n_dirty, at_dirty;
 		struct {
 			uint64_t first, last; /* segments */

@@ -128,6 +128,21 @@ struct shadow {
 	struct shadow_stats stats;
 };
 
+/* shadow_op's cursor.pass */
+enum pass {
+	PASS_BEGIN,
+	PASS_FOREIGN, /* what another kind of source left */
+	PASS_BELOW,
+	PASS_ABOVE,
+	PASS_UNMAP,
+	PASS_MAP,
+	PASS_FAULT, /* what lies under a bad entry that PASS_MAP met */
+	PASS_TIDY,
+	PASS_DROP,
+	PASS_UNDO,
+	PASS_DONE,
+};
+
 /* One step at work: on the stack of shadow_step() and of nobody else. */
 struct shadow_work {
 	struct shadow *shadow;

@@ -221,6 +221,22 @@ static void merge_fault(struct merge *merge)
 	visit_fault(merge->work, &merge->found.fault, table);
 }
 
+/* A bad entry that the first pass did not see: all that is installed under it in the operation's
+ * range goes, also what was mapped just now or lies outside the dirty interval. */
+static void merge_fault_mapping(struct merge *merge)
+{
+	struct shadow_work *work = merge->work;
+	struct shadow_op *op = work->op;
+	const struct s390_found *found = &merge->found;
+	uint64_t last = segment_of(found->last);
+
+	work_fault(work, &found->fault);
+	op->cursor.resume = (last < merge->segment_last ? last : merge->segment_last) + 1;
+	op->cursor.next = segment_of(found->first > work->first ? found->first : work->first);
+	op->cursor.fault_last = segment_of(found->last < work->last ? found->last : work->last);
+	op->cursor.pass = PASS_FAULT;
+}
+
 static uint64_t found_segment_first(const struct merge *merge)
 {
 	return merge->found.kind == S390_FOUND_END ? UINT64_MAX : segment_of(merge->found.first);
@@ -245,7 +261,10 @@ static bool merge_one(struct merge *merge)
 		merge->have = merge->scanning = false;
 		break;
 	case S390_FOUND_FAULT:
-		merge_fault(merge);
+		if (merge->mapping)
+			merge_fault_mapping(merge);
+		else
+			merge_fault(merge);
 		break;
 	case S390_FOUND_PT:
 	case S390_FOUND_FRAME:
@@ -286,13 +305,15 @@ bool pass_map(struct shadow_work *work)
 	struct merge merge;
 
 	merge_begin(&merge, work, true, last);
-	do {
+	while (!mapping_ends(work)) {
 		if (merge_one(&merge))
 			return true;
 		/* A cut may not grow over what is mapped behind it. */
 		run_cut_barrier(work);
-	} while (work->budget > 0 && !mapping_ends(work));
-	return mapping_ends(work);
+		if (work->budget <= 0 || op->cursor.pass != PASS_MAP)
+			return false;
+	}
+	return true;
 }
 
 bool pass_absent(struct shadow_work *work, enum visit_absent how, uint64_t segment_last)

@@ -312,7 +312,6 @@ bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 	uint64_t iova = (table->segment << S390_SEGMENT_SHIFT) + i * S390_PAGE_BYTES;
 	uint64_t gpa = s390_word_frame(word);
 
-	run_cut_barrier(work);
 	if (!map_joins(work, iova, gpa, writable))
 		map_flush(work);
 	if (work->op->cursor.stop || work->broken)

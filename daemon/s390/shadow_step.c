@@ -14,19 +14,6 @@
 
 #include "s390/shadow_internal.h"
 
-enum pass {
-	PASS_BEGIN,
-	PASS_FOREIGN, /* what another kind of source left */
-	PASS_BELOW,
-	PASS_ABOVE,
-	PASS_UNMAP,
-	PASS_MAP,
-	PASS_TIDY,
-	PASS_DROP,
-	PASS_UNDO,
-	PASS_DONE,
-};
-
 void shadow_op_range(struct shadow_op *op, enum shadow_op_kind kind, uint64_t first, uint64_t last)
 {
 	*op = (struct shadow_op){.kind = kind, .first = first, .last = last};
@@ -310,6 +297,12 @@ static void pass_run(struct shadow_work *work)
 		if (pass_map(work))
 			after_map(work);
 		break;
+	case PASS_FAULT:
+		if (pass_absent(work, ABSENT_FORGET, op->cursor.fault_last)) {
+			op->cursor.pass = PASS_MAP;
+			op->cursor.next = op->cursor.resume;
+		}
+		break;
 	case PASS_TIDY:
 		if (pass_absent(work, ABSENT_TIDY, op->cursor.dirty[op->cursor.at_dirty].last))
 			next_dirty(op);
@@ -385,7 +378,7 @@ bool shadow_step(struct shadow *shadow, const struct memory_view *view, struct s
 		pass_run(&work);
 		/* The next pass works elsewhere: what lies between is not of this cut. */
 		if (op->cursor.pass != pass)
-			run_cut_barrier(&work);
+			run_flush(&work);
 	}
 	run_flush(&work);
 	if (work.broken)

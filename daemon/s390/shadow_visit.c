@@ -511,12 +511,8 @@ void visit_absent(struct shadow_work *work, enum visit_absent how, struct kept_t
 void visit_fault(struct shadow_work *work, const struct s390_fault *fault, struct kept_table *table)
 {
 	work_fault(work, fault);
-	if (!table)
-		return;
-	/* The run may hold leaves of this table. */
-	if (work->map.pending)
-		run_flush(work);
-	visit_absent(work, ABSENT_FORGET, table);
+	if (table)
+		visit_absent(work, ABSENT_FORGET, table);
 }
 
 void visit_drop_frames(struct shadow_work *work, struct kept_table *table, uint64_t gpa_first,

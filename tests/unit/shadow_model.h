@@ -92,4 +92,17 @@ void check_fault(struct property *p, const struct shadow_result *result, const c
 /* A verdict of want must have a reason. */
 void check_want(struct property *p, const char *what);
 
+/* shadow_changes.c: the round's generator, and what the guest does to its tables. */
+uint64_t rnd(struct property *p);
+/* 0 .. n - 1 */
+unsigned int pick(struct property *p, unsigned int n);
+bool chance(struct property *p, unsigned int one_in);
+/* An index that upper tables of a round use. */
+unsigned int pick_index(struct property *p, enum s390_level level);
+/* An entry of a table at level that names some table of the round, or an invalid one. */
+uint64_t random_child(struct property *p, enum s390_level level);
+/* What a guest does between two operations: a few writes at any level, good and bad. */
+void change_tables(struct property *p);
+void change_heal(struct property *p);
+
 #endif
