@@ -4,7 +4,8 @@
  * What operators ask, on the admin socket only: everybody's guests, whoever owns them.
  */
 
-#include <inttypes.h>
+#include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -165,29 +166,32 @@ static bool uuid_parse(const char *text, uint8_t ret[16])
 	return digits == 32;
 }
 
-/* "0x…" or 16 hex digits. */
-static bool handle_parse(const char *text, uint64_t *ret)
+/* A whole number in that base. */
+static bool number_parse(const char *text, int base, uint64_t *ret)
 {
-	size_t digits;
+	char *end;
 
-	if (!strncmp(text, "0x", 2))
-		text += 2;
-	digits = strlen(text);
-	if (!digits || digits > 16 || strspn(text, "0123456789abcdefABCDEF") != digits)
+	if (!isxdigit((unsigned char)text[0]))
 		return false;
-	*ret = strtoull(text, NULL, 16);
-	return true;
+	errno = 0;
+	*ret = strtoull(text, &end, base);
+	return !errno && !*end;
 }
 
+/* In hex as this project shows handles, or in decimal as libraries print 64-bit numbers: handles
+ * are random, so the same digits do not name two of them. */
 static const struct guest_summary *by_handle(const char *text, const struct guest_summary *all,
 					     size_t n)
 {
-	uint64_t handle;
+	uint64_t hex = 0, decimal = 0;
 
-	if (handle_parse(text, &handle))
-		for (size_t i = 0; i < n; i++)
-			if (all[i].guest == handle)
-				return &all[i];
+	if (!number_parse(text, 16, &hex))
+		return NULL;
+	if (!number_parse(text, 10, &decimal))
+		decimal = hex;
+	for (size_t i = 0; i < n; i++)
+		if (all[i].guest == hex || all[i].guest == decimal)
+			return &all[i];
 	return NULL;
 }
 

@@ -20,14 +20,16 @@ int prepare_open_session(struct call *call)
 {
 	const Iommubroker__V1__OpenSessionRequest *request =
 		(const Iommubroker__V1__OpenSessionRequest *)call->request;
+	int status;
 
 	call->plain = call_array(call, 1, BROKER_NAME_MAX);
 	if (!call->plain)
 		return call_refuse_memory(call);
-	if (call->session)
-		return refuse(&call->refusal, REFUSAL_PRECONDITION, "SESSION_OPEN",
-			      "this connection is a session already");
-	return check_text(call, "name", request->name, call->plain, BROKER_NAME_MAX);
+	status = check_text(call, "name", request->name, call->plain, BROKER_NAME_MAX);
+	if (!status && call->session)
+		status = refuse(&call->refusal, REFUSAL_PRECONDITION, "SESSION_OPEN",
+				"this connection is a session already");
+	return status;
 }
 
 /* The session is a native connection's from its first moment on. */

@@ -50,13 +50,13 @@ void log_refusal(struct call *call)
 			  : !dispatcher_may_log(call->dispatcher, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_WARNING);
+	entry.suppressed = suppressed;
 	log_field(&entry, "IOMMUBROKER_METHOD", "%s", method_path(call->method));
 	log_field(&entry, "IOMMUBROKER_REASON", "%s", refusal->reason);
 	add_numbers(&entry, refusal);
 	add_peer(&entry, peer);
-	log_end(&entry, "%s refused to pid %d, uid %u: %s (%s) (%u such lines not shown)",
-		method_path(call->method), (int)peer->pid, (unsigned int)peer->uid,
-		refusal->message, refusal->reason, suppressed);
+	log_end(&entry, "%s refused to pid %d, uid %u: %s (%s)", method_path(call->method),
+		(int)peer->pid, (unsigned int)peer->uid, refusal->message, refusal->reason);
 }
 
 void log_drop(struct dispatcher *dispatcher, const struct peer *peer, const char *why)
@@ -67,8 +67,9 @@ void log_drop(struct dispatcher *dispatcher, const struct peer *peer, const char
 	if (!dispatcher_may_log(dispatcher, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_WARNING);
+	entry.suppressed = suppressed;
 	log_field(&entry, "IOMMUBROKER_REASON", "%s", why);
 	add_peer(&entry, peer);
-	log_end(&entry, "dropped the connection of pid %d, uid %u: %s (%u such lines not shown)",
-		(int)peer->pid, (unsigned int)peer->uid, why, suppressed);
+	log_end(&entry, "dropped the connection of pid %d, uid %u: %s", (int)peer->pid,
+		(unsigned int)peer->uid, why);
 }

@@ -190,14 +190,15 @@ static void log_session(struct rpc_session *session, const char *name, const cha
 	if (!dispatcher_may_log(session->dispatcher, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_INFO);
+	entry.suppressed = suppressed;
 	log_field(&entry, "IOMMUBROKER_SESSION", "%llu", (unsigned long long)session->id);
 	log_field(&entry, "IOMMUBROKER_TENANT", "%s", session_tenant(session->session));
 	log_field(&entry, "IOMMUBROKER_PEER_PID", "%d", (int)session->peer.pid);
 	log_field(&entry, "IOMMUBROKER_PEER_UID", "%u", (unsigned int)session->peer.uid);
-	log_end(&entry, "session %llu %s: pid %d, uid %u, tenant %s%s%s (%u such lines not shown)",
+	log_end(&entry, "session %llu %s: pid %d, uid %u, tenant %s%s%s",
 		(unsigned long long)session->id, what, (int)session->peer.pid,
 		(unsigned int)session->peer.uid, session_tenant(session->session),
-		name ? ", name " : "", name ? name : "", suppressed);
+		name && name[0] ? ", name " : "", name ? name : "");
 }
 
 static struct rpc_session *session_alloc(struct dispatcher *dispatcher, const struct peer *peer)

@@ -229,7 +229,9 @@ static void add_details(struct details *details, struct refusal *refusal)
 	default:
 		break;
 	}
-	if (refusal->field[0] && refusal->kind != REFUSAL_PRECONDITION)
+	/* "" is the message as a whole. */
+	if (refusal->kind == REFUSAL_INVALID ||
+	    (refusal->field[0] && refusal->kind != REFUSAL_PRECONDITION))
 		add_bad_request(details, refusal->field, refusal->message);
 	add_error_info(details, refusal,
 		       refusal->kind == REFUSAL_HOST_MEMLOCK ? "HOST_MEMLOCK" : refusal->reason);

@@ -156,6 +156,7 @@ void log_error(const char *format, ...)
 void log_begin(struct log_entry *entry, enum log_level level)
 {
 	entry->level = level;
+	entry->suppressed = 0;
 	entry->n_fields = 0;
 }
 
@@ -183,9 +184,14 @@ void log_end(struct log_entry *entry, const char *format, ...)
 	char raw[LOG_TEXT_BYTES];
 	va_list args;
 
+	int n;
+
 	va_start(args, format);
-	vsnprintf(raw, sizeof(raw), format, args);
+	n = vsnprintf(raw, sizeof(raw), format, args);
 	va_end(args);
+	if (entry->suppressed && n >= 0 && (size_t)n < sizeof(raw))
+		snprintf(raw + n, sizeof(raw) - (size_t)n, " (after %u more that are not shown)",
+			 entry->suppressed);
 	log_write(entry, raw);
 }
 

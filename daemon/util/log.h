@@ -39,6 +39,7 @@ enum log_level {
 };
 struct log_entry {
 	enum log_level level;
+	uint32_t suppressed; /* entries not logged before this one; told if not 0 */
 	size_t n_fields;
 	char fields[LOG_FIELDS_MAX][LOG_FIELD_BYTES]; /* "NAME=value", escaped */
 };
