@@ -124,11 +124,10 @@ IOMMUBROKER_API int iommubroker_session_open_fd(int consume_fd, const char *name
  * its answer (the answer or progress), 1 ns to IOMMUBROKER_NO_TIMEOUT. At first: no limit. */
 IOMMUBROKER_API void iommubroker_session_set_timeout(struct iommubroker_session *session,
 						     uint64_t timeout_ns);
-#define IOMMUBROKER_SECRET_BYTES 16
 /* What gRPC calls of this same process carry as metadata "iommubroker-session-bin" to be calls of
  * this session: IOMMUBROKER_SECRET_BYTES bytes, the session's. Not to be logged. */
-IOMMUBROKER_API const uint8_t *
-iommubroker_session_secret(const struct iommubroker_session *session);
+IOMMUBROKER_API const uint8_t *iommubroker_session_secret(
+	const struct iommubroker_session *session);
 /* Who is charged for what this session uses. */
 IOMMUBROKER_API const char *iommubroker_session_tenant(const struct iommubroker_session *session);
 /* 0, or -ECONNRESET or -EBADMSG once the connection is gone. */
@@ -335,7 +334,7 @@ struct iommubroker_address_range {
 	uint64_t first, last;
 };
 struct iommubroker_map {
-	const struct iommubroker_memory_file *file;
+	struct iommubroker_memory_file *file;
 	uint64_t offset, gpa, length; /* multiples of 4096 and of the file's page size */
 	uint64_t granule; /* where it may be cut later, a power of two >= 4096; 0: never */
 	uint32_t access;  /* enum iommubroker_access, not NONE */

@@ -43,7 +43,7 @@ struct totals {
 	uint64_t refreshes;
 	uint64_t leaves_mapped, leaves_unmapped; /* as the daemon answered */
 	uint64_t model_mapped, model_unmapped;   /* as it should have */
-	bool differed; /* they do; it has been told */
+	bool differed;                           /* they do; it has been told */
 	uint64_t backend_maps, backend_unmaps;
 	uint64_t dma_checks, dma_failures;
 	uint64_t failures; /* all else, each told on stderr */
