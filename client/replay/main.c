@@ -34,16 +34,21 @@ struct options {
 	bool json;
 };
 
+struct inputs {
+	struct input trace, tables;
+};
+
 static void usage(FILE *to)
 {
 	fputs("usage: iommubroker-replay [--runtime-dir DIR] --trace FILE [OPTION...]\n"
-	      "       iommubroker-replay [--runtime-dir DIR] --tables FILE\n"
+	      "       iommubroker-replay [--runtime-dir DIR] [--trace FILE] --tables FILE\n"
 	      "                          --anchor FID=IOTA,PBA,PAL... [OPTION...]\n"
 	      "\n"
 	      "  --runtime-dir DIR   folder of the daemon's sockets (/run/iommubroker)\n"
 	      "  --trace FILE        events of a recorded guest; .xz and .gz as they are\n"
-	      "  --tables FILE       pages with the tables of a recorded guest, in place of a "
-	      "trace\n"
+	      "  --tables FILE       pages with the tables of a recorded guest; played in place "
+	      "of\n"
+	      "                      the trace, which then only tells what they must hold\n"
 	      "  --anchor F=I,B,L    of function F: IOTA, first and last IOVA (PBA, PAL)\n"
 	      "  --guest-name NAME   as operators see it (replay)\n"
 	      "  --memory-mib N      the guest's memory (384)\n"
@@ -148,7 +153,7 @@ static bool parse_options(int argc, char **argv, struct options *options)
 	while ((option = getopt_long(argc, argv, "h", table, NULL)) != -1)
 		if (!parse_option(option, options))
 			return false;
-	return optind == argc && (options->trace != NULL) != (options->tables != NULL) &&
+	return optind == argc && (options->trace != NULL || options->tables != NULL) &&
 	       (options->tables != NULL) == (options->n_anchors > 0);
 }
 
@@ -230,15 +235,18 @@ static void compare(struct machine *machine)
 		check_all_leaves(machine, &machine->functions[i]);
 }
 
-static void play(struct machine *machine, const struct options *options, const struct input *input)
+static void play(struct machine *machine, const struct options *options,
+		 const struct inputs *inputs)
 {
 	double started = now_seconds();
 	int r;
 
-	if (options->trace != NULL)
-		r = play_trace(machine, input);
+	if (options->tables == NULL)
+		r = play_trace(machine, &inputs->trace);
 	else
-		r = play_tables(machine, input, options->anchors, options->n_anchors);
+		r = play_tables(machine, &inputs->tables, options->anchors, options->n_anchors);
+	if (r == 0 && options->tables != NULL && options->trace != NULL)
+		r = play_compare_end(machine, &inputs->trace);
 	machine->totals.seconds = now_seconds() - started;
 	if (r == 0)
 		compare(machine);
@@ -250,30 +258,34 @@ static void play(struct machine *machine, const struct options *options, const s
 		sleep(options->keep_seconds);
 }
 
-static int function_ids(const struct options *options, const struct input *input, uint32_t *ret_ids,
-			size_t *ret_n)
+static int function_ids(const struct options *options, const struct inputs *inputs,
+			uint32_t *ret_ids, size_t *ret_n)
 {
-	if (options->trace != NULL)
-		return play_trace_functions(input, ret_ids, ret_n);
+	if (options->trace != NULL) {
+		int r = play_trace_functions(&inputs->trace, ret_ids, ret_n);
+
+		if (r < 0 || options->tables == NULL)
+			return r;
+	}
 	for (size_t i = 0; i < options->n_anchors; i++)
 		ret_ids[i] = options->anchors[i].function_id;
 	*ret_n = options->n_anchors;
 	return 0;
 }
 
-static int run(const struct options *options, const struct input *input)
+static int run(const struct options *options, const struct inputs *inputs)
 {
 	struct machine_options machine_options = {
 		.guest_name = options->guest_name,
 		.ram_bytes = options->ram_bytes,
-		.own_tables = options->trace != NULL,
+		.own_tables = options->tables == NULL,
 	};
 	static struct machine machine;
 	uint32_t ids[FUNCTIONS_MAX];
 	char socket[4096];
 	int r;
 
-	r = function_ids(options, input, ids, &machine_options.n_functions);
+	r = function_ids(options, inputs, ids, &machine_options.n_functions);
 	if (r < 0) {
 		fprintf(stderr, "iommubroker-replay: %s: %s\n", options->trace,
 			r == -E2BIG ? "too many functions" : "not a trace");
@@ -284,12 +296,22 @@ static int run(const struct options *options, const struct input *input)
 	machine_options.socket = socket;
 	r = machine_open(&machine, &machine_options);
 	if (r == 0)
-		play(&machine, options, input);
+		play(&machine, options, inputs);
 	machine_close(&machine);
 	if (r == -ENOTCONN)
 		return EXIT_NO_DAEMON;
 	return machine.totals.failures + machine.totals.dma_failures > 0 ? EXIT_FAILURE
 									 : EXIT_SUCCESS;
+}
+
+/* No path: nothing to read. */
+static bool read_input(const char *path, struct input *ret)
+{
+	int r = path != NULL ? input_read(path, ret) : 0;
+
+	if (r < 0)
+		fprintf(stderr, "iommubroker-replay: %s: %s\n", path, strerrordesc_np(-r));
+	return r == 0;
 }
 
 int main(int argc, char **argv)
@@ -299,21 +321,16 @@ int main(int argc, char **argv)
 		.guest_name = "replay",
 		.ram_bytes = (uint64_t)RAM_MIB_DEFAULT << 20,
 	};
-	struct input input = {0};
-	const char *path;
-	int r;
+	struct inputs inputs = {0};
+	int r = EXIT_FAILURE;
 
 	if (!parse_options(argc, argv, &options)) {
 		usage(stderr);
 		return EXIT_BAD_USAGE;
 	}
-	path = options.trace != NULL ? options.trace : options.tables;
-	r = input_read(path, &input);
-	if (r < 0) {
-		fprintf(stderr, "iommubroker-replay: %s: %s\n", path, strerrordesc_np(-r));
-		return EXIT_FAILURE;
-	}
-	r = run(&options, &input);
-	input_free(&input);
+	if (read_input(options.trace, &inputs.trace) && read_input(options.tables, &inputs.tables))
+		r = run(&options, &inputs);
+	input_free(&inputs.trace);
+	input_free(&inputs.tables);
 	return r;
 }

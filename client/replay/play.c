@@ -5,6 +5,7 @@
 #include "replay/play.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "replay/check.h"
@@ -216,5 +217,86 @@ int play_tables(struct machine *machine, const struct input *tables,
 	r = load_pages(machine, tables);
 	for (size_t i = 0; i < n_anchors && r == 0; i++)
 		r = play_anchor(machine, &anchors[i]);
+	return r;
+}
+
+/* ── what a trace leaves behind ───────────────────────────────────────────────────────────── */
+
+static void leaves_clear(struct leaf **leaves)
+{
+	struct leaf *leaf, *next;
+
+	HASH_ITER (hh, *leaves, leaf, next) {
+		HASH_DEL(*leaves, leaf);
+		free(leaf);
+	}
+}
+
+static int leaf_put(struct leaf **leaves, const struct record *record)
+{
+	struct leaf *leaf;
+
+	HASH_FIND(hh, *leaves, &record->a, sizeof(record->a), leaf);
+	if (record->c == ZPCI_LEAF_NONE) {
+		if (leaf != NULL) {
+			HASH_DEL(*leaves, leaf);
+			free(leaf);
+		}
+		return 0;
+	}
+	if (leaf == NULL) {
+		leaf = calloc(1, sizeof(*leaf));
+		if (leaf == NULL)
+			return -ENOMEM;
+		leaf->iova = record->a;
+		HASH_ADD(hh, *leaves, iova, sizeof(leaf->iova), leaf);
+	}
+	leaf->gpa = record->b;
+	leaf->access = record->c;
+	return 0;
+}
+
+static void leaves_compare(struct machine *machine, const struct function *function,
+			   struct leaf *wanted)
+{
+	struct leaf *leaf, *next, *other;
+	unsigned int different = HASH_COUNT(wanted) != HASH_COUNT(function->leaves);
+
+	HASH_ITER (hh, wanted, leaf, next) {
+		HASH_FIND(hh, function->leaves, &leaf->iova, sizeof(leaf->iova), other);
+		different +=
+			other == NULL || other->gpa != leaf->gpa || other->access != leaf->access;
+	}
+	if (different > 0)
+		machine_fail(machine,
+			     "function %u: the tables hold %u leaves, the trace ends with %u; %u "
+			     "are not the same",
+			     function->id, HASH_COUNT(function->leaves), HASH_COUNT(wanted),
+			     different);
+}
+
+int play_compare_end(struct machine *machine, const struct input *trace)
+{
+	size_t n_records = trace->n_bytes / RECORD_BYTES;
+	int r = 0;
+
+	for (size_t f = 0; f < machine->n_functions && r == 0; f++) {
+		const struct function *function = &machine->functions[f];
+		struct leaf *wanted = NULL;
+
+		for (size_t i = 0; i < n_records && r == 0; i++) {
+			struct record record = record_at(trace, i);
+
+			if (record.function_id != function->id)
+				continue;
+			if (record.type == LEAF)
+				r = leaf_put(&wanted, &record);
+			else if (record.type != REFRESHED)
+				leaves_clear(&wanted);
+		}
+		if (r == 0)
+			leaves_compare(machine, function, wanted);
+		leaves_clear(&wanted);
+	}
 	return r;
 }

@@ -21,5 +21,8 @@ int play_trace(struct machine *machine, const struct input *trace);
 /* Pages of guest memory with the guest's own tables in them. */
 int play_tables(struct machine *machine, const struct input *tables,
 		const struct play_anchor *anchors, size_t n_anchors);
+/* After play_tables(): whether the tables hold what the trace, which is not played, ends with. A
+ * difference is a failure of the machine. 0 or -ENOMEM. */
+int play_compare_end(struct machine *machine, const struct input *trace);
 
 #endif

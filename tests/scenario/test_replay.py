@@ -67,6 +67,14 @@ class Recorded(Case):
         self.assertEqual(told["live_leaves"], {"1": 24, "2": 133})
         self.assertGreaterEqual(told["dma_checks"], 157)
 
+    def test_tables_against_the_trace(self):
+        tables = ["--tables", os.path.join(self.traces, "nvme-virtio-lazy.tables.gz"), *ANCHORS]
+        told = self.replay("--trace", os.path.join(self.traces, "nvme-virtio-lazy.trace.xz"), *tables)
+        self.assertEqual((told["refreshes"], told["live_leaves"]), (2, {"1": 24, "2": 133}))
+        done = self.run_program("--trace", os.path.join(self.traces, "nvme-virtio-strict.trace.xz"), *tables)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("are not the same", done.stderr)
+
     def test_a_wrong_trace_fails(self):
         """A replay that could not fail would show nothing."""
         path = os.path.join(self.daemon.folder, "short.trace")
