@@ -302,20 +302,26 @@ static void test_refresh_batch(void **state)
 	assert_int_equal(write_at(t, IOVA + 8 * PAGE), EMULATED_DMA_OK);
 }
 
+static void assert_refresh_refused(struct test *t, struct refresh *refresh, enum refusal_kind kind)
+{
+	assert_int_equal(refresh_status(&t->f, refresh), REFUSED);
+	assert_int_equal(refresh->refusal.kind, kind);
+}
+
 static void test_refresh_refused(void **state)
 {
 	struct test *t = *state;
 	struct refresh refresh = {.nested = make_attached(t)};
 
-	assert_refused(&t->f, refresh_status(&t->f, &refresh), REFUSAL_INVALID);
-	assert_string_equal(t->f.refusal.field, "ranges");
+	assert_refresh_refused(t, &refresh, REFUSAL_INVALID);
+	assert_string_equal(refresh.refusal.field, "ranges");
 	refresh.n_ranges = BROKER_REFRESH_RANGES_MAX + 1;
-	assert_refused(&t->f, refresh_status(&t->f, &refresh), REFUSAL_INVALID);
+	assert_refresh_refused(t, &refresh, REFUSAL_INVALID);
 	refresh.n_ranges = 1;
 	refresh.nested++;
-	assert_refused(&t->f, refresh_status(&t->f, &refresh), REFUSAL_NOT_FOUND);
+	assert_refresh_refused(t, &refresh, REFUSAL_NOT_FOUND);
 	refresh.nested = t->function.device; /* a handle of another type */
-	assert_refused(&t->f, refresh_status(&t->f, &refresh), REFUSAL_NOT_FOUND);
+	assert_refresh_refused(t, &refresh, REFUSAL_NOT_FOUND);
 }
 
 /* More than one slice: it goes on from the pool, and comes to the same. */

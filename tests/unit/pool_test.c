@@ -162,11 +162,11 @@ static void test_share_bounds_threads(void **state)
 	pool_submit(pool, &run_job(&run, 8, NULL, NULL, 1)->job);
 	while (!run.place)
 		clock_sleep_ns(1000000);
-	assert_int_equal(run.order[0], 8);
 	for (unsigned int i = 0; i < 8; i++)
 		sem_post(&gate);
 	pool_share_unref(share);
 	pool_free(pool);
+	assert_int_equal(run.order[0], 8);
 	assert_int_equal(run.place, 9);
 	assert_true(run.most <= 3); /* two of the share and the other one */
 }
