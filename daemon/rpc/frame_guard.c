@@ -112,7 +112,7 @@ static enum frame_fault count_control(struct frame_guard *guard)
 static enum frame_fault count_reset(struct frame_guard *guard)
 {
 	count_up(&guard->resets, 1);
-	return guard->resets / FRAME_FLOOD_FACTOR >= FRAME_CONTROL_PER_WINDOW
+	return guard->resets / FRAME_FLOOD_FACTOR >= FRAME_RESETS_PER_WINDOW
 		       ? FRAME_FAULT_RESET_FLOOD
 		       : FRAME_FAULT_NONE;
 }
@@ -192,7 +192,7 @@ uint64_t frame_guard_hold_ns(const struct frame_guard *guard, uint64_t now_ns)
 
 	if (passed >= FRAME_WINDOW_NS)
 		return 0;
-	if (guard->control <= control_allowed(guard) && guard->resets <= FRAME_CONTROL_PER_WINDOW)
+	if (guard->control <= control_allowed(guard) && guard->resets <= FRAME_RESETS_PER_WINDOW)
 		return 0;
 	return FRAME_WINDOW_NS - passed;
 }

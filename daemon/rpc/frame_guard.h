@@ -15,8 +15,9 @@
  * - floods of PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown frames and empty DATA ("control
  *   frames"), of which a second's window holds 64, and 4 more for each HEADERS or DATA frame in
  *   either direction: honest clients probe the bandwidth when data flows;
- * - floods of RST_STREAM, which have a window of their own of 64 a second: a HEADERS frame in front
- *   of each would otherwise pay for them (rapid reset).
+ * - floods of RST_STREAM, which have a window of their own of 256 a second: a HEADERS frame in
+ * front of each would otherwise pay for them (rapid reset), while an honest client may well give up
+ * many calls at once.
  *
  * Over its window a connection is held: read no more until the window has passed. At ten times the
  * window it is dropped.
@@ -28,6 +29,7 @@
 #define FRAME_HEADERS_BYTES_MAX  4096
 #define FRAME_OTHER_BYTES_MAX    16384
 #define FRAME_CONTROL_PER_WINDOW 64
+#define FRAME_RESETS_PER_WINDOW  256
 #define FRAME_CONTROL_PER_FRAME  4
 #define FRAME_FLOOD_FACTOR       10
 #define FRAME_WINDOW_NS          UINT64_C(1000000000)

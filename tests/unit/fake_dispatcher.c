@@ -76,12 +76,11 @@ static bool held_take(struct dispatcher *dispatcher, struct held *held)
 	return found;
 }
 
+/* held was taken off the list: it is ours. */
 static void held_end(struct held *held, int code)
 {
 	struct rpc_call *call = held->call;
 
-	if (!held_take(held->dispatcher, held))
-		return;
 	if (code)
 		finish_with(call, code, "cancelled");
 	else
@@ -89,18 +88,26 @@ static void held_end(struct held *held, int code)
 	free(held);
 }
 
+static struct held *held_pop(struct dispatcher *dispatcher)
+{
+	struct held *held;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	held = dispatcher->held;
+	if (held) {
+		dispatcher->held = held->next;
+		dispatcher->n_held--;
+	}
+	pthread_mutex_unlock(&dispatcher->lock);
+	return held;
+}
+
 void fake_release(struct dispatcher *dispatcher)
 {
-	for (;;) {
-		struct held *held;
+	struct held *held;
 
-		pthread_mutex_lock(&dispatcher->lock);
-		held = dispatcher->held;
-		pthread_mutex_unlock(&dispatcher->lock);
-		if (!held)
-			return;
+	while ((held = held_pop(dispatcher)))
 		held_end(held, 0);
-	}
 }
 
 /* ── methods ──────────────────────────────────────────────────────────────────────────────── */
@@ -260,7 +267,8 @@ void dispatch_cancelled(struct rpc_call *call)
 	if (!held)
 		return;
 	held->dispatcher->cancelled++;
-	held_end(held, 1);
+	if (held_take(held->dispatcher, held))
+		held_end(held, 1);
 }
 
 void dispatch_writable(struct rpc_call *call)

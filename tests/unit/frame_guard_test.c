@@ -173,25 +173,29 @@ static enum frame_verdict flood(struct frame_guard *guard, uint8_t type, uint32_
 	return inspect_pieces(guard, sizeof(stream.bytes), now_ns);
 }
 
-static void test_control_frames_have_a_rate(void **state)
+static void expect_rate(uint8_t kind, int rate, enum frame_fault fault)
 {
-	static const uint8_t kinds[] = {DATA, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE};
 	struct frame_guard guard;
 
+	assert_int_equal(flood(&guard, kind, 0, rate, 3 * SECOND), FRAME_PASS);
+	assert_int_equal(frame_guard_hold_ns(&guard, 3 * SECOND), 0);
+	assert_int_equal(flood(&guard, kind, 0, rate + 1, 3 * SECOND), FRAME_HOLD);
+	assert_int_equal(frame_guard_hold_ns(&guard, 3 * SECOND), SECOND);
+	assert_int_equal(frame_guard_hold_ns(&guard, 3 * SECOND + SECOND / 4), SECOND * 3 / 4);
+	assert_int_equal(frame_guard_hold_ns(&guard, 4 * SECOND), 0);
+	assert_int_equal(flood(&guard, kind, 0, 10 * rate - 1, 3 * SECOND), FRAME_HOLD);
+	assert_int_equal(flood(&guard, kind, 0, 10 * rate, 3 * SECOND), FRAME_DROP);
+	assert_int_equal(guard.fault, fault);
+}
+
+static void test_control_frames_have_a_rate(void **state)
+{
+	static const uint8_t kinds[] = {DATA, PRIORITY, SETTINGS, PING, WINDOW_UPDATE, 0xee};
+
 	(void)state;
-	for (size_t i = 0; i < sizeof(kinds); i++) {
-		assert_int_equal(flood(&guard, kinds[i], 0, 64, 3 * SECOND), FRAME_PASS);
-		assert_int_equal(frame_guard_hold_ns(&guard, 3 * SECOND), 0);
-		assert_int_equal(flood(&guard, kinds[i], 0, 65, 3 * SECOND), FRAME_HOLD);
-		assert_int_equal(frame_guard_hold_ns(&guard, 3 * SECOND), SECOND);
-		assert_int_equal(frame_guard_hold_ns(&guard, 3 * SECOND + SECOND / 4),
-				 SECOND * 3 / 4);
-		assert_int_equal(frame_guard_hold_ns(&guard, 4 * SECOND), 0);
-		assert_int_equal(flood(&guard, kinds[i], 0, 639, 3 * SECOND), FRAME_HOLD);
-		assert_int_equal(flood(&guard, kinds[i], 0, 640, 3 * SECOND), FRAME_DROP);
-		assert_int_equal(guard.fault, kinds[i] == RST_STREAM ? FRAME_FAULT_RESET_FLOOD
-								     : FRAME_FAULT_CONTROL_FLOOD);
-	}
+	for (size_t i = 0; i < sizeof(kinds); i++)
+		expect_rate(kinds[i], 64, FRAME_FAULT_CONTROL_FLOOD);
+	expect_rate(RST_STREAM, 256, FRAME_FAULT_RESET_FLOOD);
 }
 
 static void test_window_passes(void **state)
@@ -239,12 +243,12 @@ static void test_resets_are_not_earned(void **state)
 	(void)state;
 	frame_guard_init(&guard, DATA_MAX);
 	stream_begin();
-	for (int i = 0; i < 65; i++) {
+	for (int i = 0; i < 257; i++) {
 		stream_frame(HEADERS, 4, 10);
 		stream_frame(RST_STREAM, 0, 4);
 	}
 	assert_int_equal(inspect_pieces(&guard, sizeof(stream.bytes), SECOND), FRAME_HOLD);
-	for (int i = 65; i < 640; i++) {
+	for (int i = 257; i < 2560; i++) {
 		stream_frame(HEADERS, 4, 10);
 		stream_frame(RST_STREAM, 0, 4);
 	}
