@@ -33,7 +33,7 @@ SHOWN = {
 }
 # What a text may not hold outside the places that own it: (name, pattern, places).
 OWNED = (
-    ("gRPC", re.compile(r'#\s*include\s*[<"]grpc/'), ("daemon/rpc/", "client/ctl/")),
+    ("gRPC", re.compile(r'#\s*include\s*[<"]grpc/'), ("daemon/rpc/", "client/ctl/", "tests/")),
     (
         "protobuf",
         re.compile(r'#\s*include\s*[<"](protobuf-c/|google/|[^">]*\.pb-c\.h)'),

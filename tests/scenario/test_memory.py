@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Guest memory: files, regions, transactions, what happens to mappings over it."""
 
+import fcntl
 import os
 import tempfile
 import threading
@@ -302,6 +303,10 @@ HUGE = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 def huge_pages(case, pages, populate=True):
     """A memfd of so many huge pages of 2 MiB; skips where there are none and none can be set up."""
+    # one test at a time: the number of huge pages is the machine's
+    turn = open(__file__, encoding="utf-8")
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    case.addCleanup(turn.close)
     try:
         with open(HUGE) as f:
             before = int(f.read())

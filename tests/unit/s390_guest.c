@@ -170,6 +170,8 @@ static int record_map(void *context, uint64_t iova, uint64_t gpa, uint64_t lengt
 	struct record *record = context;
 
 	record->maps++;
+	if (record->on_map)
+		record->on_map(record);
 	if (!length || (iova | gpa | length) & (S390_PAGE_BYTES - 1))
 		violate(record, "map of no whole pages", iova, gpa, length);
 	if (call_fails(record->maps, record->fail_map_first, record->fail_map_n))

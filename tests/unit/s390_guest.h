@@ -65,8 +65,9 @@ struct record {
 	/* Fail calls first .. first + n - 1, counted from 1. */
 	unsigned int fail_map_first, fail_map_n, fail_cut_first, fail_cut_n;
 	int map_errno;
-	bool allow_overlap; /* an EEXIST of its own is no failure of the test */
-	bool trust_gpa;     /* do not look whether what is mapped is memory */
+	bool allow_overlap;                    /* an EEXIST of its own is no failure of the test */
+	bool trust_gpa;                        /* do not look whether what is mapped is memory */
+	void (*on_map)(struct record *record); /* before each map, as a guest that is quick */
 	unsigned int violations;
 	char violation[160]; /* the first */
 };

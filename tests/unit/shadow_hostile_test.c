@@ -139,6 +139,93 @@ static void test_steps(void **state)
 	fixture_deinit(&f);
 }
 
+static struct fixture *quick;
+
+static void quick_guest(struct record *record)
+{
+	guest_put(&quick->guest, quick->rt, 2, 0);
+}
+
+/* The same within one step, with a run not yet handed on when the bad entry is met. */
+static void test_fault_while_mapping(void **state)
+{
+	struct shadow_result result;
+	struct fixture f;
+
+	fixture_init(&f, 0, 0);
+	fixture_link(&f, 0, 0);
+	fixture_link(&f, 5, 1);
+	fixture_leaf(&f, 0, 0, 0);
+	fixture_leaf(&f, 0, 2, 2);
+	fixture_leaf(&f, 1, 0, 9);
+	quick = &f;
+	f.record.on_map = quick_guest;
+	result = fixture_refresh_all(&f);
+	fixture_expect(&f, result, SHADOW_ERROR, 2, 2);
+	fixture_expect_fault(result, S390_PEC_INVALTE, S390_LEVEL_REGION_THIRD, FIXTURE_BASE, 0);
+	assert_int_equal(f.record.installed, 0);
+	fixture_deinit(&f);
+}
+
+/* The window moves while it is reconciled: what was done under the old one does not count. */
+static void test_window_moves(void **state)
+{
+	struct shadow_op op;
+	struct fixture f;
+
+	fixture_init(&f, 0, 0);
+	for (unsigned int i = 0; i < 4; i++) {
+		fixture_link(&f, i, i);
+		fixture_fill(&f, i, 0, 256, 256 * i);
+	}
+	fixture_expect(&f, fixture_refresh_all(&f), SHADOW_DONE, 1024, 0);
+	shadow_op_range(&op, SHADOW_OP_RECONCILE, 0, 0);
+	assert_true(shadow_step(f.shadow, f.guest.view, &op, 2));
+	f.anchor.pba = fixture_iova(1, 0);
+	shadow_set_anchor(f.shadow, &f.anchor);
+	while (shadow_step(f.shadow, f.guest.view, &op, 2))
+		;
+	fixture_expect(&f, op.result, SHADOW_DONE, 0, 256);
+	/* A refresh that the window left behind is out of range. */
+	fixture_link(&f, 4, 0);
+	shadow_op_refresh(&op, fixture_iova(1, 0), 8 << 20);
+	assert_true(shadow_step(f.shadow, f.guest.view, &op, 1));
+	f.anchor.pba = fixture_iova(2, 0);
+	shadow_set_anchor(f.shadow, &f.anchor);
+	assert_false(shadow_step(f.shadow, f.guest.view, &op, 1));
+	fixture_expect_fault(op.result, S390_PEC_OORANGE, S390_LEVEL_NONE, fixture_iova(1, 0), 0);
+	fixture_deinit(&f);
+}
+
+/* From the first page of the address space to the last: more than one length can say. */
+static void test_whole_space(void **state)
+{
+	uint64_t rf, rs;
+	struct fixture f;
+
+	fixture_init(&f, 0, 0);
+	rf = guest_upper_table(&f.guest);
+	rs = guest_upper_table(&f.guest);
+	for (unsigned int i = 0; i < 2; i++) {
+		guest_put(&f.guest, rf, i * 2047, region_entry(S390_LEVEL_REGION_FIRST, rs));
+		guest_put(&f.guest, rs, i * 2047, region_entry(S390_LEVEL_REGION_SECOND, f.rt));
+		guest_put(&f.guest, f.rt, i * 2047, region_entry(S390_LEVEL_REGION_THIRD, f.st));
+		fixture_link(&f, i * 2047, 0);
+	}
+	guest_put(&f.guest, f.rt, 2, S390_UPPER_INVALID);
+	guest_put(&f.guest, f.rt, 3, S390_UPPER_INVALID);
+	fixture_leaf(&f, 0, 0, 0);
+	fixture_leaf(&f, 0, 255, 1);
+	f.anchor = (struct s390_anchor){.iota = rf | 0x80c, .pba = 0, .pal = UINT64_MAX};
+	shadow_set_anchor(f.shadow, &f.anchor);
+	fixture_expect(&f, fixture_op(&f, SHADOW_OP_RECONCILE, 0, 0), SHADOW_DONE, 32, 0);
+	assert_true(record_shows(&f.record, 0, fixture_frame(0), true));
+	assert_true(record_shows(&f.record, UINT64_MAX - 0xfff, fixture_frame(1), true));
+	fixture_expect(&f, fixture_op(&f, SHADOW_OP_DROP, 0, UINT64_MAX), SHADOW_DONE, 0, 32);
+	assert_int_equal(f.record.installed, 0);
+	fixture_deinit(&f);
+}
+
 /* More changed places than a cursor remembers: nothing is left out. */
 static void test_many_dirty(void **state)
 {
@@ -309,9 +396,15 @@ static void test_concurrent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fault),      cmocka_unit_test(test_fault_between_passes),
-		cmocka_unit_test(test_steps),      cmocka_unit_test(test_many_dirty),
-		cmocka_unit_test(test_bounded),    cmocka_unit_test(test_tables_gone),
+		cmocka_unit_test(test_fault),
+		cmocka_unit_test(test_fault_between_passes),
+		cmocka_unit_test(test_fault_while_mapping),
+		cmocka_unit_test(test_window_moves),
+		cmocka_unit_test(test_whole_space),
+		cmocka_unit_test(test_steps),
+		cmocka_unit_test(test_many_dirty),
+		cmocka_unit_test(test_bounded),
+		cmocka_unit_test(test_tables_gone),
 		cmocka_unit_test(test_concurrent),
 	};
 
