@@ -137,6 +137,13 @@ void run_cut_barrier(struct shadow_work *work)
 	cut_range(work, work->cut.first, work->cut.last);
 }
 
+/* 2^64 bytes from 0 cannot be said in one call. */
+static bool cut_joins(const struct shadow_work *work, uint64_t iova, uint64_t weight)
+{
+	return work->cut.weight + weight <= CUT_WEIGHT_MAX &&
+	       (work->cut.first || iova <= UINT64_MAX - S390_PAGE_BYTES);
+}
+
 bool run_cut_leaf(struct shadow_work *work, struct kept_table *table, unsigned int i)
 {
 	uint64_t iova = (table->segment << S390_SEGMENT_SHIFT) + i * S390_PAGE_BYTES;
@@ -144,7 +151,7 @@ bool run_cut_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 		frame_aliases(work->view, &work->hint, s390_word_frame(table->raw[i]));
 	uint64_t weight = aliases ? atomic_load_explicit(aliases, memory_order_relaxed) : 1;
 
-	if (work->cut.pending && work->cut.weight + weight > CUT_WEIGHT_MAX)
+	if (work->cut.pending && !cut_joins(work, iova, weight))
 		run_cut_barrier(work);
 	/* One cut may be owed, not two: after a failure nothing more is given up. */
 	if (work->broken)

@@ -10,7 +10,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <string.h>
 
 #include "s390_guest.h"
 #include "util/guest_read.h"
@@ -195,33 +195,46 @@ static void fuzz_run(struct fuzz *fuzz, const uint8_t *data, size_t size)
 	check(fuzz);
 }
 
+/* The memory stays from run to run, what is in it does not. */
+static void fuzz_begin(struct fuzz *fuzz)
+{
+	static uint64_t invalid[MEMORY_BYTES / 2 / sizeof(uint64_t)];
+	struct guest *guest = &fuzz->guest;
+
+	if (!guest->view) {
+		guest_add_region(guest, 0, MEMORY_BYTES / 2, true);
+		guest_add_region(guest, MEMORY_BYTES / 2, MEMORY_BYTES / 2, false);
+		guest_add_region(guest, FRAMES, S390_SEGMENT_BYTES, true);
+		for (size_t i = 0; i < sizeof(invalid) / sizeof(invalid[0]); i++)
+			invalid[i] = htobe64(INVALID_WORD);
+	}
+	memcpy(guest->regions[0].host, invalid, sizeof(invalid));
+	memcpy(guest->regions[1].host, invalid, sizeof(invalid));
+	guest->regions[2].present = guest->regions[2].writable = true;
+	for (size_t i = 0; i < guest->n_regions; i++)
+		for (uint64_t n = 0; n < guest->regions[i].bytes / S390_PAGE_BYTES; n++)
+			guest->regions[i].aliases[n] = 0;
+	guest_publish(guest);
+	record_init(&fuzz->record, guest);
+	fuzz->record.allow_overlap = true;
+	fuzz->has_suspended = false;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static const struct shadow_limits limits = {.leaves_max = 700, .tables_max = 8};
+	static uint64_t storage[8 * 4096] __attribute__((aligned(4096)));
 	static struct fuzz fuzz;
-	struct shadow_limits limits = {.leaves_max = 700, .tables_max = 8};
 	uint64_t bytes = shadow_storage_bytes(&limits);
-	void *storage;
 
-	if (guest_read_init() < 0)
+	if (guest_read_init() < 0 || bytes > sizeof(storage))
 		return 0;
-	guest_init(&fuzz.guest);
-	guest_add_region(&fuzz.guest, 0, MEMORY_BYTES / 2, true);
-	guest_add_region(&fuzz.guest, MEMORY_BYTES / 2, MEMORY_BYTES / 2, false);
-	guest_add_region(&fuzz.guest, FRAMES, S390_SEGMENT_BYTES, true);
-	guest_publish(&fuzz.guest);
-	for (uint64_t at = 0; at < MEMORY_BYTES; at += 8)
-		guest_put(&fuzz.guest, at, 0, INVALID_WORD);
-	record_init(&fuzz.record, &fuzz.guest);
-	fuzz.record.allow_overlap = true;
-	fuzz.has_suspended = false;
-	storage = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (storage == MAP_FAILED ||
-	    shadow_new(&fuzz.shadow, &record_ops, &fuzz.record, &limits, storage) < 0)
+	memset(storage, 0, bytes);
+	fuzz_begin(&fuzz);
+	if (shadow_new(&fuzz.shadow, &record_ops, &fuzz.record, &limits, storage) < 0)
 		abort();
 	fuzz_run(&fuzz, data, size);
 	shadow_free(fuzz.shadow, fuzz.guest.view);
-	munmap(storage, bytes);
 	record_deinit(&fuzz.record);
-	guest_deinit(&fuzz.guest);
 	return 0;
 }
