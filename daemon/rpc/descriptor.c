@@ -10,7 +10,7 @@ int descriptor_set_reserve(struct descriptor_set *set, size_t max, struct refusa
 		max = DESCRIPTORS_WAITING_CAP;
 	if (set->n + set->reserved >= max)
 		return refuse_quota(refusal, "descriptors_waiting", max, set->n + set->reserved, 1,
-				    "", "MaxWaitingDescriptors");
+				    "", "DescriptorsWaitingMax=");
 	set->reserved++;
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rpc/descriptor_drop.h"
 #include "rpc/dispatcher.h"
 #include "rpc/log_refusal.h"
 #include "rpc/refresh.h"
@@ -82,8 +83,7 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 
 static void call_free(struct call *call)
 {
-	for (size_t i = 0; i < call->n_fds; i++)
-		fd_close(call->fds[i]);
+	descriptors_drop(call->dispatcher, call->session, call->fds, call->n_fds);
 	pool_lane_unref(call->lane);
 	rpc_session_unref(call->session);
 	message_arena_deinit(&call->arena);
@@ -323,8 +323,7 @@ static void refuse_call(struct dispatcher *dispatcher, struct rpc_call *rpc)
 	struct rpc_status status;
 	struct refusal refusal;
 
-	for (size_t i = 0; i < rpc->n_fds; i++)
-		fd_close(rpc->fds[i]);
+	descriptors_drop(dispatcher, rpc->session, rpc->fds, rpc->n_fds);
 	refuse_errno(&refusal, ENOMEM, "serving the call");
 	rpc_status_from_refusal(&status, &refusal);
 	atomic_fetch_add_explicit(&dispatcher->refusals, 1, memory_order_relaxed);

@@ -8,6 +8,8 @@
 #include "rpc/rpc_session.h"
 #include "util/clock.h"
 
+#define STRANGERS_THREADS_MAX 2
+
 /* ── tasks for the loop ───────────────────────────────────────────────────────────────────── */
 
 static struct task *task_next(struct dispatcher *dispatcher)
@@ -80,6 +82,11 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 
 	if (!dispatcher)
 		return -ENOMEM;
+	dispatcher->strangers = pool_share_new(STRANGERS_THREADS_MAX);
+	if (!dispatcher->strangers) {
+		free(dispatcher);
+		return -ENOMEM;
+	}
 	dispatcher->broker = broker;
 	dispatcher->loop = loop;
 	dispatcher->settings = *settings;
@@ -132,6 +139,7 @@ struct dispatcher *dispatcher_free(struct dispatcher *dispatcher)
 	tasks_drain(dispatcher);
 	loop_unpost(dispatcher->loop, &dispatcher->post);
 	spare_free(dispatcher);
+	pool_share_unref(dispatcher->strangers);
 	pthread_cond_destroy(&dispatcher->idle);
 	pthread_mutex_destroy(&dispatcher->lock);
 	free(dispatcher);

@@ -33,6 +33,7 @@ struct dispatcher {
 	struct loop *loop;
 	struct rpc_settings settings;
 	uint64_t started_ns;
+	struct pool_share *strangers; /* of the pool, for who has no session */
 	_Atomic uint64_t calls, refusals;
 
 	pthread_mutex_t lock; /* guards what follows */

@@ -48,7 +48,8 @@ int handle_health_check(struct call *call)
 		(const Grpc__Health__V1__HealthCheckRequest *)call->request;
 
 	if (!service_known(call, request->service))
-		return refuse_not_found(&call->refusal, "service");
+		return refuse(&call->refusal, REFUSAL_NOT_FOUND, "NOT_FOUND",
+			      "there is no service of that name");
 	return answer_health(call, STATUS(SERVING));
 }
 

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "iommubroker/v1/native.pb-c.h"
+#include "rpc/descriptor_drop.h"
 #include "rpc/log_refusal.h"
 #include "rpc/native_outbox.h"
 #include "rpc/native_packet.h"
@@ -229,8 +230,7 @@ static void refuse_packet(struct native_connection *connection, const struct nat
 		.method = packet->method, .call = packet->call, .status = &status};
 
 	rpc_status_from_refusal(&status, refusal);
-	for (size_t i = 0; i < packet->n_fds; i++)
-		fd_close(packet->fds[i]);
+	descriptors_drop(connection->dispatcher, connection->session, packet->fds, packet->n_fds);
 	pthread_mutex_lock(&connection->lock);
 	connection_send(connection, &answer);
 	pthread_mutex_unlock(&connection->lock);
@@ -341,13 +341,13 @@ static bool connection_read_one(struct native_connection *connection)
 		why = packet_serve(connection, &packet);
 		if (!why)
 			return true;
-		for (size_t i = 0; i < packet.n_fds; i++)
-			fd_close(packet.fds[i]);
 		break;
 	case NATIVE_MALFORMED:
-	case NATIVE_END:
 		break;
+	case NATIVE_END:
+		packet.n_fds = 0;
 	}
+	descriptors_drop(connection->dispatcher, connection->session, packet.fds, packet.n_fds);
 	native_connection_close(connection, why ? why : connection->broken);
 	return false;
 }

@@ -38,13 +38,6 @@ static void take_descriptors(const struct cmsghdr *cmsg, struct native_packet *r
 	}
 }
 
-static void drop_descriptors(struct native_packet *packet)
-{
-	for (size_t i = 0; i < packet->n_fds; i++)
-		fd_close(packet->fds[i]);
-	packet->n_fds = 0;
-}
-
 static const char *parse_header(const uint8_t *buffer, size_t n_bytes, struct native_packet *ret)
 {
 	uint32_t method, reserved;
@@ -105,7 +98,6 @@ enum native_received native_receive(int socket, uint8_t *buffer, struct native_p
 	why = parse(&message, buffer, (size_t)n, ret);
 	if (!why)
 		return NATIVE_PACKET;
-	drop_descriptors(ret);
 	*ret_why = why;
 	return NATIVE_MALFORMED;
 }

@@ -27,7 +27,7 @@ enum native_received {
 	NATIVE_PACKET,   /* *ret is filled; its descriptors are the caller's */
 	NATIVE_NOTHING,  /* none now */
 	NATIVE_END,      /* the client closed its end */
-	NATIVE_MALFORMED /* *ret_why says what; nothing was kept */
+	NATIVE_MALFORMED /* *ret_why says what; only the descriptors of *ret are set, and yours */
 };
 
 /* Receive one packet, without waiting, into buffer[NATIVE_PACKET_BYTES_MAX]. Descriptors come

@@ -14,9 +14,9 @@
 #include <string.h>
 
 #include "rpc/descriptor.h"
+#include "rpc/descriptor_drop.h"
 #include "rpc/dispatcher.h"
 #include "util/clock.h"
-#include "util/fd.h"
 #include "util/random.h"
 
 struct rpc_session {
@@ -129,7 +129,7 @@ static void on_expiry(evutil_socket_t timer, short what, void *context)
 		fd = descriptor_set_expire(&session->descriptors, clock_monotonic_ns());
 		deadline_ns = descriptor_set_deadline(&session->descriptors);
 		pthread_mutex_unlock(&session->lock);
-		fd_close(fd);
+		descriptors_drop(session->dispatcher, session, &fd, 1);
 	} while (fd >= 0);
 	expiry_arm(session, deadline_ns);
 }
@@ -307,7 +307,7 @@ static void descriptors_close(struct rpc_session *session)
 		pthread_mutex_lock(&session->lock);
 		fd = descriptor_set_expire(&session->descriptors, UINT64_MAX);
 		pthread_mutex_unlock(&session->lock);
-		fd_close(fd);
+		descriptors_drop(session->dispatcher, session, &fd, 1);
 	} while (fd >= 0);
 }
 
@@ -389,7 +389,7 @@ int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, uint
 				   clock_monotonic_ns() + wait_ns);
 	pthread_mutex_unlock(&session->lock);
 	if (ended)
-		fd_close(consume_fd);
+		descriptors_drop(session->dispatcher, session, &consume_fd, 1);
 	else
 		session_sync_later(session);
 	if (!status)

@@ -87,7 +87,7 @@ int session_new(struct session **ret, struct broker *broker, const struct peer *
 		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
 {
 	struct session *session = calloc(1, sizeof(*session));
-	struct pool_share *share = session ? pool_share_new(4) : NULL;
+	struct pool_share *share = session ? pool_share_new(FAKE_SHARE) : NULL;
 
 	(void)name;
 	if (!share || random_bytes(session->secret, sizeof(session->secret))) {
@@ -188,7 +188,8 @@ struct pool_lane *broker_lane(struct broker *broker, struct session *session, ui
 {
 	(void)session;
 	fake.n_lanes++;
-	return handle && handle <= HANDLES ? pool_lane_ref(broker->lane) : NULL;
+	return handle && handle <= HANDLES && handle != FAKE_NO_LANE ? pool_lane_ref(broker->lane)
+								     : NULL;
 }
 
 static int known(uint64_t handle, const char *what, struct refusal *refusal)

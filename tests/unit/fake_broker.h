@@ -22,6 +22,9 @@ struct broker *fake_broker_new(void);
 #define FAKE_NESTED_ERROR 8 /* ERROR, with a fault */
 #define FAKE_NESTED_BUSY  9 /* the whole call is refused for now */
 
+#define FAKE_NO_LANE 50 /* a guest whose mutations have no order */
+#define FAKE_SHARE   2  /* threads of one session */
+
 struct fake_broker {
 	/* set by the test */
 	_Atomic bool
