@@ -121,11 +121,15 @@ struct memory_file *memory_file_find(struct guest *guest, uint64_t handle, struc
 	struct object *object =
 		handle_find(guest->broker, guest->session, handle, OBJECT_MEMORY_FILE, refusal);
 
+	bool ours;
+
 	if (!object)
 		return NULL;
-	/* The guest's list holds it as long as the lane is held. */
+	/* Looked at before the reference goes: a file of another guest can be dropped on that
+	 * guest's lane at any moment. One of ours the guest's list holds as long as the lane is. */
+	ours = object->guest == guest;
 	object_unref(object);
-	if (object->guest == guest)
+	if (ours)
 		return (struct memory_file *)object;
 	refuse_not_found(refusal, "memory file");
 	return NULL;

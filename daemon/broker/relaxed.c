@@ -128,9 +128,12 @@ void relaxed_free(struct guest *guest, struct relaxed *relaxed)
 {
 	if (!relaxed->made)
 		return;
-	backend_destroy(guest, relaxed->page_table);
-	backend_destroy(guest, relaxed->ioas);
 	relaxed->made = false;
+	if (backend_destroy(guest, relaxed->page_table) && backend_destroy(guest, relaxed->ioas))
+		return;
+	/* Its VMM holds the device's descriptor and can attach it again as fast as we detach it.
+	 * What cannot be destroyed shows nothing from now on and pins nothing. */
+	backend_unmap(guest, relaxed->ioas, 0, UINT64_MAX);
 }
 
 bool relaxed_lookup(const struct relaxed *relaxed, uint64_t iova, uint64_t *ret_gpa)

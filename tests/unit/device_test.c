@@ -433,6 +433,48 @@ static void test_relaxed_cannot_follow(void **state)
 	function_free(&function);
 }
 
+/* A VMM that holds the function's descriptor can attach it again the moment it was detached. */
+static struct {
+	const struct iommu_backend_ops *ops;
+	uint32_t page_table;
+} defiant;
+
+static int defiant_attach(struct iommu_device *device, uint32_t page_table)
+{
+	defiant.page_table = page_table;
+	return defiant.ops->attach(device, page_table);
+}
+
+static int defiant_detach(struct iommu_device *device)
+{
+	int error = defiant.ops->detach(device);
+
+	return error ? error : defiant.ops->attach(device, defiant.page_table);
+}
+
+/* What it kept in use so that it cannot be destroyed shows nothing: not what is still the guest's,
+ * nor what no longer is and was given back in the ledger. */
+static void test_relaxed_of_a_defiant_vmm(void **state)
+{
+	struct fixture *f = *state;
+	struct function function = function_bind(f, 1);
+	struct iommu_backend_ops ops = *f->backend->ops;
+
+	defiant.ops = f->backend->ops;
+	ops.attach = defiant_attach;
+	ops.detach = defiant_detach;
+	f->backend->ops = &ops;
+	assert_done(f, attach(f, function.device, ATTACHMENT_RELAXED, 0));
+	assert_int_equal(dma_write_byte(&function, DMA_BASE), EMULATED_DMA_OK);
+	assert_done(f, attach(f, function.device, ATTACHMENT_BLOCKED, 0));
+	assert_int_equal(dma_write_byte(&function, DMA_BASE), EMULATED_DMA_NOT_MAPPED);
+	assert_done(f, memory_unmap_one(f, 0, MEMORY_BYTES - 1));
+	assert_int_equal(host_usage(f, LEDGER_PINNED_BYTES).current, 0);
+	assert_int_equal(dma_write_byte(&function, DMA_BASE), EMULATED_DMA_NOT_MAPPED);
+	f->backend->ops = defiant.ops;
+	function_free(&function);
+}
+
 static void test_relaxed_not_granted(void **state)
 {
 	const struct broker_device_rule rule = {.any_user = true, .any_function = true};
@@ -548,6 +590,7 @@ int main(void)
 		TEST(test_parent_with_another_page_table),
 		TEST(test_relaxed),
 		TEST(test_relaxed_cannot_follow),
+		TEST(test_relaxed_of_a_defiant_vmm),
 		cmocka_unit_test(test_relaxed_not_granted),
 		TEST(test_attach_in_reset),
 		TEST(test_block_that_fails),
