@@ -27,6 +27,7 @@ struct call {
 	const struct method *method;
 	struct rpc_call *rpc;         /* the transport's; gone after its finish() */
 	struct rpc_session *session;  /* reference, or NULL */
+	uid_t uid;                    /* the peer's */
 	ProtobufCMessage *request;    /* in the arena */
 	void *plain;                  /* what prepare() made of it, in the arena */
 	int fds[RPC_DESCRIPTORS_MAX]; /* came with the request; -1: taken */

@@ -20,11 +20,11 @@ void descriptor_set_unreserve(struct descriptor_set *set)
 	set->reserved--;
 }
 
-void descriptor_set_put(struct descriptor_set *set, uint64_t token, int consume_fd,
+void descriptor_set_put(struct descriptor_set *set, uint64_t token, int consume_fd, bool ours,
 			uint64_t deadline_ns)
 {
 	set->reserved--;
-	set->waiting[set->n++] = (struct waiting_descriptor){token, deadline_ns, consume_fd};
+	set->waiting[set->n++] = (struct waiting_descriptor){token, deadline_ns, consume_fd, ours};
 }
 
 /* The last one takes the place of the one that goes: order does not matter. */
@@ -36,10 +36,10 @@ static int take_at(struct descriptor_set *set, size_t i)
 	return fd;
 }
 
-int descriptor_set_take(struct descriptor_set *set, uint64_t token)
+int descriptor_set_take(struct descriptor_set *set, uint64_t token, bool ours)
 {
 	for (size_t i = 0; i < set->n; i++)
-		if (set->waiting[i].token == token)
+		if (set->waiting[i].token == token && (set->waiting[i].ours || !ours))
 			return take_at(set, i);
 	return -1;
 }
@@ -88,7 +88,7 @@ int descriptor_take(struct call *call, const Iommubroker__V1__DescriptorRef *ref
 	if (status)
 		return status;
 	if (ref->source_case == IOMMUBROKER__V1__DESCRIPTOR_REF__SOURCE_TOKEN) {
-		fd = rpc_session_take_descriptor(call->session, ref->token);
+		fd = rpc_session_take_descriptor(call->session, ref->token, false);
 		if (fd < 0)
 			return refuse_field(&call->refusal, path,
 					    "%s.token: no descriptor waits under it (used already, "
@@ -128,5 +128,5 @@ int descriptor_answer(struct call *call, int consume_fd, Iommubroker__V1__Descri
 		return 0;
 	}
 	ret->source_case = IOMMUBROKER__V1__DESCRIPTOR_REF__SOURCE_TOKEN;
-	return rpc_session_put_descriptor(call->session, consume_fd, &ret->token);
+	return rpc_session_put_descriptor(call->session, consume_fd, true, &ret->token);
 }

@@ -24,17 +24,19 @@ struct descriptor_set {
 	struct waiting_descriptor {
 		uint64_t token, deadline_ns;
 		int fd;
+		bool ours; /* of an answer; else a client sent it */
 	} waiting[DESCRIPTORS_WAITING_CAP];
 };
 
 /* Keep a place for an answer's descriptor before anything is done. max: at most the cap. */
 int descriptor_set_reserve(struct descriptor_set *set, size_t max, struct refusal *refusal);
 void descriptor_set_unreserve(struct descriptor_set *set);
-/* Into a place that was reserved. token: not 0, unguessable. */
-void descriptor_set_put(struct descriptor_set *set, uint64_t token, int consume_fd,
+/* Into a place that was reserved. token: not 0, unguessable. ours: an answer names it, no client
+ * sent it. */
+void descriptor_set_put(struct descriptor_set *set, uint64_t token, int consume_fd, bool ours,
 			uint64_t deadline_ns);
-/* -1: no such token. Else the caller's. */
-int descriptor_set_take(struct descriptor_set *set, uint64_t token);
+/* -1: no such token, or not one of ours if ours is asked for. Else the caller's. */
+int descriptor_set_take(struct descriptor_set *set, uint64_t token, bool ours);
 /* Take out one whose time has passed, or any if now_ns is UINT64_MAX; -1: none. */
 int descriptor_set_expire(struct descriptor_set *set, uint64_t now_ns);
 /* When the first one expires; UINT64_MAX: none waits. */

@@ -74,6 +74,7 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 	call->dispatcher = dispatcher;
 	call->method = method;
 	call->rpc = rpc;
+	call->uid = rpc->peer->uid;
 	call->answer_fd = -1;
 	call->refusal.kind = REFUSAL_NONE;
 	call->n_fds = rpc->n_fds;
@@ -83,7 +84,7 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 
 static void call_free(struct call *call)
 {
-	descriptors_drop(call->dispatcher, call->session, call->fds, call->n_fds);
+	descriptors_drop(call->dispatcher, call->session, call->uid, call->fds, call->n_fds);
 	pool_lane_unref(call->lane);
 	rpc_session_unref(call->session);
 	message_arena_deinit(&call->arena);
@@ -323,7 +324,7 @@ static void refuse_call(struct dispatcher *dispatcher, struct rpc_call *rpc)
 	struct rpc_status status;
 	struct refusal refusal;
 
-	descriptors_drop(dispatcher, rpc->session, rpc->fds, rpc->n_fds);
+	descriptors_drop(dispatcher, rpc->session, rpc->peer->uid, rpc->fds, rpc->n_fds);
 	refuse_errno(&refusal, ENOMEM, "serving the call");
 	rpc_status_from_refusal(&status, &refusal);
 	atomic_fetch_add_explicit(&dispatcher->refusals, 1, memory_order_relaxed);

@@ -95,6 +95,7 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	dispatcher->post.function = tasks_run;
 	RB_INIT(&dispatcher->sessions);
 	RB_INIT(&dispatcher->users);
+	RB_INIT(&dispatcher->drops);
 	pthread_mutex_init(&dispatcher->lock, NULL);
 	pthread_cond_init(&dispatcher->idle, NULL);
 	*ret = dispatcher;

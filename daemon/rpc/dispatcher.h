@@ -42,8 +42,9 @@ struct dispatcher {
 	struct call *spare; /* refresh calls that wait for their next use */
 	size_t n_spare;
 	struct session_index sessions;
-	struct user_counts users;
+	struct user_counts users; /* their connections */
 	uint32_t connections;
+	struct user_counts drops; /* descriptors of users that wait to be closed */
 	struct task *tasks, **tasks_tail;
 	bool posted;
 	struct loop_post post;

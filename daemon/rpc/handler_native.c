@@ -60,10 +60,12 @@ int handle_send_descriptor(struct call *call)
 	if (status)
 		return status;
 	call->fds[0] = -1;
-	status = rpc_session_put_descriptor(call->session, fd, &response.token);
+	status = rpc_session_put_descriptor(call->session, fd, false, &response.token);
 	return status ? status : call_answer(call, &response.base);
 }
 
+/* Never one that a client sent: its closing, once the answer is away, could wait for that client.
+ */
 int handle_take_descriptor(struct call *call)
 {
 	const Iommubroker__V1__TakeDescriptorRequest *request =
@@ -74,6 +76,6 @@ int handle_take_descriptor(struct call *call)
 
 	if (status)
 		return status;
-	call->answer_fd = rpc_session_take_descriptor(call->session, request->token);
+	call->answer_fd = rpc_session_take_descriptor(call->session, request->token, true);
 	return call->answer_fd >= 0 ? 0 : refuse_not_found(&call->refusal, "waiting descriptor");
 }

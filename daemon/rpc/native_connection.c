@@ -230,7 +230,8 @@ static void refuse_packet(struct native_connection *connection, const struct nat
 		.method = packet->method, .call = packet->call, .status = &status};
 
 	rpc_status_from_refusal(&status, refusal);
-	descriptors_drop(connection->dispatcher, connection->session, packet->fds, packet->n_fds);
+	descriptors_drop(connection->dispatcher, connection->session, connection->peer.uid,
+			 packet->fds, packet->n_fds);
 	pthread_mutex_lock(&connection->lock);
 	connection_send(connection, &answer);
 	pthread_mutex_unlock(&connection->lock);
@@ -331,10 +332,12 @@ static const char *packet_serve(struct native_connection *connection,
 /* false: nothing more now, or it is closed. */
 static bool connection_read_one(struct native_connection *connection)
 {
+	bool takes_fds = !descriptors_pile_up(connection->dispatcher, connection->peer.uid);
 	struct native_packet packet;
 	const char *why = NULL;
 
-	switch (native_receive(connection->fd, connection->transport->buffer, &packet, &why)) {
+	switch (native_receive(connection->fd, connection->transport->buffer, takes_fds, &packet,
+			       &why)) {
 	case NATIVE_NOTHING:
 		return false;
 	case NATIVE_PACKET:
@@ -347,7 +350,8 @@ static bool connection_read_one(struct native_connection *connection)
 	case NATIVE_END:
 		packet.n_fds = 0;
 	}
-	descriptors_drop(connection->dispatcher, connection->session, packet.fds, packet.n_fds);
+	descriptors_drop(connection->dispatcher, connection->session, connection->peer.uid,
+			 packet.fds, packet.n_fds);
 	native_connection_close(connection, why ? why : connection->broken);
 	return false;
 }

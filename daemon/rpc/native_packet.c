@@ -68,16 +68,16 @@ static const char *parse(const struct msghdr *message, const uint8_t *buffer, si
 	return parse_header(buffer, n_bytes, ret);
 }
 
-enum native_received native_receive(int socket, uint8_t *buffer, struct native_packet *ret,
-				    const char **ret_why)
+enum native_received native_receive(int socket, uint8_t *buffer, bool takes_fds,
+				    struct native_packet *ret, const char **ret_why)
 {
 	alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(RPC_DESCRIPTORS_MAX * sizeof(int))];
 	struct iovec data = {buffer, NATIVE_PACKET_BYTES_MAX};
 	struct msghdr message = {
 		.msg_iov = &data,
 		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
+		.msg_control = takes_fds ? control : NULL,
+		.msg_controllen = takes_fds ? sizeof(control) : 0,
 	};
 	struct cmsghdr *cmsg;
 	const char *why;

@@ -31,9 +31,10 @@ enum native_received {
 };
 
 /* Receive one packet, without waiting, into buffer[NATIVE_PACKET_BYTES_MAX]. Descriptors come
- * close-on-exec. */
-enum native_received native_receive(int socket, uint8_t *buffer, struct native_packet *ret,
-				    const char **ret_why);
+ * close-on-exec; without takes_fds the kernel drops them before they have a number here, and the
+ * packet is malformed. */
+enum native_received native_receive(int socket, uint8_t *buffer, bool takes_fds,
+				    struct native_packet *ret, const char **ret_why);
 
 struct native_answer {
 	uint32_t method;

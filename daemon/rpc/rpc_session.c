@@ -129,7 +129,7 @@ static void on_expiry(evutil_socket_t timer, short what, void *context)
 		fd = descriptor_set_expire(&session->descriptors, clock_monotonic_ns());
 		deadline_ns = descriptor_set_deadline(&session->descriptors);
 		pthread_mutex_unlock(&session->lock);
-		descriptors_drop(session->dispatcher, session, &fd, 1);
+		descriptors_drop(session->dispatcher, session, session->peer.uid, &fd, 1);
 	} while (fd >= 0);
 	expiry_arm(session, deadline_ns);
 }
@@ -307,7 +307,7 @@ static void descriptors_close(struct rpc_session *session)
 		pthread_mutex_lock(&session->lock);
 		fd = descriptor_set_expire(&session->descriptors, UINT64_MAX);
 		pthread_mutex_unlock(&session->lock);
-		descriptors_drop(session->dispatcher, session, &fd, 1);
+		descriptors_drop(session->dispatcher, session, session->peer.uid, &fd, 1);
 	} while (fd >= 0);
 }
 
@@ -373,7 +373,8 @@ void rpc_session_unreserve_descriptor(struct rpc_session *session)
 	pthread_mutex_unlock(&session->lock);
 }
 
-int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, uint64_t *ret_token)
+int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool ours,
+			       uint64_t *ret_token)
 {
 	uint64_t wait_ns = (uint64_t)session->dispatcher->settings.descriptor_wait_ms * 1000000;
 	uint64_t token;
@@ -385,11 +386,11 @@ int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, uint
 	if (ended)
 		descriptor_set_unreserve(&session->descriptors);
 	else
-		descriptor_set_put(&session->descriptors, token, consume_fd,
+		descriptor_set_put(&session->descriptors, token, consume_fd, ours,
 				   clock_monotonic_ns() + wait_ns);
 	pthread_mutex_unlock(&session->lock);
 	if (ended)
-		descriptors_drop(session->dispatcher, session, &consume_fd, 1);
+		descriptors_drop(session->dispatcher, session, session->peer.uid, &consume_fd, 1);
 	else
 		session_sync_later(session);
 	if (!status)
@@ -397,12 +398,12 @@ int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, uint
 	return status;
 }
 
-int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token)
+int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token, bool ours)
 {
 	int fd;
 
 	pthread_mutex_lock(&session->lock);
-	fd = descriptor_set_take(&session->descriptors, token);
+	fd = descriptor_set_take(&session->descriptors, token, ours);
 	pthread_mutex_unlock(&session->lock);
 	return fd;
 }

@@ -49,9 +49,10 @@ void rpc_session_end_all(struct dispatcher *dispatcher);
 int rpc_session_reserve_descriptor(struct rpc_session *session, struct refusal *refusal);
 void rpc_session_unreserve_descriptor(struct rpc_session *session);
 /* Into a reserved place. 0 or negative. A session that has ended closes it at once. */
-int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, uint64_t *ret_token);
-/* -1: none. */
-int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token);
+int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool ours,
+			       uint64_t *ret_token);
+/* -1: none. ours: only one that no client sent. */
+int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token, bool ours);
 
 /* Whether one more refusal of this session may be logged. */
 bool rpc_session_may_log(struct rpc_session *session, uint32_t *ret_suppressed);

@@ -6,7 +6,7 @@
 struct user_count {
 	RB_ENTRY(user_count) node;
 	uid_t uid;
-	uint32_t n; /* at least 1: a user without connections has no entry */
+	uint32_t n; /* at least 1: a user without any has no entry */
 };
 
 static int user_compare(const struct user_count *a, const struct user_count *b)
@@ -43,4 +43,11 @@ void user_count_refund(struct user_counts *counts, uid_t uid)
 		return;
 	RB_REMOVE(user_counts, counts, count);
 	free(count);
+}
+
+uint32_t user_count_get(struct user_counts *counts, uid_t uid)
+{
+	struct user_count key = {.uid = uid}, *count = RB_FIND(user_counts, counts, &key);
+
+	return count ? count->n : 0;
 }

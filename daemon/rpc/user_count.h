@@ -2,7 +2,7 @@
 #ifndef IB_RPC_USER_COUNT_H
 #define IB_RPC_USER_COUNT_H
 
-/* How many connections each user has. Not locked: the dispatcher's lock. */
+/* How many of something each user has. Not locked: the dispatcher's lock. */
 
 #include <bsd/sys/tree.h>
 #include <stdbool.h>
@@ -15,5 +15,6 @@ RB_HEAD(user_counts, user_count);
 /* false: the user has as many already, or there is no memory. */
 bool user_count_charge(struct user_counts *counts, uid_t uid, uint32_t max);
 void user_count_refund(struct user_counts *counts, uid_t uid);
+uint32_t user_count_get(struct user_counts *counts, uid_t uid);
 
 #endif

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "google/rpc/error_details.pb-c.h"
+#include "rpc/descriptor_drop.h"
 #include "rpc_fixture.h"
 #include "util/clock.h"
 
@@ -289,6 +290,8 @@ static void test_descriptor_out(void **state)
 static void test_send_descriptor(void **state)
 {
 	Iommubroker__V1__AddMemoryFileRequest add = IOMMUBROKER__V1__ADD_MEMORY_FILE_REQUEST__INIT;
+	Iommubroker__V1__TakeDescriptorRequest take =
+		IOMMUBROKER__V1__TAKE_DESCRIPTOR_REQUEST__INIT;
 	Iommubroker__V1__DescriptorRef ref = IOMMUBROKER__V1__DESCRIPTOR_REF__INIT;
 	int socket = fixture_open_session(&fixture, NULL), fd = memfd_create("file", MFD_CLOEXEC);
 	struct reply reply;
@@ -304,6 +307,11 @@ static void test_send_descriptor(void **state)
 	ref.source_case = IOMMUBROKER__V1__DESCRIPTOR_REF__SOURCE_TOKEN;
 	ref.token = ((Iommubroker__V1__SendDescriptorResponse *)reply.message)->token;
 	assert_true(ref.token != 0);
+	reply_clear(&reply);
+	/* for requests only: closing it once an answer is away could make the loop wait */
+	take.token = ref.token;
+	client_call(socket, M(TAKE_DESCRIPTOR), &take, &reply, NULL);
+	assert_int_equal(reply.code, 5);
 	reply_clear(&reply);
 	add.guest = 1;
 	add.descriptor = &ref;
@@ -338,6 +346,19 @@ static void test_waiting_descriptors_are_few(void **state)
 	close(fd);
 }
 
+/* Wait for an answer of that code; what comes before is progress of other calls. */
+static void receive_code(int socket, int wanted)
+{
+	struct reply reply;
+
+	for (int code = 0; code != wanted;) {
+		client_receive(socket, &reply, NULL);
+		assert_false(reply.ended);
+		code = reply.code;
+		reply_clear(&reply);
+	}
+}
+
 /* close() may wait for whoever made the file: that is never the loop's time, and at most its
  * sender's share of the pool. */
 static void test_descriptors_are_closed_by_the_pool(void **state)
@@ -346,7 +367,6 @@ static void test_descriptors_are_closed_by_the_pool(void **state)
 	int socket = fixture_open_session(&fixture, NULL), other;
 	int fd = memfd_create("file", MFD_CLOEXEC);
 	size_t before = open_descriptors();
-	struct reply reply;
 
 	(void)state;
 	fake.hold_updates = true;
@@ -356,16 +376,47 @@ static void test_descriptors_are_closed_by_the_pool(void **state)
 	wait_for_count(&fake.updating, FAKE_SHARE);
 	/* refused, since nothing names the descriptor */
 	client_send_raw(socket, M(ADD_MEMORY_FILE), 100, NULL, 0, &fd, 1);
-	for (int code = 0; code != 3;) { /* after progress of the others */
-		client_receive(socket, &reply, NULL);
-		code = reply.code;
-		reply_clear(&reply);
-	}
+	receive_code(socket, 3);
 	assert_int_equal(open_descriptors(), before + 1);
 	other = fixture_open_session(&fixture, NULL); /* the loop is free */
 	close(other);
 	fake.hold_updates = false;
 	wait_for_descriptors(before);
+	close(fd);
+	close(socket);
+}
+
+/* Whoever keeps the pool from closing has only so many descriptors here: more are not received. */
+static void test_descriptors_do_not_pile_up(void **state)
+{
+	Iommubroker__V1__UpdateMemoryRequest update = IOMMUBROKER__V1__UPDATE_MEMORY_REQUEST__INIT;
+	int socket = fixture_open_session(&fixture, NULL), other;
+	int fd = memfd_create("file", MFD_CLOEXEC), fds[8] = {fd, fd, fd, fd, fd, fd, fd, fd};
+	size_t before = open_descriptors();
+	struct reply reply;
+
+	(void)state;
+	fake.hold_updates = true;
+	update.guest = FAKE_NO_LANE;
+	for (uint64_t i = 0; i < FAKE_SHARE; i++)
+		client_send(socket, M(UPDATE_MEMORY), i, &update);
+	wait_for_count(&fake.updating, FAKE_SHARE);
+	for (size_t i = 0; i < DESCRIPTORS_DROPPING_MAX; i++) {
+		client_send_raw(socket, M(ADD_MEMORY_FILE), 100 + i, NULL, 0, &fd, 1);
+		receive_code(socket, 3);
+	}
+	assert_int_equal(open_descriptors(), before + DESCRIPTORS_DROPPING_MAX);
+	/* one packet more with descriptors ends the connection, and brings none */
+	client_send_raw(socket, M(ADD_MEMORY_FILE), 9999, NULL, 0, fds, 8);
+	do
+		client_receive(socket, &reply, NULL);
+	while (!reply.ended && (reply_clear(&reply), true));
+	assert_true(open_descriptors() <= before + DESCRIPTORS_DROPPING_MAX);
+	other = fixture_open_session(&fixture, NULL); /* without, one is served */
+	close(other);
+	fake.hold_updates = false;
+	while (open_descriptors() > before)
+		clock_sleep_ns(1000000);
 	close(fd);
 	close(socket);
 }
@@ -490,6 +541,7 @@ int main(void)
 		T(test_send_descriptor),
 		T(test_waiting_descriptors_are_few),
 		T(test_descriptors_are_closed_by_the_pool),
+		T(test_descriptors_do_not_pile_up),
 		T(test_waiting_descriptors_expire),
 		T(test_silent_connection_is_dropped),
 		T(test_cancel_call),
