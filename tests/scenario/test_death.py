@@ -30,6 +30,7 @@ CALLS = (
 
 @both_transports
 class Killed(VmmCase):
+    weight = 100  # hundreds of processes, one after another
     settings = {"iommubrokerd.conf": "[Memory]\nPinSliceSize=1M\n"}
 
     def setUp(self):

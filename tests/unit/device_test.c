@@ -458,8 +458,9 @@ static void test_relaxed_of_a_defiant_vmm(void **state)
 {
 	struct fixture *f = *state;
 	struct function function = function_bind(f, 1);
-	struct iommu_backend_ops ops = *f->backend->ops;
+	static struct iommu_backend_ops ops;
 
+	ops = *f->backend->ops;
 	defiant.ops = f->backend->ops;
 	ops.attach = defiant_attach;
 	ops.detach = defiant_detach;
