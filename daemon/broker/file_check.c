@@ -171,26 +171,39 @@ static bool file_all_allocated(const struct memory_file *file)
 
 /* shmem: a page that was never written is a hole, also if it was allocated. The position is shared
  * with the file's sender, so it is put back. */
-static bool file_has_hole(const struct memory_file *file, uint64_t offset, uint64_t length)
+static void file_look_at(const struct memory_file *file, uint64_t offset, struct file_look *ret)
 {
 	off_t before = lseek(file->fd, 0, SEEK_CUR);
 	off_t hole = lseek(file->fd, (off_t)offset, SEEK_HOLE);
 
 	if (before >= 0)
 		lseek(file->fd, before, SEEK_SET);
-	return hole < 0 || (uint64_t)hole < offset + length;
+	*ret = (struct file_look){
+		.file = file,
+		.first = offset,
+		.hole = hole < 0 ? offset : (uint64_t)hole,
+	};
+}
+
+static bool file_has_hole(const struct memory_file *file, uint64_t offset, uint64_t length,
+			  struct file_look *look)
+{
+	if (look->file != file || offset < look->first || offset >= look->hole)
+		file_look_at(file, offset, look);
+	return look->hole < offset + length;
 }
 
 /* hugetlbfs answers SEEK_HOLE as if it were full; its pages are cleared when they are allocated. */
-static bool file_range_populated(const struct memory_file *file, uint64_t offset, uint64_t length)
+static bool file_range_populated(const struct memory_file *file, uint64_t offset, uint64_t length,
+				 struct file_look *look)
 {
-	return file->huge ? file_all_allocated(file) : !file_has_hole(file, offset, length);
+	return file->huge ? file_all_allocated(file) : !file_has_hole(file, offset, length, look);
 }
 
 int file_check_populated(const struct memory_file *file, uint64_t offset, uint64_t length,
-			 const char *field, struct refusal *refusal)
+			 const char *field, struct file_look *look, struct refusal *refusal)
 {
-	if (file_range_populated(file, offset, length))
+	if (file_range_populated(file, offset, length, look))
 		return 0;
 	refuse(refusal, REFUSAL_PRECONDITION, "UNPOPULATED_MEMORY",
 	       "%s: not all of the %llu bytes from offset %#llx have been populated (prealloc, or "
@@ -210,18 +223,20 @@ static int file_touch(const struct memory_file *file, uint64_t offset, uint64_t 
 }
 
 int file_populate(const struct memory_file *file, uint64_t offset, uint64_t length,
-		  enum broker_unpopulated policy, const char *field, struct refusal *refusal)
+		  enum broker_unpopulated policy, const char *field, struct file_look *look,
+		  struct refusal *refusal)
 {
 	int error;
 
-	if (file_range_populated(file, offset, length))
+	if (file_range_populated(file, offset, length, look))
 		return 0;
 	/* All of it is allocated, on its owner's account: it only has to be cleared. */
 	if (policy == BROKER_UNPOPULATED_REJECT && !file_all_allocated(file))
-		return file_check_populated(file, offset, length, field, refusal);
+		return file_check_populated(file, offset, length, field, look, refusal);
 	error = file_touch(file, offset, length);
+	*look = (struct file_look){0};
 	if (error == ENOMEM || error == ENOSPC || error == EFAULT)
 		return refuse(refusal, REFUSAL_HOST_RESOURCES, "HOST_RESOURCES",
 			      "%s: no memory to populate it: %s", field, strerror(error));
-	return file_check_populated(file, offset, length, field, refusal);
+	return file_check_populated(file, offset, length, field, look, refusal);
 }

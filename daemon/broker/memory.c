@@ -145,6 +145,7 @@ static int change_prepare(struct memory_change *change, struct refusal *refusal)
 {
 	if (change_make_counters(change) || change_make_pieces(change))
 		return refuse_errno(refusal, ENOMEM, "memory map");
+	region_list_sort_by_file(&change->plan.added); /* the order in which files are looked at */
 	change->middle = memory_view_of(&change->plan.kept);
 	change->final = memory_view_of(&change->plan.final);
 	change->back = memory_view_of(&change->pieces);
@@ -194,17 +195,15 @@ static void region_field(char field[64], const struct region *region)
 
 static int change_populate(struct memory_change *change, struct refusal *refusal)
 {
+	struct file_look look = {0};
 	char field[64];
 
 	for (size_t i = 0; i < change->plan.added.n; i++) {
 		const struct region *region = &change->plan.added.items[i];
 
 		region_field(field, region);
-		if (guest_cancelled(change->guest, change->operation))
-			return guest_refuse_cancelled(change->guest, refusal);
-		if (file_populate(region->file, region->offset, region->length,
-				  change->guest->broker->settings.unpopulated_memory, field,
-				  refusal))
+		if (parent_populate(change->guest, region, field, change->operation, &look,
+				    refusal))
 			return REFUSED;
 	}
 	return 0;
@@ -295,6 +294,7 @@ static int change_map(struct memory_change *change, struct refusal *refusal)
 {
 	struct guest *guest = change->guest;
 	const struct region_list *added = &change->plan.added;
+	struct file_look look = {0};
 	struct pin_progress progress = {
 		.operation = change->operation,
 		.total_bytes = region_list_bytes(added),
@@ -307,7 +307,7 @@ static int change_map(struct memory_change *change, struct refusal *refusal)
 		}
 	}
 	for (size_t i = 0; i < added->n; i++) {
-		if (parent_check_populated(guest, &added->items[i], refusal)) {
+		if (parent_check_populated(guest, &added->items[i], &look, refusal)) {
 			parent_unmap_list(guest, added, added->n);
 			return REFUSED;
 		}

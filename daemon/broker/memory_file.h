@@ -26,12 +26,25 @@ struct file_facts {
 int file_check(int borrow_fd, bool writable, enum broker_seals seals, struct file_facts *ret,
 	       struct refusal *refusal);
 
+/*
+ * What a look at a file found: no hole from first on, before hole. Zeroed: nothing yet. The kernel
+ * looks for a hole up to the end of the file, however short the range is that one asks for; so
+ * ranges are asked for in the order of their offsets with one look, which costs a file's length
+ * once. Its sender can make a hole at any moment: a look is good for one pass.
+ */
+struct file_look {
+	const struct memory_file *file;
+	uint64_t first, hole;
+};
+
 /* Before a range is pinned: refuse it if it is not populated, or populate it, as the policy says.
- * After it, with populate false, the same look again. */
+ */
 int file_populate(const struct memory_file *file, uint64_t offset, uint64_t length,
-		  enum broker_unpopulated policy, const char *field, struct refusal *refusal);
+		  enum broker_unpopulated policy, const char *field, struct file_look *look,
+		  struct refusal *refusal);
+/* After it, with a new look: whether it still is. */
 int file_check_populated(const struct memory_file *file, uint64_t offset, uint64_t length,
-			 const char *field, struct refusal *refusal);
+			 const char *field, struct file_look *look, struct refusal *refusal);
 
 /* The guest's file of that handle, borrowed from the guest, on its lane; NULL: REFUSED. */
 struct memory_file *memory_file_find(struct guest *guest, uint64_t handle, struct refusal *refusal);

@@ -142,55 +142,93 @@ void parent_unmap(struct guest *guest, const struct region *region)
 	}
 }
 
-int parent_check_populated(struct guest *guest, const struct region *region,
-			   struct refusal *refusal)
+static const char *region_field(char field[64], const struct region *region)
 {
-	char field[64];
-
-	snprintf(field, sizeof(field), "region at %#llx", (unsigned long long)region->gpa);
-	return file_check_populated(region->file, region->offset, region->length, field, refusal);
+	snprintf(field, 64, "region at %#llx", (unsigned long long)region->gpa);
+	return field;
 }
 
-static int parent_populate(struct guest *guest, const struct region *region,
+int parent_check_populated(struct guest *guest, const struct region *region, struct file_look *look,
 			   struct refusal *refusal)
 {
 	char field[64];
 
-	snprintf(field, sizeof(field), "region at %#llx", (unsigned long long)region->gpa);
-	return file_populate(region->file, region->offset, region->length,
-			     guest->broker->settings.unpopulated_memory, field, refusal);
+	return file_check_populated(region->file, region->offset, region->length,
+				    region_field(field, region), look, refusal);
+}
+
+int parent_populate(struct guest *guest, const struct region *region, const char *field,
+		    struct operation *operation, struct file_look *look, struct refusal *refusal)
+{
+	uint64_t at = 0, length;
+
+	while ((length = region_slice(region, at, guest->broker->slice_bytes))) {
+		if (guest_cancelled(guest, operation))
+			return guest_refuse_cancelled(guest, refusal);
+		if (file_populate(region->file, region->offset + at, length,
+				  guest->broker->settings.unpopulated_memory, field, look, refusal))
+			return REFUSED;
+		at += length;
+	}
+	return 0;
 }
 
 static int parent_pin_region(struct guest *guest, const struct region *region,
-			     struct pin_progress *progress, struct refusal *refusal)
+			     struct pin_progress *progress, struct file_look *look,
+			     struct refusal *refusal)
 {
-	if (parent_populate(guest, region, refusal))
+	char field[64];
+
+	if (parent_populate(guest, region, region_field(field, region), progress->operation, look,
+			    refusal))
 		return REFUSED;
-	if (parent_map(guest, region, progress, refusal))
-		return REFUSED;
-	if (!parent_check_populated(guest, region, refusal))
-		return 0;
-	parent_unmap(guest, region);
-	return REFUSED;
+	return parent_map(guest, region, progress, refusal);
 }
 
-static int parent_pin_regions(struct guest *guest, struct operation *operation,
-			      struct refusal *refusal)
+static void parent_unmap_list(struct guest *guest, const struct region_list *regions, size_t n)
 {
-	const struct region_list *regions = &guest->regions;
+	while (n--)
+		parent_unmap(guest, &regions->items[n]);
+}
+
+static int parent_pin_list(struct guest *guest, const struct region_list *regions,
+			   struct operation *operation, struct refusal *refusal)
+{
+	struct file_look before = {0}, after = {0};
 	struct pin_progress progress = {
 		.operation = operation,
 		.total_bytes = region_list_bytes(regions),
 	};
 
 	for (size_t i = 0; i < regions->n; i++) {
-		if (!parent_pin_region(guest, &regions->items[i], &progress, refusal))
-			continue;
-		while (i--)
-			parent_unmap(guest, &regions->items[i]);
-		return REFUSED;
+		if (parent_pin_region(guest, &regions->items[i], &progress, &before, refusal)) {
+			parent_unmap_list(guest, regions, i);
+			return REFUSED;
+		}
+	}
+	for (size_t i = 0; i < regions->n; i++) {
+		if (parent_check_populated(guest, &regions->items[i], &after, refusal)) {
+			parent_unmap_list(guest, regions, regions->n);
+			return REFUSED;
+		}
 	}
 	return 0;
+}
+
+static int parent_pin_regions(struct guest *guest, struct operation *operation,
+			      struct refusal *refusal)
+{
+	struct region_list sorted = {0};
+	int status = 0;
+
+	for (size_t i = 0; !status && i < guest->regions.n; i++)
+		if (region_list_push(&sorted, &guest->regions.items[i]))
+			status = refuse_errno(refusal, ENOMEM, "memory map");
+	region_list_sort_by_file(&sorted);
+	if (!status)
+		status = parent_pin_list(guest, &sorted, operation, refusal);
+	region_list_clear(&sorted);
+	return status;
 }
 
 static int parent_add_page_table(struct guest *guest, struct device *device, uint32_t *ret,

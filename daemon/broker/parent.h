@@ -23,6 +23,7 @@
 
 struct guest;
 struct device;
+struct file_look;
 
 struct parent {
 	bool made;
@@ -45,8 +46,12 @@ void parent_destroy(struct guest *guest);
 int parent_map(struct guest *guest, const struct region *region, struct pin_progress *progress,
 	       struct refusal *refusal);
 void parent_unmap(struct guest *guest, const struct region *region);
+/* The look at a region before it is pinned; populates it, if the setting says so, slice by slice.
+ * field: how a refusal names it. */
+int parent_populate(struct guest *guest, const struct region *region, const char *field,
+		    struct operation *operation, struct file_look *look, struct refusal *refusal);
 /* The second look at what was pinned: nothing of it may have been a hole. */
-int parent_check_populated(struct guest *guest, const struct region *region,
+int parent_check_populated(struct guest *guest, const struct region *region, struct file_look *look,
 			   struct refusal *refusal);
 
 /* Pin all regions for the first device. On failure nothing is pinned and no page table is left. */

@@ -54,6 +54,22 @@ void region_list_sort(struct region_list *list)
 		qsort(list->items, list->n, sizeof(*list->items), region_compare);
 }
 
+static int region_compare_file(const void *a, const void *b)
+{
+	const struct region *x = a, *y = b;
+	uintptr_t file_x = (uintptr_t)x->file, file_y = (uintptr_t)y->file;
+
+	if (file_x != file_y)
+		return (file_x > file_y) - (file_x < file_y);
+	return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+void region_list_sort_by_file(struct region_list *list)
+{
+	if (list->n > 1)
+		qsort(list->items, list->n, sizeof(*list->items), region_compare_file);
+}
+
 size_t region_list_overlap(const struct region_list *list)
 {
 	for (size_t i = 1; i < list->n; i++)

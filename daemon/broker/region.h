@@ -49,6 +49,8 @@ struct region_list {
 int region_list_push(struct region_list *list, const struct region *region);
 void region_list_clear(struct region_list *list); /* frees; borrowed pointers are left alone */
 void region_list_sort(struct region_list *list);
+/* By file and offset, for what looks at files: no list that is searched by guest address. */
+void region_list_sort_by_file(struct region_list *list);
 /* The first two neighbours of a sorted list that overlap: their later one's place, or n. */
 size_t region_list_overlap(const struct region_list *list);
 /* An overlap between two sorted lists: place in b of the region that overlaps, or b->n. */

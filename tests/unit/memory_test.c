@@ -4,10 +4,12 @@
 #include "broker_fixture.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define HIGH  (1ull << 40) /* guest address of a second file */
@@ -578,6 +580,77 @@ static void test_memlock_or_memory(void **state)
 	assert_int_equal(pinned(t), MEMORY_BYTES);
 }
 
+/* ── what a look at a file costs ───────────────────────────────────────────────────────────── */
+
+static unsigned int looks, touches;
+static struct operation *cancel_at_touch;
+
+/* In place of the C library's, for the broker too. */
+off_t lseek(int fd, off_t offset, int whence)
+{
+	looks += whence == SEEK_HOLE;
+	return syscall(SYS_lseek, fd, offset, whence);
+}
+
+int madvise(void *address, size_t bytes, int advice)
+{
+	touches++;
+	if (cancel_at_touch)
+		cancel_at_touch->cancelled = true;
+	return (int)syscall(SYS_madvise, address, bytes, advice);
+}
+
+/* The kernel looks for a hole up to the end of the file, whatever was asked: once for all regions
+ * of a file then, before it is pinned and after, in whatever order a client names them. */
+static void test_a_file_is_looked_at_once(void **state)
+{
+	struct test *t = *state;
+
+	request_clear(t);
+	for (uint64_t i = 0; i < 64; i++)
+		request_map(t, t->file, (63 - i) * PAGE, HIGH + 2 * i * PAGE, PAGE);
+	looks = 0;
+	assert_done(&t->f, update(t));
+	assert_int_equal(looks, 1);
+	looks = 0;
+	t->function = function_bind(&t->f, 1);
+	assert_int_equal(looks, 2 * 2);
+	request_clear(t);
+	for (uint64_t i = 0; i < 64; i++)
+		request_map(t, i % 2 ? t->file : t->f.memory_file, (127 - i) * PAGE,
+			    2 * HIGH + 2 * i * PAGE, PAGE);
+	looks = 0;
+	assert_done(&t->f, update(t));
+	assert_int_equal(looks, 2 * 2);
+}
+
+/* Allocated and never written: clearing it is work that a client can make long. */
+static void test_cancel_while_populating(void **state)
+{
+	struct test *t = *state;
+	struct operation operation = {.cancelled = false};
+	int fd = memfd_create("allocated", MFD_CLOEXEC);
+	uint64_t file;
+
+	assert_true(fd >= 0);
+	assert_int_equal(posix_fallocate(fd, 0, 4 * MIB), 0);
+	file = file_add(&t->f, fd, true);
+	close(fd);
+	request_clear(t);
+	request_map(t, file, 0, HIGH, 4 * MIB);
+	cancel_at_touch = &operation;
+	touches = 0;
+	assert_refused(&t->f,
+		       memory_update(t->f.broker, t->f.session, t->f.guest, &t->request, &operation,
+				     &t->updated, &t->f.refusal),
+		       REFUSAL_CANCELLED);
+	cancel_at_touch = NULL;
+	assert_int_equal(touches, 1); /* a slice is 1 MiB */
+	assert_int_equal(pinned(t), MEMORY_BYTES);
+	assert_done(&t->f, update(t));
+	assert_int_equal(touches, 4);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -600,6 +673,8 @@ int main(void)
 		TEST(test_cancel_between_slices),
 		TEST(test_progress_with_a_small_granule),
 		TEST(test_memlock_or_memory),
+		TEST(test_a_file_is_looked_at_once),
+		TEST(test_cancel_while_populating),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
