@@ -463,7 +463,7 @@ struct fit_missing {
 /* INLINE. session NULL: the host's. */
 int usage_report(struct broker *broker, struct session *session, struct usage_report *ret,
 		 struct refusal *refusal);
-/* INLINE. Tenants' reports, after the host's: fills up to n, *ret_n the number there are. */
+/* INLINE. The tenants' reports, without the host's: fills up to n, *ret_n the number there are. */
 int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t *ret_n,
 	       struct refusal *refusal);
 /* INLINE. Nothing missing: it fits. ret[LEDGER_RESOURCES]. */

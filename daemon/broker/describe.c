@@ -51,6 +51,7 @@ static void device_fill_locked(const struct device *device, struct device_descri
 		.info = device->info,
 		.n_iova_ranges = device->n_iova_ranges,
 	};
+	ret->info.designations = device_designations(device);
 	memcpy(ret->iova_ranges, device->iova_ranges, sizeof(ret->iova_ranges));
 }
 

@@ -60,6 +60,14 @@ static int refuse_no_rule(struct refusal *refusal)
 		      "no device rule lets this user have that function");
 }
 
+static int refuse_no_function(struct refusal *refusal)
+{
+	refuse(refusal, REFUSAL_NOT_FOUND, "NOT_FOUND",
+	       "no such function, or it is not at the VFIO driver");
+	snprintf(refusal->resource, sizeof(refusal->resource), "function");
+	return REFUSED;
+}
+
 static int refuse_open(int error, bool by_descriptor, bool certain, struct refusal *refusal)
 {
 	/* Whether the function exists is told only to whom a rule gives it. */
@@ -68,7 +76,7 @@ static int refuse_open(int error, bool by_descriptor, bool certain, struct refus
 	if (by_descriptor && error == EINVAL)
 		return refuse_field(refusal, "descriptor", "is not that of a VFIO device");
 	if (error == ENOENT || error == ENODEV)
-		return refuse_not_found(refusal, "function at the VFIO driver");
+		return refuse_no_function(refusal);
 	if (error == EBUSY)
 		return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_IN_USE",
 			      "the function is open elsewhere, or its group is; it can be opened "
@@ -333,6 +341,15 @@ enum attachment device_attachment(struct device *device, struct nested **ret_nes
 		*ret_nested = device->attached;
 	pthread_mutex_unlock(&guest->lock);
 	return attachment;
+}
+
+/* Shadows are made by software and fit any IOMMU: a device that names no designations, as it is no
+ * s390 function, restricts none. */
+unsigned int device_designations(const struct device *device)
+{
+	unsigned int supported = device->object.guest->broker->settings.designations;
+
+	return device->info.designations ? device->info.designations & supported : supported;
 }
 
 int device_refuse_unbound(struct refusal *refusal)

@@ -45,6 +45,8 @@ void device_unref(struct device *device);
 int device_backend_attach(struct device *device, uint32_t page_table);
 int device_refuse_attach(int error, struct refusal *refusal);
 
+/* What of a user page table's designations may be registered for it. */
+unsigned int device_designations(const struct device *device);
 int device_refuse_unbound(struct refusal *refusal);
 
 /* What it is attached to; ret_nested may be NULL. */

@@ -143,15 +143,6 @@ void nested_drop(struct nested *nested)
 
 /* ── what is asked for ─────────────────────────────────────────────────────────────────────── */
 
-/* Shadows are made by software and fit any IOMMU: a device that names no designations, as it is no
- * s390 function, restricts none. */
-static unsigned int device_designations(const struct device *device)
-{
-	unsigned int supported = device->object.guest->broker->settings.designations;
-
-	return device->info.designations ? device->info.designations & supported : supported;
-}
-
 /* Linux registers ISM functions with a last address one page above the end of DMA. */
 static uint64_t clamp_pal(const struct device *device, uint64_t pal)
 {

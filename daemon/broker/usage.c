@@ -43,8 +43,6 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 	size_t count = 0;
 
 	pthread_mutex_lock(&broker->lock);
-	if (count++ < n)
-		report_fill(broker, "host", &broker->host, &ret[0]);
 	DL_FOREACH (broker->tenants, tenant)
 		if (count++ < n)
 			report_fill(broker, tenant->name, &tenant->account, &ret[count - 1]);

@@ -151,10 +151,14 @@ static void test_designations_are_narrowed(void **state)
 {
 	struct test t;
 	struct broker_settings settings = settings_default();
+	struct device_description description;
 	struct nested_created created;
 
 	settings.designations = 1u << S390_LEVEL_SEGMENT;
 	test_init(&t, &settings);
+	assert_done(&t.f, device_describe(t.f.broker, t.f.session, t.function.device, &description,
+					  &t.f.refusal));
+	assert_int_equal(description.info.designations, 1u << S390_LEVEL_SEGMENT);
 	created = make(&t, true); /* region-third */
 	assert_int_equal(created.verdict, VERDICT_OPERAND);
 	assert_int_equal(created.anchor_fault, S390_ANCHOR_DESIGNATION);
