@@ -93,6 +93,7 @@ static void slot_unref(struct grpc_call_slot *slot)
 
 	if (atomic_fetch_sub(&slot->refs, 1) != 1)
 		return;
+	atomic_fetch_sub(&connection->held_bytes, slot->held_bytes);
 	grpc_call_slot_free(slot);
 	atomic_fetch_sub(&connection->calls, 1);
 	grpc_connection_unref(connection);
@@ -165,6 +166,26 @@ static grpc_byte_buffer *buffer_copy(const uint8_t *bytes, size_t n_bytes)
 	return buffer;
 }
 
+/* Under the lock. */
+static void slot_hold(struct grpc_call_slot *slot, size_t n_bytes)
+{
+	slot->held_bytes += n_bytes;
+	atomic_fetch_add(&slot->connection->held_bytes, n_bytes);
+}
+
+static void slot_release(struct grpc_call_slot *slot, size_t n_bytes)
+{
+	slot->held_bytes -= n_bytes;
+	atomic_fetch_sub(&slot->connection->held_bytes, n_bytes);
+}
+
+static bool connection_has_room(struct grpc_connection *connection, size_t n_bytes)
+{
+	size_t held = atomic_load(&connection->held_bytes);
+
+	return held <= GRPC_HELD_BYTES_MAX && n_bytes <= GRPC_HELD_BYTES_MAX - held;
+}
+
 static size_t op_initial(struct grpc_call_slot *slot, grpc_op *op)
 {
 	if (slot->initial_sent)
@@ -195,7 +216,8 @@ static void slot_send_next(struct grpc_call_slot *slot)
 	slot_start(slot, ops, n, &slot->sent);
 	slot->outbox_first = (slot->outbox_first + 1) % GRPC_OUTBOX_MESSAGES;
 	slot->outbox_messages--;
-	slot->outbox_bytes -= grpc_byte_buffer_length(message);
+	slot->sending_bytes = grpc_byte_buffer_length(message);
+	slot->outbox_bytes -= slot->sending_bytes;
 	grpc_byte_buffer_destroy(message); /* gRPC has its own reference */
 }
 
@@ -231,7 +253,8 @@ static bool outbox_has_room(const struct grpc_call_slot *slot, size_t n_bytes)
 	if (!slot->sending && !slot->outbox_messages)
 		return true;
 	return slot->outbox_messages < GRPC_OUTBOX_MESSAGES && n_bytes <= GRPC_OUTBOX_BYTES &&
-	       slot->outbox_bytes <= GRPC_OUTBOX_BYTES - n_bytes;
+	       slot->outbox_bytes <= GRPC_OUTBOX_BYTES - n_bytes &&
+	       connection_has_room(slot->connection, n_bytes);
 }
 
 static void outbox_put(struct grpc_call_slot *slot, const uint8_t *bytes, size_t n_bytes)
@@ -241,6 +264,7 @@ static void outbox_put(struct grpc_call_slot *slot, const uint8_t *bytes, size_t
 	slot->outbox[last] = buffer_copy(bytes, n_bytes);
 	slot->outbox_messages++;
 	slot->outbox_bytes += n_bytes;
+	slot_hold(slot, n_bytes);
 }
 
 bool grpc_call_send(struct grpc_call_slot *slot, const uint8_t *bytes, size_t n_bytes)
@@ -277,6 +301,23 @@ static void slot_set_status(struct grpc_call_slot *slot, const struct rpc_status
 	slot->n_trailers = 1;
 }
 
+/* Under the lock. What was done stays done: a repeated request is answered again. */
+static void slot_set_end(struct grpc_call_slot *slot, const struct rpc_status *status,
+			 const uint8_t *bytes, size_t n_bytes)
+{
+	if (status->code || !bytes) {
+		slot_set_status(slot, status);
+	} else if (connection_has_room(slot->connection, n_bytes)) {
+		slot_set_status(slot, status);
+		slot->last_message = buffer_copy(bytes, n_bytes);
+		slot_hold(slot, n_bytes);
+	} else {
+		slot->code = GRPC_STATUS_RESOURCE_EXHAUSTED;
+		slot->status_message = grpc_slice_from_static_string(
+			"the answers before this one are not read");
+	}
+}
+
 void grpc_call_finish(struct grpc_call_slot *slot, const struct rpc_status *status,
 		      const uint8_t *bytes, size_t n_bytes)
 {
@@ -287,9 +328,7 @@ void grpc_call_finish(struct grpc_call_slot *slot, const struct rpc_status *stat
 	slot->finished = true;
 	while (slot->telling && !pthread_equal(slot->teller, pthread_self()))
 		pthread_cond_wait(&slot->told, &slot->lock);
-	slot_set_status(slot, status);
-	if (!status->code && bytes)
-		slot->last_message = buffer_copy(bytes, n_bytes);
+	slot_set_end(slot, status, bytes, n_bytes);
 	slot_advance(slot);
 	pthread_mutex_unlock(&slot->lock);
 	grpc_connection_flush(connection);
@@ -314,6 +353,7 @@ static void on_sent(struct grpc_tag *tag, bool ok)
 	(void)ok; /* if it failed the call is closed as cancelled */
 	pthread_mutex_lock(&slot->lock);
 	slot->sending = false;
+	slot_release(slot, slot->sending_bytes);
 	slot_advance(slot);
 	pthread_mutex_unlock(&slot->lock);
 	grpc_connection_flush(slot->connection);
@@ -323,8 +363,12 @@ static void on_sent(struct grpc_tag *tag, bool ok)
 
 static void on_ended(struct grpc_tag *tag, bool ok)
 {
+	struct grpc_call_slot *slot = SLOT_OF(tag, ended);
+
 	(void)ok;
-	slot_unref(SLOT_OF(tag, ended));
+	/* If another thread held gRPC's transport when we answered, it is written only now. */
+	grpc_connection_flush(slot->connection);
+	slot_unref(slot);
 }
 
 /* ── receiving ────────────────────────────────────────────────────────────────────────────── */
@@ -433,7 +477,7 @@ static void rpc_finish(struct rpc_call *rpc, const struct rpc_status *status, co
 
 	for (size_t i = 0; i < n_fds; i++)
 		fd_close(consume_fds[i]); /* gRPC carries none */
-	if (rpc->secret && status->code != GRPC_STATUS_UNAUTHENTICATED)
+	if (rpc->secret_good)
 		atomic_store(&slot->connection->session_seen, true);
 	grpc_call_finish(slot, status, bytes, n_bytes);
 }
