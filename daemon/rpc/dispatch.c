@@ -188,14 +188,18 @@ void call_finish(struct call *call, int status)
 static int call_find_session(struct call *call)
 {
 	struct rpc_call *rpc = call->rpc;
+	int status;
 
 	if (rpc->session)
 		call->session = rpc_session_ref(rpc->session);
 	if (call->method->flags & METHOD_NO_SESSION)
 		return 0;
-	if (!rpc->native && rpc->secret)
-		return rpc_session_find(&call->session, call->dispatcher, rpc->peer, rpc->secret,
-					rpc->secret_bytes, &call->refusal);
+	if (!rpc->native && rpc->secret) {
+		status = rpc_session_find(&call->session, call->dispatcher, rpc->peer, rpc->secret,
+					  rpc->secret_bytes, &call->refusal);
+		rpc->secret_good = !status;
+		return status;
+	}
 	if (!call->session || rpc_session_ended(call->session))
 		return refuse_unauthenticated(&call->refusal);
 	return 0;

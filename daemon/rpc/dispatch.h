@@ -81,6 +81,7 @@ struct rpc_call {
 	const struct peer *peer; /* lives as long as the call */
 	const uint8_t *secret;   /* gRPC: the session metadata, or NULL */
 	size_t secret_bytes;
+	bool secret_good; /* the dispatcher's: it opened a session */
 	/* native: the connection's, or NULL; borrowed. Where OpenSession or JoinSession found it
 	 * NULL and set it, it is a reference that the transport takes over in finish(). */
 	struct rpc_session *session;

@@ -313,8 +313,8 @@ static void slot_set_end(struct grpc_call_slot *slot, const struct rpc_status *s
 		slot_hold(slot, n_bytes);
 	} else {
 		slot->code = GRPC_STATUS_RESOURCE_EXHAUSTED;
-		slot->status_message = grpc_slice_from_static_string(
-			"the answers before this one are not read");
+		slot->status_message =
+			grpc_slice_from_static_string("the answers before this one are not read");
 	}
 }
 

@@ -21,6 +21,10 @@
 
 #define GRPC_OUTBOX_MESSAGES 16
 #define GRPC_OUTBOX_BYTES    (4 * RPC_MESSAGE_BYTES_MAX)
+/* Of a whole connection that are not sent yet: a call more that would answer with a message is
+ * refused. Flow control is the client's, so what it does not read would otherwise pile up, an
+ * answer for each call in flight. */
+#define GRPC_HELD_BYTES_MAX (4 * 1024 * 1024)
 
 struct grpc_call_slot;
 
@@ -63,6 +67,8 @@ struct grpc_call_slot {
 	bool initial_sent, sending, room_wanted, finished, ending;
 	grpc_byte_buffer *outbox[GRPC_OUTBOX_MESSAGES];
 	size_t outbox_first, outbox_messages, outbox_bytes;
+	size_t held_bytes;    /* of messages that gRPC has not sent yet; part of the connection's */
+	size_t sending_bytes; /* of them, the message under way */
 	/* the end */
 	int code;
 	grpc_slice status_message;

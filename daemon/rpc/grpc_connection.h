@@ -78,6 +78,7 @@ struct grpc_connection {
 	struct grpc_call_slot *posted; /* waits for the next request */
 	_Atomic unsigned int refs;
 	_Atomic uint32_t calls;    /* in flight */
+	_Atomic size_t held_bytes; /* of answers that are not sent yet */
 	_Atomic uint64_t requests; /* complete ones, ever */
 	_Atomic bool session_seen; /* a call presented a secret that was found good */
 	_Atomic bool dropping;

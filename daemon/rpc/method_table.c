@@ -95,7 +95,7 @@ static const struct method methods[] = {
 		PATH("/iommubroker.v1.Guests/DescribeGuest"),
 		.number = N(DESCRIBE_GUEST),
 		.flags = METHOD_CLIENT,
-		.place = PLACE_INLINE,
+		.place = PLACE_POOL, /* of a guest with thousands of regions it takes its time */
 		.request = &R(describe_guest_request),
 		.prepare = prepare_describe_guest,
 		.handle = handle_describe_guest,

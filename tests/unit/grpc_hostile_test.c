@@ -16,6 +16,7 @@
 #include "grpc_fixture.h"
 #include "http2_raw.h"
 #include "rpc/frame_guard.h"
+#include "rpc/grpc_call.h"
 #include "util/clock.h"
 
 #define PATIENT_MS 60000
@@ -358,6 +359,31 @@ static void test_half_close_ends(void **state)
 	expect_nothing_left();
 }
 
+/* A client that lets nothing be sent has a bound for all its calls together; what is over it is
+ * refused, and refusals need no window. */
+static void test_answers_do_not_pile_up(void **state)
+{
+	uint32_t numbers[2] = {1, 1 << 20};
+	int fd = http2_dial(fixture.path);
+
+	(void)state;
+	http2_begin(&out);
+	http2_frame(&out, HTTP2_SETTINGS, 0, 0, "\0\x04\0\0\0\0", 6); /* windows of 0 bytes */
+	for (uint32_t stream = 1; stream < 2 * GRPC_HELD_BYTES_MAX / numbers[1]; stream += 2) {
+		http2_request(&out, stream, "/test.Echo/Stream");
+		http2_message(&out, stream, numbers, sizeof(numbers));
+	}
+	assert_true(http2_send(fd, &out));
+	grpc_fixture_await(&fixture, fake_calls, 1 + GRPC_HELD_BYTES_MAX / numbers[1]);
+	http2_clear(&out);
+	http2_request(&out, 99, "/test.Echo/Unary");
+	http2_message(&out, 99, "x", 1);
+	assert_true(http2_send(fd, &out));
+	assert_true(http2_await(fd, HTTP2_HEADERS, HTTP2_END_STREAM, 99) > 0);
+	close(fd);
+	expect_nothing_left();
+}
+
 /* Asks for much, acknowledges much and reads nothing: it fills its own buffers, and stopping the
  * daemon does not wait for it. */
 static void test_who_never_reads(void **state)
@@ -404,6 +430,7 @@ int main(void)
 		CASE_IMPATIENT(test_silence_after_a_request),
 		CASE(test_sudden_end_cancels),
 		CASE(test_half_close_ends),
+		CASE(test_answers_do_not_pile_up),
 		CASE(test_who_never_reads),
 	};
 
