@@ -71,6 +71,7 @@ static void test_malformed_bytes(void **state)
 	} bad[] = {
 		{"\x08", 1, "request_id"},
 		{"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12, "request_id"},
+		{"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 11, "request_id"}, /* 65 bits */
 		{"\x0d\x01\x02\x03\x04", 5, "request_id"}, /* wrong wire type */
 		{"\x1a\x7f", 2, "name"},
 		{"\x1a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11, "name"},

@@ -441,6 +441,14 @@ static void test_too_many_descriptors_wait(void **state)
 	(void)state;
 	get.device = 4711;
 	assert_int_equal(run(PATH("Devices/GetDescriptor"), &get), 5);
+	open.guest = 4711;
+	open.address_case = IOMMUBROKER__V1__OPEN_DEVICE_REQUEST__ADDRESS_FUNCTION_ID;
+	for (size_t i = 0; i < 17; i++) {
+		/* what fails gives its place back */
+		assert_int_equal(run(PATH("Devices/GetDescriptor"), &get), 5);
+		assert_int_equal(run(PATH("Devices/OpenDevice"), &open), 5);
+	}
+	fake.opens = 0;
 	get.device = 1;
 	for (size_t i = 0; i < 16; i++)
 		assert_int_equal(run(PATH("Devices/GetDescriptor"), &get), 0);

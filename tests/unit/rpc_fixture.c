@@ -266,6 +266,7 @@ void client_receive(int socket, struct reply *ret, const ProtobufCMessageDescrip
 	memset(ret, 0, sizeof(*ret));
 	if (n <= 0) {
 		ret->ended = true;
+		ret->code = -1; /* none, not even OK */
 	} else {
 		assert_int_equal(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC), 0);
 		take_fds(&message, ret);
