@@ -257,7 +257,7 @@ class TooManyWaiting(VmmCase):
         with self.refused("RESOURCE_EXHAUSTED"):
             client.give(fd)
         os.close(fd)
-        self.assertEqual(sum("waiting" in f for f in self.daemon.fds()), 16)
+        eventually(lambda: sum("waiting" in f for f in self.daemon.fds()) == 16, "the one too many is closed")
         self.vmm.mutate("AddMemoryFile", guest=self.vmm.guest, descriptor=refs[3], writable=True)
         client.call("CloseSession")
         eventually(lambda: not any("waiting" in f for f in self.daemon.fds()), "all are closed with their session")

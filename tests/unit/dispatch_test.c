@@ -139,6 +139,7 @@ static void test_unknown_paths(void **state)
 static void test_needs_session(void **state)
 {
 	Iommubroker__V1__ListGuestsRequest request = IOMMUBROKER__V1__LIST_GUESTS_REQUEST__INIT;
+	Iommubroker__V1__GetInfoRequest info = IOMMUBROKER__V1__GET_INFO_REQUEST__INIT;
 	uint8_t wrong[BROKER_SECRET_BYTES];
 
 	(void)state;
@@ -150,8 +151,17 @@ static void test_needs_session(void **state)
 	wrong[15] ^= 1;
 	test_call_init(&call, &fixture, RPC_DOOR_CLIENT, wrong);
 	assert_int_equal(test_call_run(&call, &fixture, PATH("Guests/ListGuests"), &request), 16);
+	assert_false(call.rpc.secret_good);
 	test_call_deinit(&call);
-	assert_int_equal(run(PATH("Guests/ListGuests"), &request), 0);
+	/* a method that wants no session does not make it a good one */
+	test_call_init(&call, &fixture, RPC_DOOR_CLIENT, wrong);
+	assert_int_equal(test_call_run(&call, &fixture, PATH("Host/GetInfo"), &info), 0);
+	assert_false(call.rpc.secret_good);
+	test_call_deinit(&call);
+	test_call_init(&call, &fixture, RPC_DOOR_CLIENT, secret);
+	assert_int_equal(test_call_run(&call, &fixture, PATH("Guests/ListGuests"), &request), 0);
+	assert_true(call.rpc.secret_good);
+	test_call_deinit(&call);
 }
 
 static void test_secret_of_another_process(void **state)

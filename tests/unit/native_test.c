@@ -386,6 +386,39 @@ static void test_descriptors_are_closed_by_the_pool(void **state)
 	close(socket);
 }
 
+/* A guest of thousands of regions is described at its tenant's expense: on the pool, never on the
+ * loop that carries everybody's refreshes. */
+static void test_guests_are_described_by_the_pool(void **state)
+{
+	Iommubroker__V1__DescribeGuestRequest describe =
+		IOMMUBROKER__V1__DESCRIBE_GUEST_REQUEST__INIT;
+	Iommubroker__V1__UpdateMemoryRequest update = IOMMUBROKER__V1__UPDATE_MEMORY_REQUEST__INIT;
+	Iommubroker__V1__ListGuestsRequest list = IOMMUBROKER__V1__LIST_GUESTS_REQUEST__INIT;
+	int socket = fixture_open_session(&fixture, NULL);
+	struct reply reply;
+
+	(void)state;
+	fake.hold_updates = true;
+	update.guest = FAKE_NO_LANE;
+	for (uint64_t i = 0; i < FAKE_SHARE; i++)
+		client_send(socket, M(UPDATE_MEMORY), i, &update);
+	wait_for_count(&fake.updating, FAKE_SHARE);
+	describe.guest = 1;
+	client_send(socket, M(DESCRIBE_GUEST), 100, &describe);
+	client_send(socket, M(LIST_GUESTS), 101, &list);
+	do {
+		client_receive(socket, &reply, NULL);
+		assert_int_not_equal(reply.call, 100);
+		reply_clear(&reply);
+	} while (reply.call != 101);
+	fake.hold_updates = false;
+	do {
+		client_receive(socket, &reply, NULL);
+		reply_clear(&reply);
+	} while (reply.call != 100);
+	close(socket);
+}
+
 /* Whoever keeps the pool from closing has only so many descriptors here: more are not received. */
 static void test_descriptors_do_not_pile_up(void **state)
 {
@@ -542,6 +575,7 @@ int main(void)
 		T(test_waiting_descriptors_are_few),
 		T(test_descriptors_are_closed_by_the_pool),
 		T(test_descriptors_do_not_pile_up),
+		T(test_guests_are_described_by_the_pool),
 		T(test_waiting_descriptors_expire),
 		T(test_silent_connection_is_dropped),
 		T(test_cancel_call),
