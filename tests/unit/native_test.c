@@ -436,6 +436,7 @@ static void test_descriptors_do_not_pile_up(void **state)
 	int socket = fixture_open_session(&fixture, NULL), other;
 	int fd = memfd_create("file", MFD_CLOEXEC), fds[8] = {fd, fd, fd, fd, fd, fd, fd, fd};
 	size_t before = open_descriptors();
+	struct reply reply;
 
 	(void)state;
 	fake.hold_updates = true;
