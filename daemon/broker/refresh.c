@@ -40,24 +40,27 @@ static struct refresh_work *refresh_work(struct refresh *refresh)
 	return (struct refresh_work *)refresh->priv;
 }
 
-/* What a range has cost, roughly: a table is looked at for each MiB, as far as there are any. */
-static unsigned int range_cost(const struct refresh_range *range, const struct range_result *result)
+/* One step, paid from the slice's budget: however little there was to do, a range costs
+ * something. true: there is more. */
+static bool refresh_step(struct refresh_work *work, unsigned int *budget)
 {
-	uint64_t tables = range->length >> 20;
-	uint64_t cost = 1 + (tables < 512 ? tables : 512) + (result->mapped + result->unmapped) / 8;
+	uint64_t before = work->op.cost, cost;
+	bool more = nested_step(work->nested, &work->op, *budget);
 
-	return cost < NESTED_STEP_UNITS ? (unsigned int)cost : NESTED_STEP_UNITS;
+	cost = work->op.cost - before + 1;
+	*budget -= cost < *budget ? (unsigned int)cost : *budget;
+	return more;
 }
 
 /* One range, as far as the budget goes; true: it is complete. With the lane held. */
-static bool refresh_range(struct refresh_work *work, unsigned int budget, bool may_wait)
+static bool refresh_range(struct refresh_work *work, unsigned int *budget, bool may_wait)
 {
 	const struct refresh_range *range = &work->refresh->ranges[work->at];
 
 	if (!work->begun)
 		shadow_op_refresh(&work->op, range->start, range->length);
 	work->begun = true;
-	if (!work->stepped && nested_step(work->nested, &work->op, budget))
+	if (!work->stepped && refresh_step(work, budget))
 		return false;
 	work->stepped = true;
 	if (work->op.result.verdict == SHADOW_BROKEN && !may_wait)
@@ -96,15 +99,9 @@ static bool refresh_slice(struct refresh_work *work, bool may_wait)
 	struct refresh *refresh = work->refresh;
 	unsigned int budget = NESTED_STEP_UNITS;
 
-	while (work->at < refresh->n_ranges) {
-		unsigned int cost;
-
-		if (!budget || !refresh_range(work, budget, may_wait))
+	for (; work->at < refresh->n_ranges; work->at++)
+		if (!budget || !refresh_range(work, &budget, may_wait))
 			return false;
-		cost = range_cost(&refresh->ranges[work->at], &refresh->results[work->at]);
-		budget -= cost < budget ? cost : budget;
-		work->at++;
-	}
 	return refresh_sweep(work, budget ? budget : 1, may_wait);
 }
 

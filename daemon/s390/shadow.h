@@ -101,6 +101,7 @@ struct shadow_op {
 	uint64_t gpa;         /* SHADOW_OP_MANAGED_MAP */
 	bool writable;
 	struct shadow_result result; /* complete when shadow_step() answered false */
+	uint64_t cost;               /* of all steps so far, in units of their budgets */
 	/* The rest belongs to shadow_step(). */
 	struct {
 		uint32_t pass, epoch;
@@ -128,7 +129,8 @@ void shadow_op_range(struct shadow_op *op, enum shadow_op_kind kind, uint64_t fi
 void shadow_op_managed_map(struct shadow_op *op, uint64_t first, uint64_t last, uint64_t gpa,
 			   bool writable);
 
-/* Work for about budget units (one for a compared table, some for an ioctl; 0: to the end).
+/* Work for about budget units (one for a compared table, some for an ioctl and for each refused
+ * leaf that is told; 0: to the end).
  * true: call again. */
 bool shadow_step(struct shadow *shadow, const struct memory_view *view, struct shadow_op *op,
 		 unsigned int budget);

@@ -27,14 +27,18 @@
 #define SEGMENT_LAST (UINT64_MAX >> S390_SEGMENT_SHIFT)
 #define SLOT_NONE    UINT32_MAX
 
-/* One unmap call's areas times aliases, design.md section 7. */
-#define CUT_WEIGHT_MAX 65536u
+/* One call's leaves times aliases, of a cut and of a map: the kernel looks at every place that
+ * shows the same page, in a call that cannot be killed. */
+#define CALL_WEIGHT_MAX 65536u
 /* Newly mapped leaves after which a sweep is due. */
 #define SWEEP_LEAVES 512u
 /* Tables that one pass reads at least before it stops scanning. */
 #define VISITED_MIN 262144u
-/* What an ioctl costs of a step's budget, in compared tables. */
-#define IOCTL_COST 16
+/* What an ioctl costs of a step's budget, in compared tables: to begin with, and by its weight. */
+#define IOCTL_COST      16
+#define WEIGHT_PER_UNIT 4
+/* What telling a refused leaf costs: an event with its watchers woken. */
+#define REFUSAL_COST 4
 
 struct leaf_bits {
 	uint64_t words[S390_PT_ENTRIES / 64];
@@ -158,7 +162,7 @@ struct shadow_work {
 		bool pending;
 	} cut;
 	struct {
-		uint64_t iova, gpa, length;
+		uint64_t iova, gpa, length, weight;
 		uint64_t changed; /* leaves of it that were cut before by this operation */
 		bool writable, pending;
 	} map;

@@ -80,12 +80,25 @@ void leaf_unsettle(struct kept_table *table, unsigned int i)
 		table->incomplete = true;
 }
 
+/* How many places show the frame. */
+static uint64_t frame_weight(struct shadow_work *work, uint64_t gpa)
+{
+	_Atomic uint16_t *aliases = frame_aliases(work->view, &work->hint, gpa);
+
+	return aliases ? atomic_load_explicit(aliases, memory_order_relaxed) : 1;
+}
+
+static void charge_call(struct shadow_work *work, uint64_t weight)
+{
+	work->budget -= IOCTL_COST + (int64_t)(weight / WEIGHT_PER_UNIT);
+}
+
 static int call_cut(struct shadow_work *work, uint64_t first, uint64_t last)
 {
 	struct shadow *shadow = work->shadow;
 
 	shadow->stats.cuts++;
-	work->budget -= IOCTL_COST;
+	charge_call(work, work->cut.weight);
 	return shadow->ops->cut(shadow->context, first, last - first + 1);
 }
 
@@ -140,16 +153,14 @@ void run_cut_barrier(struct shadow_work *work)
 /* 2^64 bytes from 0 cannot be said in one call. */
 static bool cut_joins(const struct shadow_work *work, uint64_t iova, uint64_t weight)
 {
-	return work->cut.weight + weight <= CUT_WEIGHT_MAX &&
+	return work->cut.weight + weight <= CALL_WEIGHT_MAX &&
 	       (work->cut.first || iova <= UINT64_MAX - S390_PAGE_BYTES);
 }
 
 bool run_cut_leaf(struct shadow_work *work, struct kept_table *table, unsigned int i)
 {
 	uint64_t iova = (table->segment << S390_SEGMENT_SHIFT) + i * S390_PAGE_BYTES;
-	_Atomic uint16_t *aliases =
-		frame_aliases(work->view, &work->hint, s390_word_frame(table->raw[i]));
-	uint64_t weight = aliases ? atomic_load_explicit(aliases, memory_order_relaxed) : 1;
+	uint64_t weight = frame_weight(work, s390_word_frame(table->raw[i]));
 
 	if (work->cut.pending && !cut_joins(work, iova, weight))
 		run_cut_barrier(work);
@@ -193,6 +204,7 @@ static void map_refused(struct shadow_work *work, enum shadow_leaf_refusal refus
 
 	if (!shadow->ops->leaf_refused)
 		return;
+	work->budget -= REFUSAL_COST * (int64_t)(work->map.length / S390_PAGE_BYTES);
 	for (uint64_t at = 0; at < work->map.length; at += S390_PAGE_BYTES)
 		shadow->ops->leaf_refused(shadow->context, work->map.iova + at, work->map.gpa + at,
 					  refusal);
@@ -203,7 +215,7 @@ static int call_map(struct shadow_work *work)
 	struct shadow *shadow = work->shadow;
 
 	shadow->stats.maps++;
-	work->budget -= IOCTL_COST;
+	charge_call(work, work->map.weight);
 	return shadow->ops->map(shadow->context, work->map.iova, work->map.gpa, work->map.length,
 				work->map.writable);
 }
@@ -293,10 +305,12 @@ static bool leaf_take_changed(struct shadow_work *work, struct kept_table *table
 	return true;
 }
 
-static bool map_joins(const struct shadow_work *work, uint64_t iova, uint64_t gpa, bool writable)
+static bool map_joins(const struct shadow_work *work, uint64_t iova, uint64_t gpa, uint64_t weight,
+		      bool writable)
 {
 	return work->map.pending && work->map.iova + work->map.length == iova &&
-	       work->map.gpa + work->map.length == gpa && work->map.writable == writable;
+	       work->map.gpa + work->map.length == gpa && work->map.writable == writable &&
+	       work->map.weight + weight <= CALL_WEIGHT_MAX;
 }
 
 static bool leaf_charge(struct shadow_work *work, uint64_t gpa)
@@ -317,9 +331,9 @@ bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 		  bool writable)
 {
 	uint64_t iova = (table->segment << S390_SEGMENT_SHIFT) + i * S390_PAGE_BYTES;
-	uint64_t gpa = s390_word_frame(word);
+	uint64_t gpa = s390_word_frame(word), weight = frame_weight(work, gpa) + 1;
 
-	if (!map_joins(work, iova, gpa, writable))
+	if (!map_joins(work, iova, gpa, weight, writable))
 		map_flush(work);
 	if (work->op->cursor.stop || work->broken)
 		return false;
@@ -331,11 +345,12 @@ bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 		work->map.pending = true;
 		work->map.iova = iova;
 		work->map.gpa = gpa;
-		work->map.length = 0;
+		work->map.length = work->map.weight = 0;
 		work->map.writable = writable;
 		work->map.changed = 0;
 	}
 	work->map.length += S390_PAGE_BYTES;
+	work->map.weight += weight;
 	work->map.changed += leaf_take_changed(work, table, i);
 	bit_put(&table->installed, i, true);
 	bit_put(&table->writable, i, writable);

@@ -351,38 +351,39 @@ static void step_check(struct shadow *shadow, struct shadow_op *op)
 	}
 }
 
+static void step_run(struct shadow_work *work)
+{
+	struct shadow_op *op = work->op;
+
+	if (op->cursor.pass == PASS_BEGIN)
+		op_begin(work->shadow, op);
+	else
+		step_check(work->shadow, op);
+	work->whole = op_is_whole(work->shadow, op);
+	while (op->cursor.pass != PASS_DONE && work->budget > 0 && !work->broken) {
+		uint32_t pass = op->cursor.pass;
+
+		pass_run(work);
+		/* The next pass works elsewhere: what lies between is not of this cut. */
+		if (op->cursor.pass != pass)
+			run_flush(work);
+	}
+	run_flush(work);
+}
+
 bool shadow_step(struct shadow *shadow, const struct memory_view *view, struct shadow_op *op,
 		 unsigned int budget)
 {
-	struct shadow_work work = {
-		.shadow = shadow,
-		.view = view,
-		.op = op,
-		.budget = budget ? (int64_t)budget : INT64_MAX,
-	};
+	const int64_t all = budget ? (int64_t)budget : INT64_MAX;
+	struct shadow_work work = {.shadow = shadow, .view = view, .op = op, .budget = all};
 
 	if (op->cursor.pass == PASS_DONE)
 		return false;
-	if (!run_pay_owed_cut(&work)) {
-		op->cursor.pass = PASS_DONE;
-		return false;
-	}
-	if (op->cursor.pass == PASS_BEGIN)
-		op_begin(shadow, op);
-	else
-		step_check(shadow, op);
-	work.whole = op_is_whole(shadow, op);
-	while (op->cursor.pass != PASS_DONE && work.budget > 0 && !work.broken) {
-		uint32_t pass = op->cursor.pass;
-
-		pass_run(&work);
-		/* The next pass works elsewhere: what lies between is not of this cut. */
-		if (op->cursor.pass != pass)
-			run_flush(&work);
-	}
-	run_flush(&work);
+	if (run_pay_owed_cut(&work))
+		step_run(&work);
 	if (work.broken)
 		op->cursor.pass = PASS_DONE;
+	op->cost += (uint64_t)(all - work.budget);
 	return op->cursor.pass != PASS_DONE;
 }
 

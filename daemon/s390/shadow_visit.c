@@ -401,8 +401,10 @@ static bool leaf_hold(struct visit *visit, unsigned int i, uint64_t word,
 		return false;
 	visit->table->raw[i] = word;
 	bit_put(&visit->table->held, i, true);
-	if (shadow->ops->leaf_refused && !*told)
+	if (shadow->ops->leaf_refused && !*told) {
+		visit->work->budget -= REFUSAL_COST;
 		shadow->ops->leaf_refused(shadow->context, iova, s390_word_frame(word), refusal);
+	}
 	*told = visit->found->kind == S390_FOUND_FRAME;
 	return true;
 }

@@ -393,6 +393,79 @@ static void test_concurrent(void **state)
 	fixture_deinit(&f);
 }
 
+/* The most refusals and maps that one step of a whole refresh made. */
+static void steps_most(struct fixture *f, unsigned int *ret_refusals, unsigned int *ret_maps)
+{
+	struct shadow_op op;
+	bool more = true;
+
+	*ret_refusals = *ret_maps = 0;
+	shadow_op_refresh(&op, FIXTURE_BASE, FIXTURE_LAST - FIXTURE_BASE + 1);
+	while (more) {
+		unsigned int refusals = f->record.refusals, maps = f->record.maps;
+
+		more = shadow_step(f->shadow, f->guest.view, &op, 4096);
+		refusals = f->record.refusals - refusals;
+		maps = f->record.maps - maps;
+		*ret_refusals = refusals > *ret_refusals ? refusals : *ret_refusals;
+		*ret_maps = maps > *ret_maps ? maps : *ret_maps;
+	}
+	assert_int_equal(op.result.verdict, SHADOW_DONE);
+	assert_true(op.cost >= 256);
+}
+
+/* One page table of leaves outside memory, shown everywhere: each is an event, and events are not
+ * for nothing. */
+static void test_refusals_end_a_step(void **state)
+{
+	unsigned int refusals, maps;
+	struct fixture f;
+
+	fixture_init(&f, 0, 0);
+	for (unsigned int segment = 0; segment < 64; segment++)
+		fixture_link(&f, segment, 0);
+	for (unsigned int i = 0; i < S390_PT_ENTRIES; i++)
+		guest_put(&f.guest, f.pt[0], i, UINT64_C(0x7000000000) + i * S390_PAGE_BYTES);
+	steps_most(&f, &refusals, &maps);
+	assert_int_equal(f.record.refusals, 64 * S390_PT_ENTRIES);
+	assert_true(refusals <= 4096 / 4 + S390_PT_ENTRIES);
+	fixture_deinit(&f);
+}
+
+static void frames_weigh(struct fixture *f, int more)
+{
+	for (size_t i = 0; i < f->guest.n_regions; i++)
+		for (unsigned int n = 0; f->guest.regions[i].gpa == FIXTURE_FRAMES && n < 512; n++)
+			f->guest.regions[i].aliases[n] += more;
+}
+
+/* Frames that are shown at 4000 other places make long calls of the kernel: maps are cut up as cuts
+ * are, and few of them fit a step. */
+static void test_heavy_calls_end_a_step(void **state)
+{
+	unsigned int refusals, maps;
+	struct fixture f;
+
+	fixture_init(&f, 0, 0);
+	fixture_link(&f, 0, 0);
+	fixture_link(&f, 1, 1);
+	fixture_fill(&f, 0, 0, S390_PT_ENTRIES, 0);
+	fixture_fill(&f, 1, 0, S390_PT_ENTRIES, S390_PT_ENTRIES);
+	frames_weigh(&f, 4000);
+	steps_most(&f, &refusals, &maps);
+	assert_int_equal(f.record.installed, 2 * S390_PT_ENTRIES);
+	assert_int_equal(f.record.maps, 2 * S390_PT_ENTRIES / 16);
+	/* A table is visited as a whole, and there is no second one. */
+	assert_int_equal(maps, S390_PT_ENTRIES / 16);
+	for (unsigned int i = 0; i < S390_PT_ENTRIES; i++)
+		guest_put(&f.guest, f.pt[0], i, S390_PAGE_INVALID);
+	fixture_refresh_all(&f);
+	assert_int_equal(f.record.installed, S390_PT_ENTRIES);
+	assert_int_equal(f.record.cuts, S390_PT_ENTRIES / 16);
+	frames_weigh(&f, -4000);
+	fixture_deinit(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -402,6 +475,8 @@ int main(void)
 		cmocka_unit_test(test_window_moves),
 		cmocka_unit_test(test_whole_space),
 		cmocka_unit_test(test_steps),
+		cmocka_unit_test(test_refusals_end_a_step),
+		cmocka_unit_test(test_heavy_calls_end_a_step),
 		cmocka_unit_test(test_many_dirty),
 		cmocka_unit_test(test_bounded),
 		cmocka_unit_test(test_tables_gone),
