@@ -48,6 +48,9 @@ struct fake_broker {
 };
 extern struct fake_broker fake;
 
+/* 0, or NOT_FOUND: a handle that no session has. */
+int fake_known(uint64_t handle, const char *what, struct refusal *refusal);
+
 /* n more events for every watch there is. */
 void fake_event_emit(uint64_t n);
 /* Every watched guest is gone. */
