@@ -3,6 +3,9 @@
 /*
  * The gRPC connections of one door: admission, accounting, and their end.
  *
+ * Operators have connections of their own, not out of those that clients can use up: the admin
+ * socket answers when it is needed most.
+ *
  * Accounting (charge, refund, the count of living connections) is done on the main loop's thread.
  */
 
@@ -15,7 +18,10 @@
 #include "rpc/dispatch.h"
 #include "rpc/grpc_connection.h"
 #include "rpc/grpc_engine.h"
+#include "rpc/grpc_log.h"
 #include "util/fd.h"
+
+#define ADMIN_CONNECTIONS_MAX 32
 
 struct grpc_transport {
 	struct grpc_host host;
@@ -34,6 +40,21 @@ struct grpc_transport {
 #define TRANSPORT_OF(pointer, member) \
 	((struct grpc_transport *)((char *)(pointer)-offsetof(struct grpc_transport, member)))
 
+/* ── admission ────────────────────────────────────────────────────────────────────────────── */
+
+static bool transport_charge(struct grpc_transport *transport, const struct peer *peer)
+{
+	if (transport->host.door == RPC_DOOR_ADMIN)
+		return transport->connections < ADMIN_CONNECTIONS_MAX;
+	return connection_charge(transport->host.dispatcher, peer);
+}
+
+static void transport_refund(struct grpc_transport *transport, const struct peer *peer)
+{
+	if (transport->host.door != RPC_DOOR_ADMIN)
+		connection_refund(transport->host.dispatcher, peer);
+}
+
 /* ── the dead ─────────────────────────────────────────────────────────────────────────────── */
 
 static void transport_bury(struct grpc_transport *transport)
@@ -47,7 +68,7 @@ static void transport_bury(struct grpc_transport *transport)
 	pthread_mutex_unlock(&transport->lock);
 	for (; dead; dead = next) {
 		next = dead->next;
-		connection_refund(transport->host.dispatcher, &dead->peer);
+		transport_refund(transport, &dead->peer);
 		grpc_connection_free(dead);
 		transport->connections--;
 	}
@@ -112,14 +133,20 @@ void grpc_transport_accept(void *context, int consume_fd, const struct peer *pee
 	struct dispatcher *dispatcher = transport->host.dispatcher;
 	struct grpc_connection *connection;
 
-	if (!peer_allowed(dispatcher, peer, transport->host.door) ||
-	    !connection_charge(dispatcher, peer)) {
+	if (!peer_allowed(dispatcher, peer, transport->host.door)) {
+		grpc_log_dropped(peer, "it may not connect");
+		fd_close(consume_fd);
+		return;
+	}
+	if (!transport_charge(transport, peer)) {
+		grpc_log_dropped(peer, "too many connections");
 		fd_close(consume_fd);
 		return;
 	}
 	connection = grpc_connection_new(&transport->host, consume_fd, peer);
 	if (!connection) {
-		connection_refund(dispatcher, peer);
+		grpc_log_dropped(peer, "no memory or descriptor for it");
+		transport_refund(transport, peer);
 		return;
 	}
 	transport->connections++;

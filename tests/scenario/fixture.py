@@ -156,8 +156,8 @@ class Daemon:
     def _no_connections(self):
         with contextlib.closing(self.admin()) as admin:
             count = admin.call("GetStatus").message.connections
-        # ours is the one that is left
-        return count <= 1 or count
+        # an operator's own is not counted
+        return count == 0 or count
 
     def settled(self):
         status = self.status()

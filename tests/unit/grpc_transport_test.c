@@ -414,6 +414,8 @@ static void test_admin_door(void **state)
 	grpc_fixture_open(&admin, PATIENT_MS, RPC_DOOR_ADMIN);
 	client = grpc_fixture_client(&admin);
 	expect_echo(client, "/iommubroker.v1.Admin/GetStatus", 10);
+	/* operators take nothing from clients, nor clients from them */
+	assert_int_equal(fake_connections(admin.dispatcher), 0);
 	grpc_client_free(client);
 	grpc_fixture_close(&admin);
 }
