@@ -130,17 +130,29 @@ static int typed_parse(struct config_file *file, enum setting_type type, const c
 	return 0;
 }
 
+/* None named is a mistake and not "any": whatever was to be filled in there must not open the
+ * function to everybody. */
+static int users_parse(struct config_file *file, const char *value)
+{
+	struct device_section *device = &file->device;
+	int status = 0;
+
+	device->any_user = !strcmp(value, "*");
+	if (!device->any_user)
+		status = typed_parse(file, SETTING_USERS, "User", value, device->users,
+				     &device->n_users);
+	if (!status && !device->any_user && !device->n_users)
+		return config_file_error(file, "User=: names nobody; * is any user");
+	return status;
+}
+
 static int key_apply(struct config_file *file, const char *key, const char *value)
 {
 	struct device_section *device = &file->device;
 	const char *names[8];
 
-	if (!strcmp(key, "User")) {
-		device->any_user = !strcmp(value, "*");
-		return device->any_user ? 0
-					: typed_parse(file, SETTING_USERS, key, value,
-						      device->users, &device->n_users);
-	}
+	if (!strcmp(key, "User"))
+		return users_parse(file, value);
 	if (!strcmp(key, "FunctionId")) {
 		device->any_function = !strcmp(value, "*");
 		return device->any_function ? 0 : fids_parse(file, value);

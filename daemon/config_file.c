@@ -31,15 +31,25 @@ int config_file_error(struct config_file *file, const char *format, ...)
 	return -EINVAL;
 }
 
+/* To inih a line that begins with a blank goes on with the key before it, and of a line that is too
+ * long the rest is the next line: both would silently change what a key says. */
 static char *line_read(char *line, int bytes, void *context)
 {
 	struct config_file *file = context;
 	char *read = fgets(line, bytes, file->stream);
+	size_t length, blanks;
 
 	if (!read)
 		return NULL;
 	file->line++;
-	if (line[strspn(line, " \t")] == '[')
+	length = strlen(line);
+	if (length + 1 == (size_t)bytes && line[length - 1] != '\n') {
+		file->status = config_file_error(file, "more than %d characters", bytes - 2);
+		return NULL;
+	}
+	blanks = strspn(line, " \t");
+	memmove(line, line + blanks, length + 1 - blanks);
+	if (line[0] == '[')
 		file->section_serial++;
 	return read;
 }

@@ -184,6 +184,10 @@ static void test_emulated_functions_are_sections(void **state)
 	config_free(config);
 }
 
+/* 195 characters with the key before it: a number behind it crosses inih's limit. */
+#define ONES20 "1 1 1 1 1 1 1 1 1 1 "
+#define LONG   ONES20 ONES20 ONES20 ONES20 ONES20 ONES20 ONES20 ONES20 ONES20 "1 1"
+
 static const struct {
 	const char *file, *text, *error;
 } mistakes[] = {
@@ -222,6 +226,13 @@ static const struct {
 	 "numbers 1 and 2 have the same"},
 	{"device.d/a.conf", "[Device]\nFunctionId=x\n", ":2: FunctionId=: 'x' is not a number"},
 	{"device.d/a.conf", "[Device]\nUser=1\n", "names no FunctionId=, PciAddress="},
+	{"device.d/a.conf", "[Device]\nUser=\nFunctionId=1\n", ":2: User=: names nobody"},
+	{"device.d/a.conf", "[Device]\nUser= ,\nFunctionId=1\n", ":2: User=: names nobody"},
+	/* neither goes on in the next line, nor is cut in two */
+	{"iommubrokerd.conf", "[Clients]\nUsers=1\n  2 3\n",
+	 ":3: neither [Section], Key=value nor a comment"},
+	{"device.d/a.conf", "[Device]\nUser=1\nFunctionId=" LONG " 0x1234\n",
+	 ":3: more than 198 characters"},
 	{"device.d/a.conf", "[Device]\nFunctonId=1\n",
 	 ":2: unknown key 'FunctonId'; did you mean FunctionId?"},
 	{"device.d/a.conf", "[Devices]\nFunctionId=1\n",
