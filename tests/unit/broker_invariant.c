@@ -3,6 +3,11 @@
 
 #include "broker_fixture.h"
 
+#include <utlist.h>
+
+#include "broker/guest.h"
+#include "broker/nested.h"
+
 #define GUESTS_MAX 16
 
 static void add_guest(struct broker *broker, uint64_t handle, uint64_t held[LEDGER_RESOURCES])
@@ -27,6 +32,69 @@ static void add_guest(struct broker *broker, uint64_t handle, uint64_t held[LEDG
 	guest_description_free(guest);
 }
 
+/* An unmap that took less than it should leaves pages pinned. */
+static void check_pins(struct guest *guest)
+{
+	struct iommu_emulated_counters counters;
+
+	iommu_emulated_counters(guest->context, &counters);
+	assert_int_equal(counters.pinned_pages,
+			 guest->pinned ? region_list_bytes(&guest->regions) / PAGE : 0);
+	/* Nor may a page table stay that would pin whatever is mapped next. */
+	assert_true(guest->pinned || !guest->parent.n_page_tables);
+}
+
+static unsigned int places_in(const struct shadow *shadow, uint64_t gpa)
+{
+	struct shadow_run runs[64];
+	unsigned int places = 0;
+	uint64_t iova = 0;
+	size_t n;
+
+	do {
+		n = shadow_runs(shadow, iova, runs, 64);
+		for (size_t i = 0; i < n; i++)
+			places += gpa >= runs[i].gpa && gpa - runs[i].gpa < runs[i].length;
+		if (n)
+			iova = runs[n - 1].iova + runs[n - 1].length;
+	} while (n == 64);
+	return places;
+}
+
+/* Of small regions, for it takes time. */
+static void check_counters(struct guest *guest)
+{
+	struct nested *nested;
+
+	for (size_t i = 0; i < guest->regions.n; i++) {
+		const struct region *region = &guest->regions.items[i];
+
+		for (uint64_t at = 0; region->length <= 64 * PAGE && at < region->length;
+		     at += PAGE) {
+			uint64_t count =
+				region->counters->counts[region->first_counter + at / PAGE];
+			unsigned int places = 0;
+
+			DL_FOREACH (guest->nested, nested)
+				if (nested->backing.shadow)
+					places +=
+						places_in(nested->backing.shadow, region->gpa + at);
+			assert_int_equal(count, places);
+		}
+	}
+}
+
+static void check_inside(struct broker *broker, uint64_t handle)
+{
+	struct refusal refusal;
+	struct guest *guest = guest_find(broker, NULL, handle, &refusal);
+
+	assert_non_null(guest);
+	check_pins(guest);
+	check_counters(guest);
+	guest_unref(guest);
+}
+
 void assert_ledger_is_held(struct broker *broker)
 {
 	uint64_t held[LEDGER_RESOURCES] = {0};
@@ -38,8 +106,10 @@ void assert_ledger_is_held(struct broker *broker)
 
 	assert_int_equal(guest_list(broker, NULL, guests, GUESTS_MAX, &n, &refusal), 0);
 	assert_true(n <= GUESTS_MAX);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		add_guest(broker, guests[i].guest, held);
+		check_inside(broker, guests[i].guest);
+	}
 	broker_status(broker, &status);
 	held[LEDGER_SESSIONS] = status.sessions;
 	assert_int_equal(usage_report(broker, NULL, &report, &refusal), 0);

@@ -4,7 +4,11 @@
 
 #include "broker/broker.h"
 
-/* The host's ledger says what all guests hold, no more and no less. Fails the test otherwise. */
+/*
+ * The host's ledger says what all guests hold, no more and no less; what is pinned is what is
+ * mapped; the frames' counters say where frames are installed. Fails the test otherwise. For the
+ * emulated backend, while nothing runs.
+ */
 void assert_ledger_is_held(struct broker *broker);
 
 #endif

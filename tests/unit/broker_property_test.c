@@ -30,8 +30,8 @@
 struct page_model {
 	int file; /* -1: nothing there */
 	unsigned int file_page;
-	bool writable, uncut; /* may not be cut from its neighbours of the same region */
-	unsigned int region;
+	bool writable;
+	unsigned int region, granule_pages; /* 0: may not be cut from its region's other pages */
 };
 
 struct leaf_model {
@@ -141,7 +141,9 @@ static bool cuts(const struct guest_model *g, unsigned int page)
 		return false;
 	a = &g->pages[page - 1];
 	b = &g->pages[page];
-	return a->file >= 0 && b->file >= 0 && a->region == b->region && b->uncut;
+	if (a->file < 0 || b->file < 0 || a->region != b->region)
+		return false;
+	return !b->granule_pages || page % b->granule_pages;
 }
 
 static bool model_map(struct guest_model *g, const struct memory_map_entry *map, int file)
@@ -158,17 +160,29 @@ static bool model_map(struct guest_model *g, const struct memory_map_entry *map,
 			.file = file,
 			.file_page = offset + i,
 			.writable = map->writable,
-			.uncut = !map->granule,
+			.granule_pages = (unsigned int)(map->granule / PAGE),
 			.region = g->regions,
 		};
 	}
 	return true;
 }
 
+/* A multiple of four pages can have a granule of as many. */
+static uint64_t random_granule(unsigned int first, unsigned int offset, unsigned int n)
+{
+	static const uint64_t granules[] = {0, PAGE, PAGE, 4 * PAGE};
+	uint64_t granule = granules[pick(4)];
+
+	return granule > PAGE && ((first | offset | n) & 3) ? PAGE : granule;
+}
+
 static void random_map(struct guest_model *g, struct memory_map_entry *map, int *file)
 {
-	unsigned int n = 1 + pick(6), first = pick(PAGES - n + 1), offset;
+	unsigned int n = pick(3) ? 1 + pick(6) : 4 + 4 * pick(2);
+	unsigned int first = pick(PAGES - n + 1), offset;
 
+	if (!(n & 3))
+		first &= ~3u;
 	/* Often what is there already: alike. */
 	offset = pick(2) ? first : pick(PAGES - n + 1);
 	*file = (int)pick(FILES);
@@ -177,8 +191,37 @@ static void random_map(struct guest_model *g, struct memory_map_entry *map, int 
 		.offset = offset * PAGE,
 		.gpa = DATA + first * PAGE,
 		.length = n * PAGE,
-		.granule = pick(3) ? PAGE : 0,
+		.granule = random_granule(first, offset, n),
 		.writable = pick(4),
+	};
+}
+
+/* Now and then the memory that is there already, taken away and mapped again with another granule:
+ * what is alike stays. */
+static void alike_map(struct guest_model *g, struct memory_update_request *request, int *file)
+{
+	unsigned int first = pick(PAGES), n = 0;
+	const struct page_model *page = &g->pages[first];
+
+	while (first && page->file >= 0 && g->pages[first - 1].region == page->region &&
+	       g->pages[first - 1].file >= 0)
+		page = &g->pages[--first];
+	while (first + n < PAGES && g->pages[first + n].file >= 0 &&
+	       g->pages[first + n].region == page->region)
+		n++;
+	*file = page->file;
+	request->n_unmap = request->n_map = n != 0;
+	request->unmap[0] =
+		(struct iommu_range){DATA + first * PAGE, DATA + (first + n) * PAGE - 1};
+	if (n > 1 && pick(2))
+		n = 1 + pick(n - 1); /* only the beginning comes back */
+	request->map[0] = (struct memory_map_entry){
+		.memory_file = g->files[page->file < 0 ? 0 : page->file],
+		.offset = page->file_page * PAGE,
+		.gpa = DATA + first * PAGE,
+		.length = n * PAGE,
+		.granule = random_granule(first, page->file_page, n),
+		.writable = page->writable,
 	};
 }
 
@@ -187,8 +230,8 @@ static void do_update(struct guest_model *g)
 	static struct memory_update_request request;
 	struct guest_model before = *g;
 	struct memory_updated updated;
-	bool legal = true;
-	int status;
+	bool legal = true, alike = !pick(4);
+	int status, alike_file = 0;
 
 	request.n_unmap = pick(3);
 	request.n_map = pick(3);
@@ -197,17 +240,22 @@ static void do_update(struct guest_model *g)
 
 		request.unmap[i] =
 			(struct iommu_range){DATA + first * PAGE, DATA + (first + n) * PAGE - 1};
-		/* Cuts are judged on what is there before. */
-		legal &= !cuts(&before, first) && !cuts(&before, first + n);
 	}
+	if (alike)
+		alike_map(g, &request, &alike_file);
+	/* Cuts are judged on what is there before. */
+	for (size_t i = 0; i < request.n_unmap; i++)
+		legal &= !cuts(&before, (unsigned int)((request.unmap[i].first - DATA) / PAGE)) &&
+			 !cuts(&before, (unsigned int)((request.unmap[i].last + 1 - DATA) / PAGE));
 	for (size_t i = 0; i < request.n_unmap; i++)
 		for (uint64_t at = request.unmap[i].first; legal && at < request.unmap[i].last;
 		     at += PAGE)
 			g->pages[(at - DATA) / PAGE].file = -1;
 	for (size_t i = 0; i < request.n_map; i++) {
-		int file;
+		int file = alike_file;
 
-		random_map(g, &request.map[i], &file);
+		if (!alike)
+			random_map(g, &request.map[i], &file);
 		legal = legal && model_map(g, &request.map[i], file);
 	}
 	status = memory_update(shared.broker, shared.session, g->f.guest, &request, NULL, &updated,

@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "broker_invariant.h"
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
@@ -286,6 +289,7 @@ static void test_bind_that_cannot_pin(void **state)
 	assert_int_equal(guest->n_regions, 1);
 	guest_description_free(guest);
 	assert_int_equal(host_usage(f, LEDGER_PINNED_BYTES).current, MEMORY_BYTES);
+	assert_ledger_is_held(f->broker);
 	function_free(&function);
 	function = function_bind(f, 1);
 	function_free(&function);
@@ -430,6 +434,43 @@ static void test_relaxed_cannot_follow(void **state)
 	assert_int_equal(dma_write_byte(&function, DMA_BASE), EMULATED_DMA_OK);
 	assert_done(f, memory_map_one(f, f->memory_file, 0, MEMORY_BYTES, 4 * MIB, true));
 	assert_int_equal(dma_write_byte(&function, DMA_BASE + MEMORY_BYTES), EMULATED_DMA_OK);
+	function_free(&function);
+}
+
+/* Two regions, of which the second cannot be followed, in place of one: all is as it was. */
+static void test_relaxed_cannot_follow_a_replacement(void **state)
+{
+	struct fixture *f = *state;
+	struct function function = function_bind(f, 1);
+	struct memory_update_request *request = calloc(1, sizeof(*request));
+	struct memory_updated updated;
+
+	assert_done(f, memory_map_one(f, f->memory_file, 0, MEMORY_BYTES, MIB, true));
+	assert_done(f, attach(f, function.device, ATTACHMENT_RELAXED, 0));
+	request->n_unmap = 1;
+	request->unmap[0] = (struct iommu_range){MEMORY_BYTES, MEMORY_BYTES + MIB - 1};
+	request->n_map = 2;
+	request->map[0] =
+		(struct memory_map_entry){f->memory_file, 4 * MIB, MEMORY_BYTES, MIB, 0, true};
+	request->map[1] = (struct memory_map_entry){
+		f->memory_file, 6 * MIB, MEMORY_BYTES + 2 * MIB, MIB, 0, true};
+	iommu_emulated_fail_nth(f->backend, IOMMU_EMULATED_COPY, 2, ENOSPC);
+	assert_refused(f,
+		       memory_update(f->broker, f->session, f->guest, request, NULL, &updated,
+				     &f->refusal),
+		       REFUSAL_HOST);
+	f->memory[8] = 0;
+	assert_int_equal(dma_write_byte(&function, DMA_BASE + MEMORY_BYTES + 8), EMULATED_DMA_OK);
+	assert_int_equal(f->memory[8], 'x');
+	assert_int_equal(dma_write_byte(&function, DMA_BASE + MEMORY_BYTES + 2 * MIB),
+			 EMULATED_DMA_NOT_MAPPED);
+	assert_ledger_is_held(f->broker);
+	assert_done(f, memory_update(f->broker, f->session, f->guest, request, NULL, &updated,
+				     &f->refusal));
+	assert_int_equal(dma_write_byte(&function, DMA_BASE + MEMORY_BYTES + 8), EMULATED_DMA_OK);
+	assert_int_equal(f->memory[4 * MIB + 8], 'x');
+	assert_ledger_is_held(f->broker);
+	free(request);
 	function_free(&function);
 }
 
@@ -591,6 +632,7 @@ int main(void)
 		TEST(test_parent_with_another_page_table),
 		TEST(test_relaxed),
 		TEST(test_relaxed_cannot_follow),
+		TEST(test_relaxed_cannot_follow_a_replacement),
 		TEST(test_relaxed_of_a_defiant_vmm),
 		cmocka_unit_test(test_relaxed_not_granted),
 		TEST(test_attach_in_reset),

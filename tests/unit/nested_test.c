@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "broker_invariant.h"
 #include "util/clock.h"
 
 #define IOVA  (DMA_BASE + 0x10000)
@@ -453,6 +454,7 @@ static void test_failed_cut_while_memory_goes(void **state)
 	assert_int_not_equal(write_at(t, IOVA), EMULATED_DMA_OK);
 	assert_int_equal(refresh_one(&t->f, nested, IOVA, PAGE).verdict, VERDICT_GONE);
 	assert_int_equal(host_usage(&t->f, LEDGER_PINNED_BYTES).current, MEMORY_BYTES);
+	assert_ledger_is_held(t->f.broker); /* and so are the pins */
 	destroy(t, nested);
 }
 
@@ -604,6 +606,14 @@ static void test_replace_out_of_mappings(void **state)
 	assert_int_equal(describe(&t, nested).iota, anchor_of(t.root));
 	assert_int_equal(write_at(&t, IOVA), EMULATED_DMA_OK);
 	assert_int_equal(write_at(&t, IOVA + PAGE), EMULATED_DMA_NOT_MAPPED);
+	/* The same from no tables (T = 0) to these. */
+	assert_int_equal(replace(&t, nested, 0, FIRST, LAST).verdict, VERDICT_DONE);
+	assert_int_equal(replace(&t, nested, anchor_of(other_root), FIRST, LAST).verdict,
+			 VERDICT_RESOURCES);
+	assert_int_equal(describe(&t, nested).format, NESTED_RELAXED);
+	assert_int_equal(write_at(&t, DMA_BASE + 3 * PAGE), EMULATED_DMA_OK);
+	assert_int_equal(t.f.memory[3 * PAGE], 'x');
+	assert_ledger_is_held(t.f.broker);
 	function_free(&t.function);
 	fixture_deinit(&t.f);
 }
