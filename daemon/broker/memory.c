@@ -222,12 +222,7 @@ static void change_drop_from(struct memory_change *change, struct nested *nested
 	uint64_t before = nested_leaves(nested);
 
 	nested_lane_enter(nested);
-	for (size_t i = 0; i < change->plan.removed.n; i++) {
-		const struct region *region = &change->plan.removed.items[i];
-
-		if (!nested_drop_region(nested, old, region->gpa, region->gpa + region->length - 1))
-			break;
-	}
+	nested_drop_memory(nested, old, guest_view(change->guest));
 	nested_publish_stats(nested);
 	nested_lane_leave(nested);
 	/* Refreshes that ran in between may have added some. */

@@ -99,9 +99,10 @@ bool nested_step(struct nested *nested, struct shadow_op *op, unsigned int budge
 /* What an operation that is complete came to; blocks the device if it must. With the lane held, on
  * a thread that may wait. */
 void nested_result(struct nested *nested, const struct shadow_op *op, struct range_result *ret);
-/* Cut what shows a region that goes. false: it could not be cut, the domain is broken and empty. */
-bool nested_drop_region(struct nested *nested, const struct memory_view *view, uint64_t gpa_first,
-			uint64_t gpa_last);
+/* Cut what shows memory that goes: of view, what is not in kept. If it could not be cut, the domain
+ * is broken and empty. */
+void nested_drop_memory(struct nested *nested, const struct memory_view *view,
+			const struct memory_view *kept);
 /* Its device has left it: an s390 domain is emptied. */
 void nested_leave(struct nested *nested);
 /* Make op a sweep, if one is due. With the lane held. */

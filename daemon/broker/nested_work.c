@@ -14,11 +14,10 @@
 
 void nested_publish_stats(struct nested *nested)
 {
-	struct shadow_stats stats;
+	struct shadow_stats stats = {0}; /* of a relaxed mapping, which has none */
 
-	if (!nested->backing.shadow)
-		return;
-	shadow_stats(nested->backing.shadow, &stats);
+	if (nested->backing.shadow)
+		shadow_stats(nested->backing.shadow, &stats);
 	nested->stats.leaves = stats.leaves_installed;
 	nested->stats.tables = stats.tables_kept;
 	nested->stats.bytes = stats.bytes_kept;
@@ -143,15 +142,13 @@ void nested_reconcile(struct nested *nested, struct range_result *ret)
 	nested_report(nested, ret);
 }
 
-bool nested_drop_region(struct nested *nested, const struct memory_view *view, uint64_t gpa_first,
-			uint64_t gpa_last)
+void nested_drop_memory(struct nested *nested, const struct memory_view *view,
+			const struct memory_view *kept)
 {
 	if (!nested->backing.shadow || nested->gone || nested->broken)
-		return true;
-	if (!shadow_drop_frames(nested->backing.shadow, view, gpa_first, gpa_last))
-		return true;
-	nested_break(nested, view);
-	return false;
+		return;
+	if (shadow_drop_outside(nested->backing.shadow, view, kept))
+		nested_break(nested, view);
 }
 
 void nested_leave(struct nested *nested)

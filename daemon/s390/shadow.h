@@ -139,6 +139,9 @@ bool shadow_step(struct shadow *shadow, const struct memory_view *view, struct s
  * view is the view that still has the region's counters. 0, or SHADOW_BROKEN's errno. */
 int shadow_drop_frames(struct shadow *shadow, const struct memory_view *view, uint64_t gpa_first,
 		       uint64_t gpa_last);
+/* The same for every frame that is not in kept, however many regions go, in one pass. */
+int shadow_drop_outside(struct shadow *shadow, const struct memory_view *view,
+			const struct memory_view *kept);
 
 /* Everything installed is gone (the address space was destroyed or emptied by the caller): forget
  * it, give the alias counts back. */

@@ -213,8 +213,14 @@ enum visit_absent {
 void visit_absent(struct shadow_work *work, enum visit_absent how, struct kept_table *table);
 void visit_fault(struct shadow_work *work, const struct s390_fault *fault,
 		 struct kept_table *table);
-void visit_drop_frames(struct shadow_work *work, struct kept_table *table, uint64_t gpa_first,
-		       uint64_t gpa_last);
+/* Which frames go: those that are not in kept, or without it those in the range. */
+struct frame_filter {
+	const struct memory_view *kept;
+	uint64_t gpa_first, gpa_last;
+	size_t hint;
+};
+void visit_drop_frames(struct shadow_work *work, struct kept_table *table,
+		       struct frame_filter *filter);
 
 /* shadow_pass.c. Each goes on from segment cursor.next and answers true when it is through. */
 bool pass_unmap(struct shadow_work *work);

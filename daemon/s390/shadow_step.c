@@ -387,8 +387,8 @@ bool shadow_step(struct shadow *shadow, const struct memory_view *view, struct s
 	return op->cursor.pass != PASS_DONE;
 }
 
-int shadow_drop_frames(struct shadow *shadow, const struct memory_view *view, uint64_t gpa_first,
-		       uint64_t gpa_last)
+static int drop_filtered(struct shadow *shadow, const struct memory_view *view,
+			 struct frame_filter *filter)
 {
 	struct shadow_op op = {.kind = SHADOW_OP_DROP};
 	struct shadow_work work = {.shadow = shadow, .view = view, .op = &op, .budget = INT64_MAX};
@@ -399,9 +399,25 @@ int shadow_drop_frames(struct shadow *shadow, const struct memory_view *view, ui
 	while (table && !work.broken) {
 		struct kept_table *next = store_next(&shadow->store, table);
 
-		visit_drop_frames(&work, table, gpa_first, gpa_last);
+		visit_drop_frames(&work, table, filter);
 		table = next;
 	}
 	run_cut_barrier(&work);
 	return op.result.host_errno;
+}
+
+int shadow_drop_frames(struct shadow *shadow, const struct memory_view *view, uint64_t gpa_first,
+		       uint64_t gpa_last)
+{
+	struct frame_filter filter = {.gpa_first = gpa_first, .gpa_last = gpa_last};
+
+	return drop_filtered(shadow, view, &filter);
+}
+
+int shadow_drop_outside(struct shadow *shadow, const struct memory_view *view,
+			const struct memory_view *kept)
+{
+	struct frame_filter filter = {.kept = kept};
+
+	return drop_filtered(shadow, view, &filter);
 }

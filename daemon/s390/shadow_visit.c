@@ -517,15 +517,22 @@ void visit_fault(struct shadow_work *work, const struct s390_fault *fault, struc
 		visit_absent(work, ABSENT_FORGET, table);
 }
 
-void visit_drop_frames(struct shadow_work *work, struct kept_table *table, uint64_t gpa_first,
-		       uint64_t gpa_last)
+static bool frame_goes(struct frame_filter *filter, uint64_t gpa)
+{
+	if (filter->kept)
+		return !memory_view_find(filter->kept, gpa, &filter->hint);
+	return gpa >= filter->gpa_first && gpa <= filter->gpa_last;
+}
+
+void visit_drop_frames(struct shadow_work *work, struct kept_table *table,
+		       struct frame_filter *filter)
 {
 	for (unsigned int i = 0; i < S390_PT_ENTRIES; i++) {
 		uint64_t gpa = s390_word_frame(table->raw[i]);
 
 		if (!bit_get(&table->installed, i))
 			continue;
-		if (gpa < gpa_first || gpa > gpa_last) {
+		if (!frame_goes(filter, gpa)) {
 			run_cut_barrier(work);
 			continue;
 		}

@@ -627,7 +627,9 @@ static void test_replace_changes_translation(void **state)
 
 	table_map(&t->f, t->root, IOVA, PAGE, true);
 	nested = make_attached(t);
+	assert_int_equal(describe(t, nested).live_leaves, 1);
 	created = replace(t, nested, 0, FIRST, LAST);
+	assert_int_equal(describe(t, nested).live_leaves, 0); /* those of the tables are gone */
 	assert_int_equal(created.verdict, VERDICT_DONE);
 	assert_int_equal(describe(t, nested).format, NESTED_RELAXED);
 	assert_int_equal(write_at(t, DMA_BASE + 3 * PAGE), EMULATED_DMA_OK);

@@ -275,6 +275,35 @@ static void test_drop_and_forget(void **state)
 	assert_null(shadow_free(NULL, NULL));
 }
 
+/* Whatever is not in the memory that stays, in one pass over what is kept. */
+static void test_drop_outside(void **state)
+{
+	struct memory_view *kept;
+	struct fixture f;
+	size_t bytes;
+
+	fixture_init(&f, 0, 0);
+	fixture_link(&f, 0, 0);
+	fixture_fill(&f, 0, 0, 8, 0);
+	fixture_expect(&f, fixture_refresh_all(&f), SHADOW_DONE, 8, 0);
+	/* Pages 2 to 5 of the frames stay, and all of the other regions. */
+	bytes = sizeof(*kept) + f.guest.view->n_regions * sizeof(kept->regions[0]);
+	kept = test_malloc(bytes);
+	memcpy(kept, f.guest.view, bytes);
+	for (size_t i = 0; i < kept->n_regions; i++) {
+		if (kept->regions[i].gpa_first != FIXTURE_FRAMES)
+			continue;
+		kept->regions[i].gpa_first = fixture_frame(2);
+		kept->regions[i].gpa_last = fixture_frame(6) - 1;
+	}
+	assert_int_equal(shadow_drop_outside(f.shadow, f.guest.view, kept), 0);
+	for (unsigned int i = 0; i < 8; i++)
+		assert_int_equal(fixture_shows(&f, 0, i, i, true), i >= 2 && i <= 5);
+	assert_true(record_aliases_match(&f.record));
+	test_free(kept);
+	fixture_deinit(&f);
+}
+
 static void test_lookup(void **state)
 {
 	struct shadow_run runs[8];
@@ -361,7 +390,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_change),          cmocka_unit_test(test_frame_forms),
 		cmocka_unit_test(test_window),          cmocka_unit_test(test_sweep),
 		cmocka_unit_test(test_drop_and_forget), cmocka_unit_test(test_lookup),
-		cmocka_unit_test(test_recorded),
+		cmocka_unit_test(test_drop_outside),    cmocka_unit_test(test_recorded),
 	};
 
 	if (argc != 2)
