@@ -195,34 +195,28 @@ static const struct guest_summary *by_handle(const char *text, const struct gues
 	return NULL;
 }
 
-static const struct guest_summary *by_uuid(const char *text, const struct guest_summary *all,
-					   size_t n)
-{
-	uint8_t uuid[16];
-
-	if (uuid_parse(text, uuid))
-		for (size_t i = 0; i < n; i++)
-			if (all[i].has_uuid && !memcmp(all[i].uuid, uuid, sizeof(uuid)))
-				return &all[i];
-	return NULL;
-}
-
-static int by_name(struct call *call, const char *text, const struct guest_summary *all, size_t n,
-		   uint64_t *ret_guest)
+/* Clients choose names and uuids, another one's on purpose perhaps: an operator is never shown one
+ * guest for another. */
+static int by_uuid_or_name(struct call *call, const char *text, const struct guest_summary *all,
+			   size_t n, uint64_t *ret_guest)
 {
 	const struct guest_summary *found = NULL;
+	uint8_t uuid[16];
+	bool is_uuid = uuid_parse(text, uuid);
 
 	for (size_t i = 0; i < n; i++) {
-		if (strcmp(all[i].name, text))
+		if (strcmp(all[i].name, text) &&
+		    (!is_uuid || !all[i].has_uuid || memcmp(all[i].uuid, uuid, sizeof(uuid))))
 			continue;
 		if (found)
 			return refuse_field(&call->refusal, "guest",
-					    "guest: several guests have that name; name one by "
-					    "its handle or uuid");
+					    "guest: several guests have that name or uuid; name "
+					    "one by its handle");
 		found = &all[i];
 	}
 	if (!found)
-		return refuse_not_found(&call->refusal, "guest");
+		return refuse(&call->refusal, REFUSAL_NOT_FOUND, "NOT_FOUND",
+			      "there is no guest of that handle, uuid or name");
 	*ret_guest = found->guest;
 	return 0;
 }
@@ -233,9 +227,7 @@ static int guest_named(struct call *call, const char *text, const struct guest_s
 	const struct guest_summary *found = by_handle(text, all, n);
 
 	if (!found)
-		found = by_uuid(text, all, n);
-	if (!found)
-		return by_name(call, text, all, n, ret_guest);
+		return by_uuid_or_name(call, text, all, n, ret_guest);
 	*ret_guest = found->guest;
 	return 0;
 }
@@ -367,7 +359,8 @@ static int attached_nested(struct call *call, uint64_t guest, uint32_t fid, uint
 	}
 	guest_description_free(description);
 	if (!seen)
-		return refuse_not_found(&call->refusal, "function of that guest");
+		return refuse(&call->refusal, REFUSAL_NOT_FOUND, "NOT_FOUND",
+			      "that guest has no function 0x%x", fid);
 	if (!nested)
 		return refuse(&call->refusal, REFUSAL_PRECONDITION, "NOT_ATTACHED",
 			      "function 0x%x is not attached to a nested domain", fid);

@@ -55,12 +55,13 @@ int check_owned(struct call *call, const char *path, const char *what, uint64_t 
 
 int check_pci_address(struct call *call, const char *path, const char *text, char ret[16])
 {
-	static const char form[] = "xxxx:xx:xx.o";
+	static const char form[] = "xxxx:xx:sx.o"; /* s: a slot is at most 1f */
 	size_t i;
 
 	for (i = 0; form[i]; i++) {
 		unsigned char c = (unsigned char)text[i];
 		bool good = form[i] == 'x'   ? isxdigit(c)
+			    : form[i] == 's' ? c == '0' || c == '1'
 			    : form[i] == 'o' ? c >= '0' && c <= '7'
 					     : c == (unsigned char)form[i];
 

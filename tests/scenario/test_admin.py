@@ -61,8 +61,13 @@ class Admin(VmmCase):
                 self.assertEqual(shown.description.guest, named.guest)
                 self.assertEqual(dict(shown.description.labels), {"pool": "blue"})
         self.assertEqual(len(self.ask("ShowGuest").messages), 2)
-        with self.refused("NOT_FOUND"):
+        with self.refused("NOT_FOUND") as refusal:
             self.ask("ShowGuest", guest="nobody")
+        self.assertNotIn("session", str(refusal.exception))
+        # a guest that takes another one's uuid is not shown in its place
+        self.new_vmm(name="other", uuid=mine.bytes)
+        with self.refused("INVALID_ARGUMENT", "guest"):
+            self.ask("ShowGuest", guest=str(mine))
 
     def test_explain(self):
         started = Started(self.vmm)

@@ -216,8 +216,13 @@ static void test_update_memory_fields(void **state)
 
 static void test_open_device_fields(void **state)
 {
-	static const char *const bad[] = {
-		"", "0000:00:04", "0000:00:04.8", "000:00:04.0", "0000:00:04.00", "0000-00:04.0"};
+	static const char *const bad[] = {"",
+					  "0000:00:04",
+					  "0000:00:04.8",
+					  "0000:00:20.0",
+					  "000:00:04.0",
+					  "0000:00:04.00",
+					  "0000-00:04.0"};
 	Iommubroker__V1__OpenDeviceRequest request = IOMMUBROKER__V1__OPEN_DEVICE_REQUEST__INIT;
 	Iommubroker__V1__DescriptorRef ref = IOMMUBROKER__V1__DESCRIPTOR_REF__INIT;
 
