@@ -143,18 +143,23 @@ class HostileCase(VmmCase):
                     counts[0] += 1
                     self.vmm.refreshed(self.started.nested, (IOVA, PAGE))
                     counts[1] += 1
-                    self.swell = max(self.swell, self.daemon.memory_bytes() - self.memory_before)
                 except Exception as error:  # noqa: BLE001: whatever it is, it is the finding
                     failures.append(error)
                     return
 
-        thread = threading.Thread(target=work)
-        thread.start()
+        def watch():
+            while not stop.wait(0.005):
+                self.swell = max(self.swell, self.daemon.memory_bytes() - self.memory_before)
+
+        threads = [threading.Thread(target=work), threading.Thread(target=watch)]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             stop.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
         self.assertEqual(failures, [], "another client's calls succeed meanwhile")
         self.assertTrue(min(counts) > 0)
         self.assertLess(self.swell, self.swell_bytes_max, "the daemon's memory stays bounded")
