@@ -116,7 +116,8 @@ single() {
 	if "$@" >"$scratch/out" 2>&1; then
 		pass
 	else
-		tail -n 200 "$scratch/out"
+		# without ninja's list of what went well
+		grep -vE '^\[[0-9]+/[0-9]+\] (Compiling|Linking|Generating)' "$scratch/out" | tail -n 100
 		fail "$name"
 		return 1
 	fi
