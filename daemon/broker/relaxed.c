@@ -69,10 +69,8 @@ int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct
 		int error = ops->copy(guest->context, relaxed->ioas, piece.iova, guest->parent.ioas,
 				      piece.gpa, piece.length, prot);
 
-		if (error) {
-			relaxed_remove(guest, relaxed, region);
+		if (error)
 			return error;
-		}
 	}
 	return 0;
 }

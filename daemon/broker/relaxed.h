@@ -29,7 +29,7 @@ int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint
 		struct relaxed *ret, struct refusal *refusal);
 void relaxed_free(struct guest *guest, struct relaxed *relaxed);
 
-/* 0 or the kernel's errno, and then nothing of the region is there. */
+/* 0 or the kernel's errno, and then a part of the region can be there: remove it. */
 int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region);
 bool relaxed_remove(struct guest *guest, const struct relaxed *relaxed,
 		    const struct region *region);

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -107,6 +108,14 @@ static void test_session_is_found_by_its_secret(void **state)
 		       REFUSAL_UNAUTHENTICATED);
 }
 
+static bool pidfds_differ(int a, int b)
+{
+	struct stat x, y;
+
+	assert_int_equal(fstat(a, &x) | fstat(b, &y), 0);
+	return x.st_ino != y.st_ino;
+}
+
 /* The secret of another process opens nothing, in the same words. */
 static void test_session_is_its_process(void **state)
 {
@@ -129,6 +138,13 @@ static void test_session_is_its_process(void **state)
 				    &f->refusal),
 		       REFUSAL_UNAUTHENTICATED);
 	memcpy(words, f->refusal.message, sizeof(words));
+	/* Nor if it has got the same number since: from Linux 6.9 on that can be told. */
+	other.pid = f->peer.pid;
+	if (pidfds_differ(pidfd, f->peer.pidfd))
+		assert_refused(f,
+			       session_find(&found, f->broker, &other, f->secret,
+					    BROKER_SECRET_BYTES, &f->refusal),
+			       REFUSAL_UNAUTHENTICATED);
 	other = f->peer;
 	other.uid++;
 	assert_refused(f,
@@ -242,6 +258,7 @@ static void test_session_ends_during_bind(void **state)
 		.device = function.device,
 		.operation = {.progress = binder_progress},
 	};
+	struct session *found;
 	atomic_uint closed = 0;
 	pthread_t thread;
 
@@ -250,6 +267,10 @@ static void test_session_ends_during_bind(void **state)
 		usleep(1000);
 	session_close(f->session, on_closed, &closed);
 	assert_int_equal(closed, 0); /* it waits for the lane */
+	assert_refused(f,
+		       session_find(&found, f->broker, &f->peer, f->secret, BROKER_SECRET_BYTES,
+				    &f->refusal),
+		       REFUSAL_UNAUTHENTICATED);
 	binder.go_on = true;
 	pthread_join(thread, NULL);
 	wait_for(&closed, 1);

@@ -4,10 +4,13 @@
 #include "broker_fixture.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "broker/nested.h"
 #include "broker_invariant.h"
 #include "util/clock.h"
 
@@ -350,6 +353,40 @@ static void test_long_refresh(void **state)
 	assert_int_equal(write_at(t, FIRST + 2799 * PAGE), EMULATED_DMA_OK);
 }
 
+struct flagged {
+	struct refresh refresh;
+	atomic_bool done;
+};
+
+static void flag_done(struct refresh *refresh, int status)
+{
+	assert_int_equal(status, 0);
+	((struct flagged *)refresh)->done = true;
+}
+
+/* While somebody else is in the nested domain a refresh waits, and its thread does not. */
+static void test_refresh_waits_for_the_lane(void **state)
+{
+	struct test *t = *state;
+	struct flagged flagged = {.refresh = {.n_ranges = 1, .done = flag_done}};
+	struct nested *nested;
+
+	flagged.refresh.nested = make_attached(t);
+	flagged.refresh.ranges[0] = (struct refresh_range){IOVA, PAGE};
+	table_map(&t->f, t->root, IOVA, PAGE, true);
+	nested = nested_find(t->f.broker, t->f.session, flagged.refresh.nested, &t->f.refusal);
+	nested_lane_enter(nested);
+	broker_refresh_run(t->f.broker, t->f.session, &flagged.refresh);
+	clock_sleep_ns(20000000);
+	assert_false(flagged.done);
+	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
+	nested_lane_leave(nested);
+	while (!flagged.done)
+		clock_sleep_ns(1000000);
+	assert_int_equal(flagged.refresh.results[0].mapped, 1);
+	nested_unref(nested);
+}
+
 /* A page that the guest gave up without a refresh goes by itself in the end. */
 static void test_sweep(void **state)
 {
@@ -392,8 +429,11 @@ static void test_refresh_out_of_mappings(void **state)
 
 /* ── a cut that fails ──────────────────────────────────────────────────────────────────────── */
 
+static pthread_t woken_on;
+
 static void on_wake(void *context)
 {
+	woken_on = pthread_self();
 	++*(unsigned int *)context;
 }
 
@@ -421,6 +461,8 @@ static void test_failed_cut_blocks_the_device(void **state)
 	assert_int_equal(event.device, t->function.device);
 	assert_int_equal(event.nested, nested);
 	assert_true(wakes > 0);
+	/* A reset takes its time: never on the thread that brought the refresh. */
+	assert_false(pthread_equal(woken_on, pthread_self()));
 	event_watch_free(watch);
 
 	assert_int_equal(refresh_one(&t->f, nested, IOVA, PAGE).verdict, VERDICT_GONE);
@@ -652,8 +694,8 @@ static void test_relaxed_anchor(void **state)
 	const struct nested_create_request request = {
 		.device = t->function.device,
 		.attach = true,
-		.first = FIRST + MIB,
-		.last = FIRST + 2 * MIB - 1,
+		.first = FIRST + MIB / 2, /* amid an area */
+		.last = FIRST + 2 * MIB + 3 * PAGE - 1,
 	};
 	struct nested_created created;
 
@@ -664,8 +706,14 @@ static void test_relaxed_anchor(void **state)
 	assert_int_equal(write_at(t, DMA_BASE + MIB), EMULATED_DMA_OK);
 	assert_int_equal(t->f.memory[MIB], 'x');
 	/* Its window holds here too. */
-	assert_int_equal(write_at(t, DMA_BASE + MIB - 1), EMULATED_DMA_NOT_MAPPED);
-	assert_int_equal(write_at(t, DMA_BASE + 2 * MIB), EMULATED_DMA_NOT_MAPPED);
+	assert_int_equal(write_at(t, DMA_BASE + MIB / 2 - 1), EMULATED_DMA_NOT_MAPPED);
+	assert_int_equal(write_at(t, DMA_BASE + MIB / 2), EMULATED_DMA_OK);
+	assert_int_equal(t->f.memory[MIB / 2], 'x');
+	assert_int_equal(write_at(t, DMA_BASE + 2 * MIB + 3 * PAGE - 1), EMULATED_DMA_OK);
+	assert_int_equal(write_at(t, DMA_BASE + 2 * MIB + 3 * PAGE), EMULATED_DMA_NOT_MAPPED);
+	assert_done(&t->f, memory_unmap_one(&t->f, 0, UINT64_MAX));
+	assert_int_equal(write_at(t, DMA_BASE + MIB), EMULATED_DMA_NOT_MAPPED);
+	assert_ledger_is_held(t->f.broker);
 }
 
 /* ── managed ───────────────────────────────────────────────────────────────────────────────── */
@@ -837,6 +885,7 @@ int main(void)
 		TEST(test_refresh_batch),
 		TEST(test_refresh_refused),
 		TEST(test_long_refresh),
+		TEST(test_refresh_waits_for_the_lane),
 		TEST(test_sweep),
 		cmocka_unit_test(test_refresh_out_of_mappings),
 		TEST(test_failed_cut_blocks_the_device),
