@@ -97,6 +97,12 @@ static bool connection_queue(struct native_connection *connection,
 	return true;
 }
 
+/* It closed its end while a call was running: nothing is wrong, and the loop sees the end. */
+static bool client_left(int error)
+{
+	return error == EPIPE || error == ECONNRESET;
+}
+
 /* true: the outbox has the descriptors now. */
 static bool connection_send(struct native_connection *connection,
 			    const struct native_answer *answer)
@@ -107,9 +113,9 @@ static bool connection_send(struct native_connection *connection,
 		return false;
 	if (native_outbox_empty(&connection->outbox))
 		error = native_send(connection->fd, answer);
-	if (error == EAGAIN || error == ENOBUFS)
+	if (error == EAGAIN)
 		return connection_queue(connection, answer);
-	if (error)
+	if (error && !client_left(error))
 		connection_break(connection, "an answer could not be sent");
 	return false;
 }
@@ -143,11 +149,11 @@ static bool call_send(struct rpc_call *rpc, const uint8_t *bytes, size_t n_bytes
 		error = 0; /* nobody reads; the stream will be told that it is over */
 	else if (native_outbox_empty(&connection->outbox))
 		error = native_send(connection->fd, &answer);
-	call->blocked = error == EAGAIN || error == ENOBUFS;
+	call->blocked = error == EAGAIN;
 	if (call->blocked) {
 		connection->room_wanted = true;
 		connection_defer(connection);
-	} else if (error) {
+	} else if (error && !client_left(error)) {
 		connection_break(connection, "a message could not be sent");
 	}
 	pthread_mutex_unlock(&connection->lock);
@@ -352,7 +358,7 @@ static bool connection_read_one(struct native_connection *connection)
 	}
 	descriptors_drop(connection->dispatcher, connection->session, connection->peer.uid,
 			 packet.fds, packet.n_fds);
-	native_connection_close(connection, why ? why : connection->broken);
+	native_connection_close(connection, why);
 	return false;
 }
 
@@ -396,10 +402,11 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
 	(void)what;
 	pthread_mutex_lock(&connection->lock);
 	error = native_outbox_flush(&connection->outbox, connection->fd);
-	if (error == EAGAIN || error == ENOBUFS) {
+	if (error == EAGAIN) {
 		event_add(connection->writable, NULL);
 	} else if (error) {
-		connection_break(connection, "an answer could not be sent");
+		if (!client_left(error))
+			connection_break(connection, "an answer could not be sent");
 	} else {
 		tell = connection->room_wanted;
 		connection->room_wanted = false;
@@ -506,15 +513,17 @@ void native_connection_close(struct native_connection *connection, const char *w
 {
 	int fd;
 
-	if (why)
-		log_drop(connection->dispatcher, &connection->peer, why);
 	connection_unwatch(connection);
 	pthread_mutex_lock(&connection->lock);
 	fd = connection->fd;
 	connection->fd = -1;
+	if (!why)
+		why = connection->broken;
 	native_outbox_clear(&connection->outbox);
 	pthread_mutex_unlock(&connection->lock);
 	fd_close(fd);
+	if (why)
+		log_drop(connection->dispatcher, &connection->peer, why);
 	if (connection->session)
 		rpc_session_end(connection->session, "its native connection ended", NULL, NULL);
 	connection_cancel_calls(connection);
