@@ -80,6 +80,7 @@ class Daemon:
             self._start(args, uid, env or {})
         except BaseException:
             self.kill()
+            self.remove()
             raise
         self.baseline = None
 
