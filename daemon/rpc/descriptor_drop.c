@@ -22,7 +22,7 @@ static void drop_charge(struct drop *drop)
 
 	pthread_mutex_lock(&dispatcher->lock);
 	dispatcher->in_flight++;
-	drop->counted = user_count_charge(&dispatcher->drops, drop->uid, UINT32_MAX);
+	drop->counted = user_count_charge(&dispatcher->drops, drop->uid, 1, UINT32_MAX);
 	pthread_mutex_unlock(&dispatcher->lock);
 }
 
@@ -33,7 +33,7 @@ static void drop_refund(struct drop *drop)
 
 	pthread_mutex_lock(&dispatcher->lock);
 	if (drop->counted)
-		user_count_refund(&dispatcher->drops, drop->uid);
+		user_count_refund(&dispatcher->drops, drop->uid, 1);
 	if (!--dispatcher->in_flight)
 		pthread_cond_broadcast(&dispatcher->idle);
 	pthread_mutex_unlock(&dispatcher->lock);

@@ -82,12 +82,42 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 	message_arena_init(&call->arena, CALL_ARENA_BYTES_MAX);
 }
 
+/* What waits for the pool is charged to its user. */
+static int call_charge(struct call *call)
+{
+	struct dispatcher *dispatcher = call->dispatcher;
+	uint32_t kib = (uint32_t)((sizeof(*call) + call->arena.used_bytes) / 1024) + 1;
+	bool charged;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	charged = user_count_charge(&dispatcher->waiting, call->uid, kib, CALLS_WAITING_KIB_MAX);
+	pthread_mutex_unlock(&dispatcher->lock);
+	if (!charged)
+		return refuse(&call->refusal, REFUSAL_HOST_RESOURCES, "CALLS_WAITING",
+			      "calls of user %u that wait to be carried out take %d MiB already",
+			      (unsigned int)call->uid, CALLS_WAITING_KIB_MAX / 1024);
+	call->waiting_kib = kib;
+	return 0;
+}
+
+static void call_refund(struct call *call)
+{
+	struct dispatcher *dispatcher = call->dispatcher;
+
+	if (!call->waiting_kib)
+		return;
+	pthread_mutex_lock(&dispatcher->lock);
+	user_count_refund(&dispatcher->waiting, call->uid, call->waiting_kib);
+	pthread_mutex_unlock(&dispatcher->lock);
+}
+
 static void call_free(struct call *call)
 {
 	descriptors_drop(call->dispatcher, call->session, call->uid, call->fds, call->n_fds);
 	pool_lane_unref(call->lane);
 	rpc_session_unref(call->session);
 	message_arena_deinit(&call->arena);
+	call_refund(call);
 	call_memory_free(call->dispatcher, call, is_refresh(call->method));
 }
 
@@ -279,9 +309,14 @@ static void call_submit(struct call *call)
 	pool_submit(broker_pool(call_broker(call)), &call->job);
 }
 
+static bool call_wants_pool(const struct call *call)
+{
+	return call->method->place == PLACE_POOL || call->method->place == PLACE_LANE;
+}
+
 static void call_place(struct call *call)
 {
-	if (call->method->place == PLACE_POOL || call->method->place == PLACE_LANE)
+	if (call_wants_pool(call))
 		call_submit(call);
 	else
 		call_run(call);
@@ -348,6 +383,8 @@ void dispatch_call(struct dispatcher *dispatcher, const struct method *method, s
 	}
 	call_init(call, dispatcher, method, rpc);
 	status = call_begin(call);
+	if (!status && call_wants_pool(call))
+		status = call_charge(call);
 	if (status)
 		call_finish(call, status);
 	else if (method->flags & METHOD_MUTATION)

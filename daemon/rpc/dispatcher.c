@@ -96,6 +96,7 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	RB_INIT(&dispatcher->sessions);
 	RB_INIT(&dispatcher->users);
 	RB_INIT(&dispatcher->drops);
+	RB_INIT(&dispatcher->waiting);
 	pthread_mutex_init(&dispatcher->lock, NULL);
 	pthread_cond_init(&dispatcher->idle, NULL);
 	*ret = dispatcher;
@@ -171,7 +172,7 @@ bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
 
 	pthread_mutex_lock(&dispatcher->lock);
 	charged = dispatcher->connections < dispatcher->settings.connections_max &&
-		  user_count_charge(&dispatcher->users, peer->uid,
+		  user_count_charge(&dispatcher->users, peer->uid, 1,
 				    dispatcher->settings.connections_per_user_max);
 	if (charged)
 		dispatcher->connections++;
@@ -183,6 +184,6 @@ void connection_refund(struct dispatcher *dispatcher, const struct peer *peer)
 {
 	pthread_mutex_lock(&dispatcher->lock);
 	dispatcher->connections--;
-	user_count_refund(&dispatcher->users, peer->uid);
+	user_count_refund(&dispatcher->users, peer->uid, 1);
 	pthread_mutex_unlock(&dispatcher->lock);
 }

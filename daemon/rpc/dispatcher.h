@@ -44,7 +44,8 @@ struct dispatcher {
 	struct session_index sessions;
 	struct user_counts users; /* their connections */
 	uint32_t connections;
-	struct user_counts drops; /* descriptors of users that wait to be closed */
+	struct user_counts drops;   /* descriptors of users that wait to be closed */
+	struct user_counts waiting; /* KiB of users' calls that are given to the pool */
 	struct task *tasks, **tasks_tail;
 	bool posted;
 	struct loop_post post;

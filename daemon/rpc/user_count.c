@@ -16,30 +16,30 @@ static int user_compare(const struct user_count *a, const struct user_count *b)
 
 RB_GENERATE_INTERNAL(user_counts, user_count, node, user_compare, __attribute__((unused)) static)
 
-bool user_count_charge(struct user_counts *counts, uid_t uid, uint32_t max)
+bool user_count_charge(struct user_counts *counts, uid_t uid, uint32_t n, uint32_t max)
 {
 	struct user_count key = {.uid = uid}, *count = RB_FIND(user_counts, counts, &key);
 
 	if (count) {
-		if (count->n >= max)
+		if (n > max || count->n > max - n)
 			return false;
-		count->n++;
+		count->n += n;
 		return true;
 	}
-	count = max ? malloc(sizeof(*count)) : NULL;
+	count = n <= max ? malloc(sizeof(*count)) : NULL;
 	if (!count)
 		return false;
 	count->uid = uid;
-	count->n = 1;
+	count->n = n;
 	RB_INSERT(user_counts, counts, count);
 	return true;
 }
 
-void user_count_refund(struct user_counts *counts, uid_t uid)
+void user_count_refund(struct user_counts *counts, uid_t uid, uint32_t n)
 {
 	struct user_count key = {.uid = uid}, *count = RB_FIND(user_counts, counts, &key);
 
-	if (!count || --count->n)
+	if (!count || (count->n -= n))
 		return;
 	RB_REMOVE(user_counts, counts, count);
 	free(count);

@@ -12,9 +12,9 @@
 struct user_count;
 RB_HEAD(user_counts, user_count);
 
-/* false: the user has as many already, or there is no memory. */
-bool user_count_charge(struct user_counts *counts, uid_t uid, uint32_t max);
-void user_count_refund(struct user_counts *counts, uid_t uid);
+/* n more, at least 1. false: that would be over max, or there is no memory. */
+bool user_count_charge(struct user_counts *counts, uid_t uid, uint32_t n, uint32_t max);
+void user_count_refund(struct user_counts *counts, uid_t uid, uint32_t n);
 uint32_t user_count_get(struct user_counts *counts, uid_t uid);
 
 #endif

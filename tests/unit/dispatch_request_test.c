@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "dispatch_fixture.h"
+#include "rpc/call.h"
 
 /* ── refreshes ────────────────────────────────────────────────────────────────────────────── */
 
@@ -221,6 +222,45 @@ static void test_join_running(void **state)
 	test_call_deinit(&first);
 	test_call_deinit(&second);
 	test_call_deinit(&third);
+}
+
+/* Small messages that are large in memory, while the pool is busy: one user's take a bounded part
+ * of the daemon's, and what is over it is refused at once. */
+static void test_waiting_calls_have_a_bound(void **state)
+{
+	enum { FIELDS = 8000, FIELD_BYTES_MIN = 40 };
+	Iommubroker__V1__UpdateMemoryRequest request = IOMMUBROKER__V1__UPDATE_MEMORY_REQUEST__INIT;
+	static ProtobufCMessageUnknownField fields[FIELDS];
+	size_t n, max = CALLS_WAITING_KIB_MAX / (FIELDS * FIELD_BYTES_MIN / 1024) + 1;
+	struct test_call **calls = calloc(max + 1, sizeof(*calls));
+	static uint8_t one = 1;
+
+	(void)state;
+	for (size_t i = 0; i < FIELDS; i++)
+		fields[i] =
+			(ProtobufCMessageUnknownField){99, PROTOBUF_C_WIRE_TYPE_VARINT, 1, &one};
+	request.guest = 1;
+	request.base.n_unknown_fields = FIELDS;
+	request.base.unknown_fields = fields;
+	fake.hold_updates = true;
+	for (n = 0; n <= max; n++) {
+		calls[n] = calloc(1, sizeof(*calls[n]));
+		test_call_init(calls[n], &fixture, RPC_DOOR_CLIENT, secret);
+		test_call_start(calls[n], &fixture, PATH("Memory/UpdateMemory"), &request);
+		if (n && calls[n]->finished)
+			break;
+	}
+	assert_in_range(n, CALLS_WAITING_KIB_MAX / (CALL_ARENA_BYTES_MAX / 1024) - 1, max);
+	assert_int_equal(calls[n]->status.code, 8);
+	assert_non_null(strstr(calls[n]->status.message, "wait to be carried out"));
+	fake.hold_updates = false;
+	for (size_t i = 0; i <= n; i++) {
+		test_call_wait(calls[i]);
+		assert_int_equal(calls[i]->status.code, i < n ? 0 : 8);
+		test_call_deinit(calls[i]);
+		free(calls[i]);
+	}
+	free(calls);
 }
 
 /* A connection's end stops nothing that has begun. */
@@ -472,6 +512,7 @@ int main(void)
 		T(test_labels_in_another_order),
 		T(test_refusals_are_remembered_too),
 		T(test_join_running),
+		T(test_waiting_calls_have_a_bound),
 		T(test_cancelled_call_goes_on),
 		T(test_cancel_operation),
 		T(test_session_end_cancels),
