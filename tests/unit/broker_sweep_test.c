@@ -16,7 +16,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "backend_tap.h"
 #include "broker_invariant.h"
+#include "memory_fault.h"
 
 #define IOVA       (DMA_BASE + 0x10000)
 #define WINDOW     (DMA_BASE + 64 * MIB - 1)
@@ -27,125 +29,15 @@
 
 static struct {
 	_Atomic unsigned int countdown; /* 0: none fails */
-	_Atomic unsigned int calls;     /* since it was armed */
 	int error;
-} backend_fault, memory_fault;
+} backend_fault;
 
-static bool backend_fails(void)
+static int backend_fails(const char *call, const void *object)
 {
-	atomic_fetch_add(&backend_fault.calls, 1);
-	return atomic_load(&backend_fault.countdown) &&
-	       atomic_fetch_sub(&backend_fault.countdown, 1) == 1;
-}
+	bool now = atomic_load(&backend_fault.countdown) &&
+		   atomic_fetch_sub(&backend_fault.countdown, 1) == 1;
 
-static bool memory_fails(void)
-{
-	atomic_fetch_add(&memory_fault.calls, 1);
-	return atomic_load(&memory_fault.countdown) &&
-	       atomic_fetch_sub(&memory_fault.countdown, 1) == 1;
-}
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
-void *__real_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_t offset);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void *__wrap_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_t offset);
-
-void *__wrap_malloc(size_t bytes)
-{
-	return memory_fails() ? NULL : __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-	return memory_fails() ? NULL : __real_calloc(n, bytes);
-}
-
-void *__wrap_realloc(void *memory, size_t bytes)
-{
-	return memory_fails() ? NULL : __real_realloc(memory, bytes);
-}
-
-void *__wrap_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_t offset)
-{
-	if (!memory_fails())
-		return __real_mmap(address, bytes, prot, flags, fd, offset);
-	errno = ENOMEM;
-	return MAP_FAILED;
-}
-
-/* The emulated backend's calls, each of which can be the one that fails. */
-static const struct iommu_backend_ops *real;
-
-#define FAULTY(name, parameters, ...)                                                   \
-	static int faulty_##name parameters                                             \
-	{                                                                               \
-		return backend_fails() ? backend_fault.error : real->name(__VA_ARGS__); \
-	}
-
-FAULTY(context_new, (struct iommu_backend * b, struct iommu_context **ret), b, ret)
-FAULTY(ioas_new, (struct iommu_context * c, bool cuttable, uint32_t *ret), c, cuttable, ret)
-FAULTY(map_file,
-       (struct iommu_context * c, uint32_t ioas, const struct iommu_file *file, uint64_t offset,
-	uint64_t length, uint64_t iova, unsigned int prot),
-       c, ioas, file, offset, length, iova, prot)
-FAULTY(copy,
-       (struct iommu_context * c, uint32_t dst, uint64_t dst_iova, uint32_t src, uint64_t src_iova,
-	uint64_t length, unsigned int prot),
-       c, dst, dst_iova, src, src_iova, length, prot)
-FAULTY(unmap,
-       (struct iommu_context * c, uint32_t ioas, uint64_t iova, uint64_t length, uint64_t *ret), c,
-       ioas, iova, length, ret)
-FAULTY(cut,
-       (struct iommu_context * c, uint32_t ioas, uint64_t iova, uint64_t length, uint64_t *ret), c,
-       ioas, iova, length, ret)
-FAULTY(iova_ranges,
-       (struct iommu_context * c, uint32_t ioas, struct iommu_range *ret, size_t n, size_t *ret_n),
-       c, ioas, ret, n, ret_n)
-FAULTY(page_table_new,
-       (struct iommu_context * c, struct iommu_device *d, uint32_t ioas, uint32_t *ret), c, d, ioas,
-       ret)
-FAULTY(destroy, (struct iommu_context * c, uint32_t id), c, id)
-FAULTY(device_open,
-       (struct iommu_backend * b, const struct iommu_device_address *a, struct iommu_device **ret),
-       b, a, ret)
-FAULTY(device_descriptor, (struct iommu_device * d, int *ret), d, ret)
-FAULTY(device_held, (struct iommu_device * d, bool *ret), d, ret)
-FAULTY(device_bind,
-       (struct iommu_device * d, struct iommu_context *c, const uint8_t *token, uint32_t *ret), d,
-       c, token, ret)
-FAULTY(device_info, (struct iommu_device * d, struct iommu_device_info *ret), d, ret)
-FAULTY(attach, (struct iommu_device * d, uint32_t page_table), d, page_table)
-FAULTY(detach, (struct iommu_device * d), d)
-FAULTY(device_stop, (struct iommu_device * d), d)
-
-static struct iommu_backend_ops faulty;
-
-static void backend_make_faulty(struct iommu_backend *backend)
-{
-	real = backend->ops;
-	faulty = *real;
-	faulty.context_new = faulty_context_new;
-	faulty.ioas_new = faulty_ioas_new;
-	faulty.map_file = faulty_map_file;
-	faulty.copy = faulty_copy;
-	faulty.unmap = faulty_unmap;
-	faulty.cut = faulty_cut;
-	faulty.iova_ranges = faulty_iova_ranges;
-	faulty.page_table_new = faulty_page_table_new;
-	faulty.destroy = faulty_destroy;
-	faulty.device_open = faulty_device_open;
-	faulty.device_descriptor = faulty_device_descriptor;
-	faulty.device_held = faulty_device_held;
-	faulty.device_bind = faulty_device_bind;
-	faulty.device_info = faulty_device_info;
-	faulty.attach = faulty_attach;
-	faulty.detach = faulty_detach;
-	faulty.device_stop = faulty_device_stop;
-	backend->ops = &faulty;
+	return now ? backend_fault.error : 0;
 }
 
 /* ── a guest's life ────────────────────────────────────────────────────────────────────────── */
@@ -563,7 +455,7 @@ static int setup(void **state)
 	memset(l, 0, sizeof(*l));
 	settings.nested_mappings_default = 1024;
 	fixture_init(&l->f, &settings);
-	backend_make_faulty(l->f.backend);
+	backend_tap(l->f.backend, backend_fails);
 	l->f.session = session_unref(l->f.session);
 	l->f.memory_fd = memfd_filled(MEMORY_BYTES, &l->f.memory);
 	l->side_fd = memfd_filled(SIDE_BYTES, NULL);
@@ -659,15 +551,15 @@ static void test_memory(void **state)
 	descriptors = descriptors_open();
 	do {
 		life_begin(l);
-		memory_fault.countdown = ++n;
+		memory_fault_countdown = ++n;
 		ended_early += life_live(l) != STEPS;
-		memory_fault.countdown = memory_fault.countdown ? UINT32_MAX / 2 : 0;
+		memory_fault_countdown = memory_fault_countdown ? UINT32_MAX / 2 : 0;
 		assert_ledger_is_held(l->f.broker);
 		life_end(l);
 		assert_nothing_left(l);
 		assert_int_equal(descriptors_open(), descriptors);
-	} while (!memory_fault.countdown);
-	memory_fault.countdown = 0;
+	} while (!memory_fault_countdown);
+	memory_fault_countdown = 0;
 	live_well(l);
 	assert_true(n > 60);
 	assert_true(ended_early > 40);

@@ -1,121 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Nested domains: verdicts of registration and refresh, attachment, replacement, failures that
- * block. Judged by DMA. */
-#include "broker_fixture.h"
+/* Nested domains: verdicts of registration and refresh, and failures that block. Judged by DMA. */
+#include "nested_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "broker/nested.h"
 #include "broker_invariant.h"
 #include "util/clock.h"
-
-#define IOVA  (DMA_BASE + 0x10000)
-#define FIRST DMA_BASE
-#define LAST  (DMA_BASE + 4096 * MIB - 1)
-
-struct test {
-	struct fixture f;
-	struct function function;
-	uint64_t root;
-};
-
-static void test_init(struct test *t, const struct broker_settings *settings)
-{
-	fixture_init_guest(&t->f, settings);
-	t->function = function_bind(&t->f, 1);
-	t->root = table_root(&t->f);
-}
-
-static int setup(void **state)
-{
-	static struct test t;
-	struct broker_settings settings = settings_default();
-
-	test_init(&t, &settings);
-	*state = &t;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct test *t = *state;
-
-	function_free(&t->function);
-	fixture_deinit(&t->f);
-	return 0;
-}
-
-static struct nested_created make(struct test *t, bool attach)
-{
-	return nested_make_s390(&t->f, t->function.device, t->root, FIRST, LAST, attach);
-}
-
-static uint64_t make_attached(struct test *t)
-{
-	struct nested_created created = make(t, true);
-
-	assert_int_equal(created.verdict, VERDICT_DONE);
-	return created.nested;
-}
-
-static enum emulated_dma_reason write_at(struct test *t, uint64_t iova)
-{
-	return emulated_dma_write(t->function.dma, iova, "x", 1, NULL);
-}
-
-static struct range_result attach(struct test *t, enum attachment to, uint64_t nested)
-{
-	struct range_result walk;
-
-	assert_done(&t->f, device_attach(t->f.broker, t->f.session, t->function.device, to, nested,
-					 &walk, &t->f.refusal));
-	return walk;
-}
-
-static struct nested_created replace(struct test *t, uint64_t nested, uint64_t iota, uint64_t pba,
-				     uint64_t pal)
-{
-	struct nested_created created = {0};
-
-	assert_done(&t->f, nested_replace(t->f.broker, t->f.session, nested, iota, pba, pal,
-					  &created, &t->f.refusal));
-	return created;
-}
-
-static struct nested_description describe(struct test *t, uint64_t nested)
-{
-	struct guest_description *guest;
-	struct nested_description description = {0};
-
-	assert_done(&t->f,
-		    guest_describe(t->f.broker, t->f.session, t->f.guest, &guest, &t->f.refusal));
-	for (size_t i = 0; i < guest->n_nested; i++)
-		if (guest->nested[i].nested == nested)
-			description = guest->nested[i];
-	guest_description_free(guest);
-	assert_int_equal(description.nested, nested);
-	return description;
-}
-
-static void destroy(struct test *t, uint64_t nested)
-{
-	uint64_t dropped;
-
-	assert_done(&t->f,
-		    nested_destroy(t->f.broker, t->f.session, nested, &dropped, &t->f.refusal));
-}
-
-static void assert_nothing_reserved(struct test *t)
-{
-	assert_int_equal(host_usage(&t->f, LEDGER_NESTED).current, 0);
-	assert_int_equal(host_usage(&t->f, LEDGER_MAPPINGS).current, 0);
-	assert_int_equal(host_usage(&t->f, LEDGER_TABLE_BYTES).current, 0);
-}
 
 /* ── registration ──────────────────────────────────────────────────────────────────────────── */
 
@@ -159,11 +52,11 @@ static void test_designations_are_narrowed(void **state)
 	struct nested_created created;
 
 	settings.designations = 1u << S390_LEVEL_SEGMENT;
-	test_init(&t, &settings);
+	nested_test_init(&t, &settings);
 	assert_done(&t.f, device_describe(t.f.broker, t.f.session, t.function.device, &description,
 					  &t.f.refusal));
 	assert_int_equal(description.info.designations, 1u << S390_LEVEL_SEGMENT);
-	created = make(&t, true); /* region-third */
+	created = register_tables(&t, true); /* region-third */
 	assert_int_equal(created.verdict, VERDICT_OPERAND);
 	assert_int_equal(created.anchor_fault, S390_ANCHOR_DESIGNATION);
 	function_free(&t.function);
@@ -173,30 +66,30 @@ static void test_designations_are_narrowed(void **state)
 static void test_sequence(void **state)
 {
 	struct test *t = *state;
-	uint64_t nested = make_attached(t);
-	struct nested_created second = make(t, true);
+	uint64_t nested = register_attached(t);
+	struct nested_created second = register_tables(t, true);
 
 	assert_int_equal(second.verdict, VERDICT_SEQUENCE);
 	assert_int_equal(second.nested, 0);
-	second = make(t, false); /* without attaching it there may be more */
+	second = register_tables(t, false); /* without attaching it there may be more */
 	assert_int_equal(second.verdict, VERDICT_DONE);
 	assert_int_equal(second.index, 1);
-	destroy(t, nested);
-	destroy(t, second.nested);
-	assert_int_equal(make(t, true).index, 0); /* the lowest that is free */
+	destroy_nested(t, nested);
+	destroy_nested(t, second.nested);
+	assert_int_equal(register_tables(t, true).index, 0); /* the lowest that is free */
 }
 
 static void test_reservation(void **state)
 {
 	struct test *t = *state;
-	uint64_t nested = make_attached(t);
+	uint64_t nested = register_attached(t);
 	struct nested_created small;
 
-	assert_int_equal(describe(t, nested).mappings_reserved, 65536); /* the default */
-	destroy(t, nested);
+	assert_int_equal(describe_nested(t, nested).mappings_reserved, 65536); /* the default */
+	destroy_nested(t, nested);
 	small = nested_make_s390(&t->f, t->function.device, t->root, FIRST, FIRST + MIB - 1, true);
-	assert_int_equal(describe(t, small.nested).mappings_reserved, 256); /* its window */
-	destroy(t, small.nested);
+	assert_int_equal(describe_nested(t, small.nested).mappings_reserved, 256); /* its window */
+	destroy_nested(t, small.nested);
 	assert_nothing_reserved(t);
 }
 
@@ -208,13 +101,13 @@ static void test_first_walk(void **state)
 
 	for (uint64_t i = 0; i < 300; i++)
 		table_map(&t->f, t->root, IOVA + i * PAGE, i * PAGE, i % 2);
-	created = make(t, true);
+	created = register_tables(t, true);
 	assert_int_equal(created.verdict, VERDICT_DONE);
 	assert_int_equal(created.walk.verdict, VERDICT_DONE);
 	assert_int_equal(created.walk.mapped, 300);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_READ_ONLY);
-	assert_int_equal(write_at(t, IOVA + 299 * PAGE), EMULATED_DMA_OK);
-	assert_int_equal(describe(t, created.nested).live_leaves, 300);
+	assert_int_equal(dma_write_at(t, IOVA), EMULATED_DMA_READ_ONLY);
+	assert_int_equal(dma_write_at(t, IOVA + 299 * PAGE), EMULATED_DMA_OK);
+	assert_int_equal(describe_nested(t, created.nested).live_leaves, 300);
 }
 
 static void test_walk_error_is_no_failure_of_the_registration(void **state)
@@ -224,12 +117,12 @@ static void test_walk_error_is_no_failure_of_the_registration(void **state)
 
 	table_map(&t->f, t->root, IOVA, 0, true);
 	table_break(&t->f, t->root, FIRST + 2048 * MIB);
-	created = make(t, true);
+	created = register_tables(t, true);
 	assert_int_equal(created.verdict, VERDICT_DONE);
 	assert_int_equal(created.walk.verdict, VERDICT_ERROR);
 	assert_int_equal(created.walk.fault.code, S390_PEC_INVALTE);
 	assert_int_equal(created.walk.fault.level, S390_LEVEL_REGION_THIRD);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
+	assert_int_equal(dma_write_at(t, IOVA), EMULATED_DMA_OK);
 }
 
 /* Tables that do not fit the reservation: the guest is told, and nothing is left. */
@@ -240,16 +133,16 @@ static void test_registration_out_of_mappings(void **state)
 	struct nested_created created;
 
 	settings.nested_mappings_default = 4;
-	test_init(&t, &settings);
+	nested_test_init(&t, &settings);
 	for (uint64_t i = 0; i < 5; i++)
 		table_map(&t.f, t.root, IOVA + 2 * i * PAGE, i * PAGE, true);
-	created = make(&t, true);
+	created = register_tables(&t, true);
 	assert_int_equal(created.verdict, VERDICT_RESOURCES);
 	assert_int_equal(created.nested, 0);
 	assert_nothing_reserved(&t);
-	assert_int_equal(write_at(&t, IOVA), EMULATED_DMA_BLOCKED);
+	assert_int_equal(dma_write_at(&t, IOVA), EMULATED_DMA_BLOCKED);
 	table_unmap(&t.f, t.root, IOVA);
-	assert_int_equal(make(&t, true).verdict, VERDICT_DONE);
+	assert_int_equal(register_tables(&t, true).verdict, VERDICT_DONE);
 	function_free(&t.function);
 	fixture_deinit(&t.f);
 }
@@ -273,7 +166,7 @@ static void test_unbound_device(void **state)
 static void test_refresh_verdicts(void **state)
 {
 	struct test *t = *state;
-	uint64_t nested = make_attached(t);
+	uint64_t nested = register_attached(t);
 	struct range_result result;
 
 	table_map(&t->f, t->root, IOVA, PAGE, true);
@@ -290,13 +183,13 @@ static void test_refresh_verdicts(void **state)
 	assert_int_equal(result.verdict, VERDICT_ERROR);
 	assert_int_equal(result.fault.code, S390_PEC_INVALTE);
 	assert_int_equal(result.unmapped, 1); /* what stood under the bad entry went */
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
+	assert_int_equal(dma_write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
 }
 
 static void test_refresh_batch(void **state)
 {
 	struct test *t = *state;
-	struct refresh refresh = {.nested = make_attached(t), .n_ranges = 3};
+	struct refresh refresh = {.nested = register_attached(t), .n_ranges = 3};
 
 	table_map(&t->f, t->root, IOVA, PAGE, true);
 	table_map(&t->f, t->root, IOVA + 8 * PAGE, 2 * PAGE, true);
@@ -307,7 +200,7 @@ static void test_refresh_batch(void **state)
 	assert_int_equal(refresh.results[0].mapped, 1);
 	assert_int_equal(refresh.results[1].verdict, VERDICT_ERROR);
 	assert_int_equal(refresh.results[2].mapped, 1);
-	assert_int_equal(write_at(t, IOVA + 8 * PAGE), EMULATED_DMA_OK);
+	assert_int_equal(dma_write_at(t, IOVA + 8 * PAGE), EMULATED_DMA_OK);
 }
 
 static void assert_refresh_refused(struct test *t, struct refresh *refresh, enum refusal_kind kind)
@@ -319,7 +212,7 @@ static void assert_refresh_refused(struct test *t, struct refresh *refresh, enum
 static void test_refresh_refused(void **state)
 {
 	struct test *t = *state;
-	struct refresh refresh = {.nested = make_attached(t)};
+	struct refresh refresh = {.nested = register_attached(t)};
 
 	assert_refresh_refused(t, &refresh, REFUSAL_INVALID);
 	assert_string_equal(refresh.refusal.field, "ranges");
@@ -336,7 +229,7 @@ static void test_refresh_refused(void **state)
 static void test_long_refresh(void **state)
 {
 	struct test *t = *state;
-	struct refresh refresh = {.nested = make_attached(t), .n_ranges = 256};
+	struct refresh refresh = {.nested = register_attached(t), .n_ranges = 256};
 	uint64_t mapped = 0;
 
 	/* 2,800 pages that join to nothing: more ioctls than a slice makes. */
@@ -350,7 +243,7 @@ static void test_long_refresh(void **state)
 		mapped += refresh.results[i].mapped;
 	}
 	assert_int_equal(mapped, 2800);
-	assert_int_equal(write_at(t, FIRST + 2799 * PAGE), EMULATED_DMA_OK);
+	assert_int_equal(dma_write_at(t, FIRST + 2799 * PAGE), EMULATED_DMA_OK);
 }
 
 struct flagged {
@@ -371,7 +264,7 @@ static void test_refresh_waits_for_the_lane(void **state)
 	struct flagged flagged = {.refresh = {.n_ranges = 1, .done = flag_done}};
 	struct nested *nested;
 
-	flagged.refresh.nested = make_attached(t);
+	flagged.refresh.nested = register_attached(t);
 	flagged.refresh.ranges[0] = (struct refresh_range){IOVA, PAGE};
 	table_map(&t->f, t->root, IOVA, PAGE, true);
 	nested = nested_find(t->f.broker, t->f.session, flagged.refresh.nested, &t->f.refusal);
@@ -379,7 +272,7 @@ static void test_refresh_waits_for_the_lane(void **state)
 	broker_refresh_run(t->f.broker, t->f.session, &flagged.refresh);
 	clock_sleep_ns(20000000);
 	assert_false(flagged.done);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
+	assert_int_equal(dma_write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
 	nested_lane_leave(nested);
 	while (!flagged.done)
 		clock_sleep_ns(1000000);
@@ -391,18 +284,18 @@ static void test_refresh_waits_for_the_lane(void **state)
 static void test_sweep(void **state)
 {
 	struct test *t = *state;
-	uint64_t nested = make_attached(t), unmapped = 0;
+	uint64_t nested = register_attached(t), unmapped = 0;
 
 	table_map(&t->f, t->root, IOVA, 0, true);
 	refresh_one(&t->f, nested, IOVA, PAGE);
 	table_unmap(&t->f, t->root, IOVA); /* and no refresh */
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-	for (uint64_t i = 16; i < 4096 && write_at(t, IOVA) == EMULATED_DMA_OK; i++) {
+	assert_int_equal(dma_write_at(t, IOVA), EMULATED_DMA_OK);
+	for (uint64_t i = 16; i < 4096 && dma_write_at(t, IOVA) == EMULATED_DMA_OK; i++) {
 		table_map(&t->f, t->root, IOVA + i * PAGE, PAGE, true);
 		unmapped += refresh_one(&t->f, nested, IOVA + i * PAGE, PAGE).unmapped;
 	}
 	assert_int_equal(unmapped, 1); /* told in the answer of the call that swept */
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
+	assert_int_equal(dma_write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
 }
 
 static void test_refresh_out_of_mappings(void **state)
@@ -413,16 +306,16 @@ static void test_refresh_out_of_mappings(void **state)
 	uint64_t nested;
 
 	settings.nested_mappings_default = 2;
-	test_init(&t, &settings);
+	nested_test_init(&t, &settings);
 	table_map(&t.f, t.root, IOVA, PAGE, true);
-	nested = make_attached(&t);
+	nested = register_attached(&t);
 	table_unmap(&t.f, t.root, IOVA);
 	for (uint64_t i = 1; i < 4; i++)
 		table_map(&t.f, t.root, IOVA + 2 * i * PAGE, i * PAGE, true);
 	result = refresh_one(&t.f, nested, IOVA, MIB / 2);
 	assert_int_equal(result.verdict, VERDICT_RESOURCES);
 	assert_int_equal(result.unmapped, 1); /* it is gone all the same */
-	assert_int_equal(write_at(&t, IOVA), EMULATED_DMA_NOT_MAPPED);
+	assert_int_equal(dma_write_at(&t, IOVA), EMULATED_DMA_NOT_MAPPED);
 	function_free(&t.function);
 	fixture_deinit(&t.f);
 }
@@ -441,7 +334,7 @@ static void on_wake(void *context)
 static void test_failed_cut_blocks_the_device(void **state)
 {
 	struct test *t = *state;
-	uint64_t nested = make_attached(t), dropped;
+	uint64_t nested = register_attached(t), dropped;
 	struct event_watch *watch;
 	struct event event;
 	struct range_result walk;
@@ -455,7 +348,7 @@ static void test_failed_cut_blocks_the_device(void **state)
 	iommu_emulated_fail_every(t->f.backend, IOMMU_EMULATED_CUT, ENOMEM);
 	assert_int_equal(refresh_one(&t->f, nested, IOVA, PAGE).verdict, VERDICT_GONE);
 	iommu_emulated_fail_every(t->f.backend, 0, 0);
-	assert_int_not_equal(write_at(t, IOVA), EMULATED_DMA_OK);
+	assert_int_not_equal(dma_write_at(t, IOVA), EMULATED_DMA_OK);
 	assert_int_equal(event_watch_next(watch, &event), 1);
 	assert_int_equal(event.kind, EVENT_DEVICE_BLOCKED);
 	assert_int_equal(event.device, t->function.device);
@@ -466,7 +359,8 @@ static void test_failed_cut_blocks_the_device(void **state)
 	event_watch_free(watch);
 
 	assert_int_equal(refresh_one(&t->f, nested, IOVA, PAGE).verdict, VERDICT_GONE);
-	assert_false(describe(t, nested).attached);
+	assert_false(describe_nested(t, nested).attached);
+	assert_int_equal(describe_nested(t, nested).live_leaves, 0);
 	assert_refused(&t->f,
 		       device_attach(t->f.broker, t->f.session, t->function.device,
 				     ATTACHMENT_NESTED, nested, &walk, &t->f.refusal),
@@ -477,8 +371,8 @@ static void test_failed_cut_blocks_the_device(void **state)
 	assert_nothing_reserved(t);
 	/* The device itself is as good as ever. */
 	table_map(&t->f, t->root, IOVA, PAGE, true);
-	make_attached(t);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
+	register_attached(t);
+	assert_int_equal(dma_write_at(t, IOVA), EMULATED_DMA_OK);
 }
 
 /* The same when guest memory goes: the memory is unpinned in any case. */
@@ -489,386 +383,18 @@ static void test_failed_cut_while_memory_goes(void **state)
 
 	assert_done(&t->f, memory_map_one(&t->f, t->f.memory_file, 0, 1ull << 40, PAGE, true));
 	table_map(&t->f, t->root, IOVA, 1ull << 40, true);
-	nested = make_attached(t);
+	nested = register_attached(t);
 	iommu_emulated_fail_every(t->f.backend, IOMMU_EMULATED_CUT, ENOMEM);
 	assert_done(&t->f, memory_unmap_one(&t->f, 1ull << 40, UINT64_MAX));
 	iommu_emulated_fail_every(t->f.backend, 0, 0);
-	assert_int_not_equal(write_at(t, IOVA), EMULATED_DMA_OK);
+	assert_int_not_equal(dma_write_at(t, IOVA), EMULATED_DMA_OK);
 	assert_int_equal(refresh_one(&t->f, nested, IOVA, PAGE).verdict, VERDICT_GONE);
 	assert_int_equal(host_usage(&t->f, LEDGER_PINNED_BYTES).current, MEMORY_BYTES);
 	assert_ledger_is_held(t->f.broker); /* and so are the pins */
-	destroy(t, nested);
+	destroy_nested(t, nested);
 }
 
-/* ── attachment ────────────────────────────────────────────────────────────────────────────── */
-
-static void test_detached_is_empty(void **state)
-{
-	struct test *t = *state;
-	struct nested_created created;
-	struct range_result walk;
-
-	table_map(&t->f, t->root, IOVA, PAGE, true);
-	created = make(t, false);
-	assert_int_equal(created.verdict, VERDICT_DONE);
-	assert_int_equal(created.walk.mapped, 0);
-	walk = refresh_one(&t->f, created.nested, IOVA, PAGE); /* deferred to the attachment */
-	assert_int_equal(walk.verdict, VERDICT_DONE);
-	assert_int_equal(walk.mapped, 0);
-	walk = attach(t, ATTACHMENT_NESTED, created.nested);
-	assert_int_equal(walk.verdict, VERDICT_DONE);
-	assert_int_equal(walk.mapped, 1);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-	attach(t, ATTACHMENT_BLOCKED, 0);
-	assert_int_equal(describe(t, created.nested).live_leaves, 0);
-	/* What changed meanwhile is seen when it comes back. */
-	table_unmap(&t->f, t->root, IOVA);
-	table_map(&t->f, t->root, IOVA + PAGE, PAGE, true);
-	walk = attach(t, ATTACHMENT_NESTED, created.nested);
-	assert_int_equal(walk.mapped, 1);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
-	assert_int_equal(write_at(t, IOVA + PAGE), EMULATED_DMA_OK);
-}
-
-static void test_switch_between_two(void **state)
-{
-	struct test *t = *state;
-	uint64_t other_root = table_root(&t->f);
-	uint64_t one, two;
-
-	table_map(&t->f, t->root, IOVA, PAGE, true);
-	table_map(&t->f, other_root, IOVA, 2 * PAGE, true);
-	one = make_attached(t);
-	two = nested_make_s390(&t->f, t->function.device, other_root, FIRST, LAST, false).nested;
-	attach(t, ATTACHMENT_NESTED, two);
-	assert_false(describe(t, one).attached);
-	assert_true(describe(t, two).attached);
-	assert_int_equal(describe(t, one).live_leaves, 0);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-	assert_int_equal(t->f.memory[2 * PAGE], 'x');
-	attach(t, ATTACHMENT_RELAXED, 0);
-	assert_int_equal(describe(t, two).live_leaves, 0);
-	attach(t, ATTACHMENT_NESTED, one);
-	destroy(t, one); /* attached: its device is blocked */
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_BLOCKED);
-}
-
-static void test_nested_of_another_device(void **state)
-{
-	struct test *t = *state;
-	struct function two = function_bind(&t->f, 2);
-	uint64_t nested = make_attached(t);
-	struct range_result walk;
-
-	assert_refused(&t->f,
-		       device_attach(t->f.broker, t->f.session, two.device, ATTACHMENT_NESTED,
-				     nested, &walk, &t->f.refusal),
-		       REFUSAL_INVALID);
-	assert_string_equal(t->f.refusal.field, "nested");
-	function_free(&two);
-}
-
-static void test_reset_guest(void **state)
-{
-	struct test *t = *state;
-	uint32_t destroyed;
-
-	table_map(&t->f, t->root, IOVA, PAGE, true);
-	make_attached(t);
-	make(t, false);
-	assert_done(&t->f,
-		    guest_reset(t->f.broker, t->f.session, t->f.guest, &destroyed, &t->f.refusal));
-	assert_int_equal(destroyed, 2);
-	assert_nothing_reserved(t);
-	assert_int_not_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-	assert_int_equal(host_usage(&t->f, LEDGER_PINNED_BYTES).current, MEMORY_BYTES);
-	make_attached(t);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-}
-
-/* ── replace ───────────────────────────────────────────────────────────────────────────────── */
-
-static void test_replace(void **state)
-{
-	struct test *t = *state;
-	uint64_t other_root = table_root(&t->f), nested;
-	struct nested_created created;
-
-	table_map(&t->f, t->root, IOVA, PAGE, true);
-	table_map(&t->f, t->root, IOVA + PAGE, 2 * PAGE, true);
-	table_map(&t->f, other_root, IOVA, PAGE, true);
-	nested = make_attached(t);
-	/* What both hold is not even touched: no map can have happened. */
-	iommu_emulated_fail_every(t->f.backend, IOMMU_EMULATED_COPY, EIO);
-	created = replace(t, nested, anchor_of(other_root), FIRST, LAST);
-	iommu_emulated_fail_every(t->f.backend, 0, 0);
-	assert_int_equal(created.verdict, VERDICT_DONE);
-	assert_int_equal(created.nested, nested);
-	assert_int_equal(created.walk.unmapped, 1);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-	assert_int_equal(write_at(t, IOVA + PAGE), EMULATED_DMA_NOT_MAPPED);
-	assert_int_equal(describe(t, nested).iota, anchor_of(other_root));
-	/* A window that leaves it out takes it away. */
-	created = replace(t, nested, anchor_of(other_root), FIRST + MIB, LAST);
-	assert_int_equal(created.verdict, VERDICT_DONE);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_NOT_MAPPED);
-}
-
-static void test_replace_by_a_bad_anchor(void **state)
-{
-	struct test *t = *state;
-	struct nested_created created;
-	uint64_t nested;
-
-	table_map(&t->f, t->root, IOVA, PAGE, true);
-	nested = make_attached(t);
-	created = replace(t, nested, anchor_of(t->root), 0, LAST);
-	assert_int_equal(created.verdict, VERDICT_OPERAND);
-	assert_int_equal(created.anchor_fault, S390_ANCHOR_PBA_BELOW_START);
-	assert_int_equal(describe(t, nested).first, FIRST);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-}
-
-/* Tables too large: the former anchor is back, with what it showed. */
-static void test_replace_out_of_mappings(void **state)
-{
-	struct test t;
-	struct broker_settings settings = settings_default();
-	uint64_t other_root, nested;
-
-	settings.nested_mappings_default = 2;
-	test_init(&t, &settings);
-	other_root = table_root(&t.f);
-	table_map(&t.f, t.root, IOVA, PAGE, true);
-	for (uint64_t i = 0; i < 3; i++)
-		table_map(&t.f, other_root, IOVA + (2 * i + 1) * PAGE, i * PAGE, true);
-	nested = make_attached(&t);
-	assert_int_equal(replace(&t, nested, anchor_of(other_root), FIRST, LAST).verdict,
-			 VERDICT_RESOURCES);
-	assert_int_equal(describe(&t, nested).iota, anchor_of(t.root));
-	assert_int_equal(write_at(&t, IOVA), EMULATED_DMA_OK);
-	assert_int_equal(write_at(&t, IOVA + PAGE), EMULATED_DMA_NOT_MAPPED);
-	/* The same from no tables (T = 0) to these. */
-	assert_int_equal(replace(&t, nested, 0, FIRST, LAST).verdict, VERDICT_DONE);
-	assert_int_equal(replace(&t, nested, anchor_of(other_root), FIRST, LAST).verdict,
-			 VERDICT_RESOURCES);
-	assert_int_equal(describe(&t, nested).format, NESTED_RELAXED);
-	assert_int_equal(write_at(&t, DMA_BASE + 3 * PAGE), EMULATED_DMA_OK);
-	assert_int_equal(t.f.memory[3 * PAGE], 'x');
-	assert_ledger_is_held(t.f.broker);
-	function_free(&t.function);
-	fixture_deinit(&t.f);
-}
-
-/* From tables to none (T = 0) and back: another page table under the same handle. */
-static void test_replace_changes_translation(void **state)
-{
-	struct test *t = *state;
-	struct nested_created created;
-	uint64_t nested;
-
-	table_map(&t->f, t->root, IOVA, PAGE, true);
-	nested = make_attached(t);
-	assert_int_equal(describe(t, nested).live_leaves, 1);
-	created = replace(t, nested, 0, FIRST, LAST);
-	assert_int_equal(describe(t, nested).live_leaves, 0); /* those of the tables are gone */
-	assert_int_equal(created.verdict, VERDICT_DONE);
-	assert_int_equal(describe(t, nested).format, NESTED_RELAXED);
-	assert_int_equal(write_at(t, DMA_BASE + 3 * PAGE), EMULATED_DMA_OK);
-	assert_int_equal(t->f.memory[3 * PAGE], 'x');
-	assert_int_equal(refresh_one(&t->f, nested, 0, 1).verdict, VERDICT_DONE);
-	assert_int_equal(host_usage(&t->f, LEDGER_MAPPINGS).current, 0);
-	created = replace(t, nested, anchor_of(t->root), FIRST, LAST);
-	assert_int_equal(created.verdict, VERDICT_DONE);
-	assert_int_equal(created.walk.mapped, 1);
-	assert_int_equal(write_at(t, DMA_BASE + 3 * PAGE), EMULATED_DMA_NOT_MAPPED);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-	assert_int_equal(describe(t, nested).mappings_reserved, 65536);
-	destroy(t, nested);
-	assert_nothing_reserved(t);
-}
-
-static void test_relaxed_anchor(void **state)
-{
-	struct test *t = *state;
-	const struct nested_create_request request = {
-		.device = t->function.device,
-		.attach = true,
-		.first = FIRST + MIB / 2, /* amid an area */
-		.last = FIRST + 2 * MIB + 3 * PAGE - 1,
-	};
-	struct nested_created created;
-
-	assert_done(&t->f,
-		    nested_create(t->f.broker, t->f.session, &request, &created, &t->f.refusal));
-	assert_int_equal(created.verdict, VERDICT_DONE);
-	assert_int_equal(describe(t, created.nested).format, NESTED_RELAXED);
-	assert_int_equal(write_at(t, DMA_BASE + MIB), EMULATED_DMA_OK);
-	assert_int_equal(t->f.memory[MIB], 'x');
-	/* Its window holds here too. */
-	assert_int_equal(write_at(t, DMA_BASE + MIB / 2 - 1), EMULATED_DMA_NOT_MAPPED);
-	assert_int_equal(write_at(t, DMA_BASE + MIB / 2), EMULATED_DMA_OK);
-	assert_int_equal(t->f.memory[MIB / 2], 'x');
-	assert_int_equal(write_at(t, DMA_BASE + 2 * MIB + 3 * PAGE - 1), EMULATED_DMA_OK);
-	assert_int_equal(write_at(t, DMA_BASE + 2 * MIB + 3 * PAGE), EMULATED_DMA_NOT_MAPPED);
-	assert_done(&t->f, memory_unmap_one(&t->f, 0, UINT64_MAX));
-	assert_int_equal(write_at(t, DMA_BASE + MIB), EMULATED_DMA_NOT_MAPPED);
-	assert_ledger_is_held(t->f.broker);
-}
-
-/* ── managed ───────────────────────────────────────────────────────────────────────────────── */
-
-static size_t managed_update(struct test *t, uint64_t nested, const struct nested_entry *entries,
-			     size_t n, struct range_result *results)
-{
-	size_t tried = 0;
-
-	assert_done(&t->f, nested_update(t->f.broker, t->f.session, nested, entries, n, results,
-					 &tried, &t->f.refusal));
-	return tried;
-}
-
-static void test_managed(void **state)
-{
-	struct test *t = *state;
-	const struct nested_entry entries[] = {
-		{IOVA, 3 * PAGE, 0, true, true},
-		{IOVA + PAGE, PAGE, 8 * PAGE, true, true}, /* in place of what stood there */
-		{IOVA + 2 * PAGE, PAGE, 0, false, false},
-	};
-	const struct nested_entry outside[] = {
-		{IOVA, PAGE, 0, true, true},
-		{IOVA + PAGE, PAGE, MEMORY_BYTES, true, false},
-		{IOVA, PAGE, 0, false, false},
-	};
-	struct range_result results[3];
-	struct nested_created created =
-		nested_make_managed(&t->f, t->function.device, FIRST, LAST, false);
-
-	assert_int_equal(managed_update(t, created.nested, entries, 3, results), 3);
-	assert_int_equal(results[1].mapped, 1);
-	assert_int_equal(results[2].unmapped, 1);
-	attach(t, ATTACHMENT_NESTED, created.nested); /* entries do not wait for it */
-	assert_int_equal(write_at(t, IOVA + PAGE), EMULATED_DMA_OK);
-	assert_int_equal(t->f.memory[8 * PAGE], 'x');
-	assert_int_equal(write_at(t, IOVA + 2 * PAGE), EMULATED_DMA_NOT_MAPPED);
-	/* Stops at the first that fails. */
-	assert_int_equal(managed_update(t, created.nested, outside, 3, results), 2);
-	assert_int_equal(results[1].verdict, VERDICT_OPERAND);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-	/* They stay while the device is elsewhere. */
-	attach(t, ATTACHMENT_BLOCKED, 0);
-	attach(t, ATTACHMENT_NESTED, created.nested);
-	assert_int_equal(write_at(t, IOVA), EMULATED_DMA_OK);
-}
-
-static void test_managed_refused(void **state)
-{
-	struct test *t = *state;
-	const struct nested_entry bad[] = {
-		{IOVA + 1, PAGE, 0, true, true},
-		{IOVA, PAGE + 1, 0, true, true},
-		{IOVA, 0, 0, true, true},
-		{IOVA, PAGE, 1, true, true},
-		{FIRST - PAGE, PAGE, 0, true, true},
-		{LAST - PAGE + 1, 2 * PAGE, 0, true, true},
-		{IOVA, -PAGE, 0, true, true},
-		{IOVA, PAGE, -PAGE, true, true},
-		{FIRST - PAGE, PAGE, 0, false, true},
-	};
-	struct nested_created created =
-		nested_make_managed(&t->f, t->function.device, FIRST, LAST, true);
-	uint64_t s390 = make(t, false).nested;
-	struct nested_created replaced;
-	struct range_result result;
-	size_t n;
-
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		assert_refused(&t->f,
-			       nested_update(t->f.broker, t->f.session, created.nested, &bad[i], 1,
-					     &result, &n, &t->f.refusal),
-			       REFUSAL_INVALID);
-		assert_string_equal(t->f.refusal.field, "entries[0]");
-	}
-	assert_refused(&t->f,
-		       nested_update(t->f.broker, t->f.session, created.nested, bad, 0, &result, &n,
-				     &t->f.refusal),
-		       REFUSAL_INVALID);
-	assert_refused(
-		&t->f,
-		nested_update(t->f.broker, t->f.session, s390, bad, 1, &result, &n, &t->f.refusal),
-		REFUSAL_PRECONDITION);
-	assert_refused(&t->f,
-		       nested_replace(t->f.broker, t->f.session, created.nested, anchor_of(t->root),
-				      FIRST, LAST, &replaced, &t->f.refusal),
-		       REFUSAL_PRECONDITION);
-}
-
-static void test_managed_window(void **state)
-{
-	struct test *t = *state;
-	static const struct iommu_range bad[] = {
-		{LAST, FIRST}, {FIRST + 1, LAST}, {FIRST, LAST - 1}, {0, LAST}, {FIRST, UINT64_MAX},
-	};
-
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		const struct nested_create_request request = {
-			.device = t->function.device,
-			.format = NESTED_MANAGED,
-			.first = bad[i].first,
-			.last = bad[i].last,
-		};
-		struct nested_created created;
-
-		assert_refused(
-			&t->f,
-			nested_create(t->f.broker, t->f.session, &request, &created, &t->f.refusal),
-			REFUSAL_INVALID);
-		assert_string_equal(t->f.refusal.field, "managed");
-		assert_nothing_reserved(t);
-	}
-}
-
-/* ── explain ───────────────────────────────────────────────────────────────────────────────── */
-
-static void test_explain(void **state)
-{
-	struct test *t = *state;
-	struct explanation e;
-	uint64_t nested;
-
-	table_map(&t->f, t->root, IOVA, PAGE, true);
-	nested = make_attached(t);
-	assert_done(&t->f,
-		    nested_explain(t->f.broker, t->f.session, nested, IOVA + 7, &e, &t->f.refusal));
-	assert_int_equal(e.iova, IOVA + 7);
-	assert_int_equal(e.tables.n_steps, 3);
-	assert_true(e.tables.present && e.installed && e.consistent);
-	assert_int_equal(e.installed_gpa, PAGE);
-	/* The tables changed, the device does not know yet. */
-	table_map(&t->f, t->root, IOVA, PAGE, false);
-	assert_done(&t->f, nested_explain(t->f.broker, NULL, nested, IOVA, &e, &t->f.refusal));
-	assert_false(e.consistent);
-	assert_true(e.installed_writable);
-	table_unmap(&t->f, t->root, IOVA);
-	assert_done(&t->f, nested_explain(t->f.broker, NULL, nested, IOVA, &e, &t->f.refusal));
-	assert_false(e.tables.present);
-	assert_false(e.consistent);
-	refresh_one(&t->f, nested, IOVA, PAGE);
-	assert_done(&t->f, nested_explain(t->f.broker, NULL, nested, IOVA, &e, &t->f.refusal));
-	assert_true(e.consistent && !e.installed);
-	replace(t, nested, 0, FIRST, LAST);
-	assert_done(&t->f,
-		    nested_explain(t->f.broker, NULL, nested, DMA_BASE + PAGE, &e, &t->f.refusal));
-	assert_true(e.consistent && e.installed);
-	assert_int_equal(e.installed_gpa, PAGE);
-	assert_int_equal(e.tables.n_steps, 0);
-	destroy(t, nested);
-	assert_refused(&t->f, nested_explain(t->f.broker, NULL, nested, IOVA, &e, &t->f.refusal),
-		       REFUSAL_NOT_FOUND);
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, nested_setup, nested_teardown)
 
 int main(void)
 {
@@ -890,19 +416,6 @@ int main(void)
 		cmocka_unit_test(test_refresh_out_of_mappings),
 		TEST(test_failed_cut_blocks_the_device),
 		TEST(test_failed_cut_while_memory_goes),
-		TEST(test_detached_is_empty),
-		TEST(test_switch_between_two),
-		TEST(test_nested_of_another_device),
-		TEST(test_reset_guest),
-		TEST(test_replace),
-		TEST(test_replace_by_a_bad_anchor),
-		cmocka_unit_test(test_replace_out_of_mappings),
-		TEST(test_replace_changes_translation),
-		TEST(test_relaxed_anchor),
-		TEST(test_managed),
-		TEST(test_managed_refused),
-		TEST(test_managed_window),
-		TEST(test_explain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
