@@ -28,12 +28,13 @@
  *   -EBUSY      legal, but not now: order, unpopulated memory      (FAILED_PRECONDITION)
  *   -EDQUOT     a limit; the error tells which, and all numbers    (RESOURCE_EXHAUSTED)
  *   -ENOMEM     the host's own limit: memory, locked memory        (RESOURCE_EXHAUSTED)
- *   -EAGAIN     later; iommubroker_error_retry_after_ms()          (RESOURCE_EXHAUSTED,
- * UNAVAILABLE) -ECANCELED  was cancelled, and undone                          (CANCELLED)
+ *   -EAGAIN     later; iommubroker_error_retry_after_ms()          (UNAVAILABLE, or a rate)
+ *   -ECANCELED  was cancelled, and undone                          (CANCELLED)
  *   -EOPNOTSUPP this daemon or its kernel lacks it                 (UNIMPLEMENTED)
  *   -EIO        the host answered something unexpected             (INTERNAL and all others)
  * and from the library itself:
- *   -ECONNRESET the daemon is gone; every later call says the same
+ *   -ECONNRESET the daemon is gone, or lets this process not connect (its log says so); every later
+ *               call says the same
  *   -EBADMSG    the daemon's answer made no sense; if not even its envelope did, the connection was
  *               dropped, and every later call says the same
  *   -ETIMEDOUT  nothing came for as long as iommubroker_session_set_timeout() allows; a change that

@@ -18,8 +18,8 @@
 #define FOLDERS_MAX  3
 
 /* Folders in order of precedence, highest first. */
-static const char *const system_folders[] = {"/etc/iommubroker", "/run/iommubroker",
-					     "/usr/lib/iommubroker"};
+static const char *const system_folders[] = {IB_SYSCONFDIR "/iommubroker", "/run/iommubroker",
+					     IB_VENDORDIR "/iommubroker"};
 
 struct drop_in {
 	char name[NAME_MAX + 1];

@@ -34,7 +34,7 @@ struct service {
 	struct native_transport *native;
 	struct grpc_transport *grpc, *grpc_admin;
 	struct listener *broker_listener, *fd_listener, *admin_listener;
-	struct event *terminate, *interrupt, *watchdog;
+	struct event *terminate, *interrupt, *hangup, *watchdog;
 	int broker_fd, fd_fd, admin_fd; /* from systemd, or -1 */
 };
 
@@ -200,6 +200,14 @@ static void on_signal(evutil_socket_t signal, short what, void *context)
 	loop_exit(service->loop, 0);
 }
 
+static void on_hangup(evutil_socket_t signal, short what, void *context)
+{
+	(void)signal;
+	(void)what;
+	(void)context;
+	log_warning("SIGHUP changes nothing: the configuration is read at start only");
+}
+
 static void on_watchdog(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd;
@@ -215,8 +223,10 @@ static int events_start(struct service *service)
 
 	service->terminate = evsignal_new(base, SIGTERM, on_signal, service);
 	service->interrupt = evsignal_new(base, SIGINT, on_signal, service);
-	if (!service->terminate || !service->interrupt || event_add(service->terminate, NULL) ||
-	    event_add(service->interrupt, NULL))
+	service->hangup = evsignal_new(base, SIGHUP, on_hangup, service);
+	if (!service->terminate || !service->interrupt || !service->hangup ||
+	    event_add(service->terminate, NULL) || event_add(service->interrupt, NULL) ||
+	    event_add(service->hangup, NULL))
 		return broke("cannot watch for signals", -ENOMEM);
 	if (sd_watchdog_enabled(0, &usec) > 0) {
 		struct timeval half = {(time_t)(usec / 2000000), (suseconds_t)(usec / 2 % 1000000)};
@@ -246,6 +256,7 @@ static void service_stop(struct service *service)
 	broker_free(service->broker);
 	event_drop(service->terminate);
 	event_drop(service->interrupt);
+	event_drop(service->hangup);
 	event_drop(service->watchdog);
 	loop_free(service->loop);
 }

@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ctl/command.h"
 #include "ctl/text.h"
@@ -99,7 +101,11 @@ int command_outcome(const struct command_context *context, const struct rpc_stat
 	if (status->code == 0)
 		return EXIT_SUCCESS;
 	if (status->code == RPC_UNAVAILABLE) {
-		fprintf(stderr, "iommubrokerctl: no daemon answers at %s\n",
+		bool denied = access(context->socket_path, W_OK) != 0 && errno == EACCES;
+
+		fprintf(stderr, "iommubrokerctl: %s %s\n",
+			denied ? "only root and the daemon's user may connect to"
+			       : "no daemon answers at",
 			text_safe(context->socket_path, 0).bytes);
 		return EXIT_NO_DAEMON;
 	}

@@ -102,16 +102,17 @@ static void connect_guest(struct vmm *vmm, const char *path)
 	};
 	const struct iommubroker_memory_update update = {.n_map = 1, .map = &map};
 	struct iommubroker_error *error = NULL;
+	int r;
 
-	check(iommubroker_session_open(path, "example-vmm", &vmm->session, &error), "session",
-	      error);
-	check(iommubroker_guest_create(vmm->session, &options, &vmm->guest, &error), "guest",
-	      error);
-	check(iommubroker_memory_file_add(vmm->guest, vmm->memory_fd, true, &vmm->file, &error),
-	      "memory file", error);
+	r = iommubroker_session_open(path, "example-vmm", &vmm->session, &error);
+	check(r, "session", error);
+	r = iommubroker_guest_create(vmm->session, &options, &vmm->guest, &error);
+	check(r, "guest", error);
+	r = iommubroker_memory_file_add(vmm->guest, vmm->memory_fd, true, &vmm->file, &error);
+	check(r, "memory file", error);
 	map.file = vmm->file;
-	check(iommubroker_memory_update(vmm->guest, &update, NULL, NULL, NULL, &error),
-	      "guest memory", error);
+	r = iommubroker_memory_update(vmm->guest, &update, NULL, NULL, NULL, &error);
+	check(r, "guest memory", error);
 }
 
 /* VMM: the descriptor gives no access before bind, which is when VFIO takes the KVM pointer:
@@ -128,12 +129,15 @@ static void open_device(struct vmm *vmm, uint32_t function_id)
 {
 	struct iommubroker_device_info *info = NULL;
 	struct iommubroker_error *error = NULL;
+	int r;
 
-	check(iommubroker_device_open_function(vmm->guest, function_id, &vmm->device,
-					       &vmm->device_fd, &error),
-	      "open device", error);
-	check(iommubroker_device_bind(vmm->device, NULL, NULL, NULL, &error), "bind device", error);
-	check(iommubroker_device_info(vmm->device, &info, &error), "device info", error);
+	r = iommubroker_device_open_function(vmm->guest, function_id, &vmm->device, &vmm->device_fd,
+					     &error);
+	check(r, "open device", error);
+	r = iommubroker_device_bind(vmm->device, NULL, NULL, NULL, &error);
+	check(r, "bind device", error);
+	r = iommubroker_device_info(vmm->device, &info, &error);
+	check(r, "device info", error);
 	printf("function 0x%x at %s, DMA from 0x%" PRIx64 "\n", info->function_id,
 	       info->pci_address, info->dma_first);
 	iommubroker_device_info_free(info);
@@ -248,14 +252,18 @@ static void show_dma(struct vmm *vmm)
 static void tear_down(struct vmm *vmm)
 {
 	struct iommubroker_error *error = NULL;
+	int r;
 
-	check(iommubroker_nested_destroy(vmm->nested, NULL, &error), "deregister", error);
+	r = iommubroker_nested_destroy(vmm->nested, NULL, &error);
+	check(r, "deregister", error);
 	iommubroker_nested_free(vmm->nested);
 	emulated_dma_close(vmm->dma);
 	close(vmm->device_fd);
-	check(iommubroker_device_close(vmm->device, NULL, &error), "close device", error);
+	r = iommubroker_device_close(vmm->device, NULL, &error);
+	check(r, "close device", error);
 	iommubroker_device_free(vmm->device);
-	check(iommubroker_guest_destroy(vmm->guest, &error), "destroy guest", error);
+	r = iommubroker_guest_destroy(vmm->guest, &error);
+	check(r, "destroy guest", error);
 	iommubroker_memory_file_free(vmm->file);
 	iommubroker_guest_free(vmm->guest);
 	iommubroker_session_free(vmm->session);

@@ -31,10 +31,10 @@ struct guest;
 
 struct object {
 	uint64_t handle; /* fixed once it was published; 0 before */
-	bool listed;	 /* it is in the table; broker's lock */
+	bool listed;     /* it is in the table; broker's lock */
 	enum object_type type;
 	struct session *session; /* its owner; borrowed from the guest's reference */
-	struct guest *guest;	 /* the guest it belongs to, or is */
+	struct guest *guest;     /* the guest it belongs to, or is */
 	atomic_uint refs;
 	void (*free)(struct object *object); /* when the last reference goes */
 	UT_hash_handle hh;

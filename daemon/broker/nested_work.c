@@ -35,11 +35,17 @@ static bool nested_is_idle(const struct nested *nested)
 	return nested->backing.format == NESTED_RELAXED || !nested->attached;
 }
 
+/* Nothing can be brought in line any more; of a guest that is being taken down nothing need be. */
+static bool nested_is_lost(const struct nested *nested)
+{
+	return nested->gone || nested->broken || nested->object.guest->dying;
+}
+
 bool nested_step(struct nested *nested, struct shadow_op *op, unsigned int budget)
 {
 	bool more;
 
-	if (nested->gone || nested->broken || nested_is_idle(nested))
+	if (nested_is_lost(nested) || nested_is_idle(nested))
 		return false;
 	more = shadow_step(nested->backing.shadow, guest_view(nested->object.guest), op, budget);
 	nested_publish_stats(nested);
@@ -74,7 +80,7 @@ static enum verdict verdict_of(enum shadow_verdict verdict)
 void nested_result(struct nested *nested, const struct shadow_op *op, struct range_result *ret)
 {
 	*ret = (struct range_result){.verdict = VERDICT_DONE};
-	if (nested->gone || nested->broken) {
+	if (nested_is_lost(nested)) {
 		ret->verdict = VERDICT_GONE;
 		return;
 	}

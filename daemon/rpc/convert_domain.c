@@ -41,8 +41,10 @@ static bool convert_fault(struct call *call, const struct s390_fault *fault, Exp
 /* What the tables say, or for a managed domain nothing. */
 static int say_tables(char *ret, size_t bytes, const struct s390_explanation *tables)
 {
-	if (!tables->n_steps)
-		return snprintf(ret, bytes, "The domain is managed by the VMM");
+	if (tables->fault.code == S390_PEC_OORANGE && !tables->n_steps)
+		return snprintf(ret, bytes, "It lies outside the window of the domain");
+	if (tables->fault.code == S390_PEC_NONE && !tables->n_steps)
+		return snprintf(ret, bytes, "No tables of the guest decide this");
 	if (tables->fault.code != S390_PEC_NONE)
 		return snprintf(ret, bytes, "The guest's tables end in an error (%s)",
 				s390_event_code_name(tables->fault.code));

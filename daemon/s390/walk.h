@@ -69,12 +69,12 @@ uint64_t s390_anchor_origin(const struct s390_anchor *anchor);
 /* What stopped a walk. code == S390_PEC_NONE: nothing did. */
 struct s390_fault {
 	enum s390_event_code code;
-	/* Table whose entry it is; S390_LEVEL_NONE: the anchor. Of a table outside guest memory: where
-	 * the entry stands that names it. */
+	/* Table whose entry it is; S390_LEVEL_NONE: the anchor. Of a table outside guest memory:
+	 * where the entry stands that names it. */
 	enum s390_level level;
-	uint64_t iova;         /* first IOVA that the entry translates, within the asked range */
-	uint64_t entry;        /* as read, or the address of a table outside guest memory, or 0 */
-	bool outside_memory;   /* the table lies outside guest memory, or could not be read */
+	uint64_t iova;       /* first IOVA that the entry translates, within the asked range */
+	uint64_t entry;      /* as read, or the address of a table outside guest memory, or 0 */
+	bool outside_memory; /* the table lies outside guest memory, or could not be read */
 };
 
 /* One step of an explanation. */

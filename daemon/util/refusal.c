@@ -41,7 +41,7 @@ int refuse_not_found(struct refusal *ret, const char *what)
 {
 	refusal_reset(ret, REFUSAL_NOT_FOUND, "NOT_FOUND");
 	snprintf(ret->resource, sizeof(ret->resource), "%s", what);
-	snprintf(ret->message, sizeof(ret->message), "no such %s in this session", what);
+	snprintf(ret->message, sizeof(ret->message), "no such %s", what);
 	return REFUSED;
 }
 

@@ -341,16 +341,11 @@ static void test_connections_are_few(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		T(test_malformed_headers),
-		T(test_unknown_methods),
-		T(test_packet_over_the_limit),
-		T(test_unexpected_descriptors),
-		T(test_call_number_in_use),
-		T(test_calls_in_flight_are_few),
-		T(test_client_that_does_not_read),
-		T(test_stream_waits_for_its_reader),
-		T(test_out_of_descriptors),
-		T(test_who_may_not_connect),
+		T(test_malformed_headers),         T(test_unknown_methods),
+		T(test_packet_over_the_limit),     T(test_unexpected_descriptors),
+		T(test_call_number_in_use),        T(test_calls_in_flight_are_few),
+		T(test_client_that_does_not_read), T(test_stream_waits_for_its_reader),
+		T(test_out_of_descriptors),        T(test_who_may_not_connect),
 		T(test_connections_are_few),
 	};
 
