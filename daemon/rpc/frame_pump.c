@@ -22,7 +22,7 @@
 
 #define CHUNK_BYTES    16384
 #define CHUNKS_AT_ONCE 4    /* then other connections have their turn */
-#define LINGER_MS      1000 /* for the client to take the last bytes after gRPC closed */
+#define LINGER_MS      1000 /* for the last bytes to the client after the end from it */
 
 static void pump_over(struct frame_pump *pump, const char *why)
 {
@@ -123,7 +123,7 @@ static void watch_in(struct frame_pump *pump)
 	watch(pump->grpc_write, !pump->in_over && pump->in.bytes);
 }
 
-/* gRPC has closed its end, or takes nothing: what is left for the client has a bounded time. */
+/* Nothing more comes from the client: what is left for it has a bounded time. */
 static void pump_linger(struct frame_pump *pump)
 {
 	struct timeval limit = {.tv_sec = LINGER_MS / 1000};
@@ -293,10 +293,9 @@ static void out_attend(struct frame_pump *pump)
 	pthread_mutex_unlock(&pump->lock);
 	watch(pump->grpc_read, !full && !over && !broken);
 	watch(pump->client_write, full && !broken);
+	/* What gRPC closed is seen when the client has taken all that came before. */
 	if (broken || (over && !full))
 		pump_over(pump, NULL);
-	else if (over)
-		pump_linger(pump);
 }
 
 static void on_out_ready(evutil_socket_t fd, short what, void *context)

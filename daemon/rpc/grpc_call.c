@@ -212,13 +212,14 @@ static void slot_send_next(struct grpc_call_slot *slot)
 	size_t n = op_initial(slot, ops);
 
 	n += op_message(message, ops + n);
-	slot->sending = true;
-	slot_start(slot, ops, n, &slot->sent);
 	slot->outbox_first = (slot->outbox_first + 1) % GRPC_OUTBOX_MESSAGES;
 	slot->outbox_messages--;
+	/* Before it is started: gRPC takes the bytes out of the buffer. */
 	slot->sending_bytes = grpc_byte_buffer_length(message);
 	slot->outbox_bytes -= slot->sending_bytes;
-	grpc_byte_buffer_destroy(message); /* gRPC has its own reference */
+	slot->sending = true;
+	slot_start(slot, ops, n, &slot->sent);
+	grpc_byte_buffer_destroy(message);
 }
 
 /* Under the lock, when nothing is under way and the outbox is empty. */

@@ -190,6 +190,29 @@ static void test_too_many_pings_are_held(void **state)
 	expect_nothing_left();
 }
 
+/* Who is sent much may acknowledge much: every frame of ours earns control frames. */
+static void test_answers_earn_control_frames(void **state)
+{
+	static const uint8_t last[8] = "the last";
+	uint32_t numbers[2] = {400, 4};
+	int fd = http2_dial(fixture.path);
+
+	(void)state;
+	http2_begin(&out);
+	http2_request(&out, 1, "/test.Echo/Stream");
+	http2_message(&out, 1, numbers, sizeof(numbers));
+	assert_true(http2_send(fd, &out));
+	assert_true(http2_await(fd, HTTP2_HEADERS, HTTP2_END_STREAM, 1) > 0);
+	http2_clear(&out);
+	for (int i = 0; i < 900; i++)
+		http2_frame(&out, HTTP2_PING, 0, 0, last, 8);
+	assert_true(http2_send(fd, &out));
+	for (int i = 0; i < 900; i++)
+		assert_int_equal(http2_await(fd, HTTP2_PING, 1, 0), 8);
+	close(fd);
+	expect_nothing_left();
+}
+
 /* Everything that a client may attach, at the start and in the middle. */
 static void send_with_fds(int fd, const void *bytes, size_t n_bytes, int n_fds)
 {
@@ -423,6 +446,7 @@ int main(void)
 		CASE(test_floods),
 		CASE(test_rapid_reset),
 		CASE(test_too_many_pings_are_held),
+		CASE(test_answers_earn_control_frames),
 		CASE(test_descriptors_are_not_received),
 		CASE(test_too_many_calls),
 		CASE(test_calls_without_messages),
