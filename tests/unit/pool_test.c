@@ -255,6 +255,34 @@ static void test_enter_goes_before_jobs(void **state)
 	assert_int_equal(run.order[2], 2);
 }
 
+/* A worker that finds the lane held puts its job back before those that came later. */
+static void test_job_put_back_keeps_its_place(void **state)
+{
+	struct pool *pool = pool_make(1);
+	struct pool_lane *lane = pool_lane_new();
+	struct run run = {0};
+	sem_t gate, began;
+	struct numbered *blocker = run_job(&run, 0, NULL, NULL, 1);
+
+	sem_init(&gate, 0, 0);
+	sem_init(&began, 0, 0);
+	blocker->gate = &gate;
+	blocker->began = &began;
+	pool_submit(pool, &blocker->job); /* the only worker is busy */
+	sem_wait(&began);
+	pool_submit(pool, &run_job(&run, 1, lane, NULL, 1)->job);
+	pool_submit(pool, &run_job(&run, 2, lane, NULL, 1)->job);
+	pool_lane_enter(lane);
+	sem_post(&gate);
+	clock_sleep_ns(
+		50000000); /* it takes the first and finds the lane held, in all likelihood */
+	pool_lane_leave(pool, lane);
+	pool_free(pool);
+	pool_lane_unref(lane);
+	assert_int_equal(run.order[1], 1);
+	assert_int_equal(run.order[2], 2);
+}
+
 /* Jobs of one lane that enter another, as many as there are threads, with jobs queued there. */
 struct crossing {
 	struct pool_job job;
@@ -349,6 +377,7 @@ int main(void)
 		cmocka_unit_test(test_try_enter),
 		cmocka_unit_test(test_try_enter_does_not_overtake),
 		cmocka_unit_test(test_enter_goes_before_jobs),
+		cmocka_unit_test(test_job_put_back_keeps_its_place),
 		cmocka_unit_test(test_pool_does_not_lock_up_on_its_lanes),
 		cmocka_unit_test(test_job_frees_itself),
 	};
