@@ -19,10 +19,13 @@ enum frame_type {
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE_BYTES (sizeof(preface) - 1)
 
-void frame_guard_init(struct frame_guard *guard, uint32_t data_bytes_max)
+void frame_guard_init(struct frame_guard *guard, uint32_t data_bytes_max, uint32_t *borrow_streams,
+		      uint32_t streams_max)
 {
 	memset(guard, 0, sizeof(*guard));
 	guard->data_bytes_max = data_bytes_max;
+	guard->streams = borrow_streams;
+	guard->streams_max = streams_max;
 }
 
 static enum frame_type cursor_type(const struct frame_cursor *cursor)
@@ -64,15 +67,45 @@ static bool cursor_next(struct frame_cursor *cursor, const uint8_t **bytes, size
 	return true;
 }
 
-uint32_t frame_cursor_count(struct frame_cursor *cursor, const uint8_t *bytes, size_t n_bytes)
+/* The reserved bit apart. */
+static uint32_t cursor_stream(const struct frame_cursor *cursor)
 {
-	uint32_t count = 0;
+	const uint8_t *id = cursor->header + 5;
 
-	while (cursor_next(cursor, &bytes, &n_bytes))
-		if (cursor_type(cursor) == FRAME_DATA || cursor_type(cursor) == FRAME_HEADERS)
-			count++;
-	return count;
+	return ((uint32_t)id[0] & 0x7f) << 24 | (uint32_t)id[1] << 16 | (uint32_t)id[2] << 8 |
+	       id[3];
 }
+
+/* ── streams ──────────────────────────────────────────────────────────────────────────────── */
+
+static uint32_t stream_find(const struct frame_guard *guard, uint32_t stream)
+{
+	uint32_t i = 0;
+
+	while (i < guard->n_streams && guard->streams[i] != stream)
+		i++;
+	return i;
+}
+
+static enum frame_fault stream_open(struct frame_guard *guard, uint32_t stream)
+{
+	if (stream_find(guard, stream) < guard->n_streams)
+		return FRAME_FAULT_NONE; /* trailers */
+	if (guard->n_streams == guard->streams_max)
+		return FRAME_FAULT_STREAMS;
+	guard->streams[guard->n_streams++] = stream;
+	return FRAME_FAULT_NONE;
+}
+
+static void stream_close(struct frame_guard *guard, uint32_t stream)
+{
+	uint32_t i = stream_find(guard, stream);
+
+	if (i < guard->n_streams)
+		guard->streams[i] = guard->streams[--guard->n_streams];
+}
+
+/* ── windows ──────────────────────────────────────────────────────────────────────────────── */
 
 /* Counters saturate: what they are compared with is far below. */
 static void count_up(uint32_t *counter, uint32_t by)
@@ -93,11 +126,20 @@ static void window_move(struct frame_guard *guard, uint64_t now_ns)
 	guard->control = guard->resets = guard->earned = 0;
 }
 
-void frame_guard_credit(struct frame_guard *guard, uint32_t frames, uint64_t now_ns)
+void frame_guard_answer(struct frame_guard *guard, struct frame_cursor *cursor,
+			const uint8_t *bytes, size_t n_bytes, uint64_t now_ns)
 {
 	window_move(guard, now_ns);
-	for (; frames && guard->earned < UINT32_MAX / 32; frames--)
-		count_up(&guard->earned, FRAME_CONTROL_PER_FRAME);
+	while (cursor_next(cursor, &bytes, &n_bytes)) {
+		bool data = cursor_type(cursor) == FRAME_DATA;
+		bool headers = cursor_type(cursor) == FRAME_HEADERS;
+
+		if (data || headers)
+			count_up(&guard->earned, FRAME_CONTROL_PER_FRAME);
+		if (cursor_type(cursor) == FRAME_RST_STREAM ||
+		    ((data || headers) && cursor_flags(cursor) & FLAG_END_STREAM))
+			stream_close(guard, cursor_stream(cursor));
+	}
 }
 
 static enum frame_fault count_control(struct frame_guard *guard)
@@ -134,7 +176,7 @@ static enum frame_fault headers_judge(struct frame_guard *guard, uint32_t length
 	if (!(flags & FLAG_END_HEADERS))
 		return FRAME_FAULT_HEADERS_SPLIT;
 	count_up(&guard->earned, FRAME_CONTROL_PER_FRAME);
-	return FRAME_FAULT_NONE;
+	return stream_open(guard, cursor_stream(&guard->cursor));
 }
 
 static enum frame_fault frame_judge(struct frame_guard *guard)
@@ -152,6 +194,7 @@ static enum frame_fault frame_judge(struct frame_guard *guard)
 	case FRAME_PUSH_PROMISE:
 		return FRAME_FAULT_PUSH;
 	case FRAME_RST_STREAM:
+		stream_close(guard, cursor_stream(&guard->cursor));
 		return length > FRAME_OTHER_BYTES_MAX ? FRAME_FAULT_OTHER_BYTES
 						      : count_reset(guard);
 	default:
@@ -210,6 +253,7 @@ const char *frame_fault_name(enum frame_fault fault)
 		[FRAME_FAULT_PUSH] = "a PUSH_PROMISE frame",
 		[FRAME_FAULT_CONTROL_FLOOD] = "a flood of control frames",
 		[FRAME_FAULT_RESET_FLOOD] = "a flood of stream resets",
+		[FRAME_FAULT_STREAMS] = "more open streams than may be",
 	};
 
 	return names[fault];

@@ -17,7 +17,11 @@
  *   either direction: honest clients probe the bandwidth when data flows;
  * - floods of RST_STREAM, which have a window of their own of 256 a second: a HEADERS frame in
  * front of each would otherwise pay for them (rapid reset), while an honest client may well give up
- * many calls at once.
+ * many calls at once;
+ * - more open streams than the limit that the server announced allows: gRPC takes streams of a
+ *   client that never acknowledges its SETTINGS without end, before it tells us of a single call,
+ *   and does not tell of those that it refuses by itself. A stream is open from the client's
+ *   HEADERS to an END_STREAM or RST_STREAM of the server, or a RST_STREAM of the client.
  *
  * Over its window a connection is held: read no more until the window has passed. At ten times the
  * window it is dropped.
@@ -51,6 +55,7 @@ enum frame_fault {
 	FRAME_FAULT_PUSH,
 	FRAME_FAULT_CONTROL_FLOOD,
 	FRAME_FAULT_RESET_FLOOD,
+	FRAME_FAULT_STREAMS,
 };
 
 /* Where in a stream of frames we are. */
@@ -67,21 +72,23 @@ struct frame_guard {
 	enum frame_fault fault;
 	uint64_t window_start_ns;
 	uint32_t control, resets, earned; /* in the window */
+	uint32_t *streams;                /* ids of the open ones */
+	uint32_t n_streams, streams_max;
 };
 
-/* data_bytes_max: of one DATA frame's payload. */
-void frame_guard_init(struct frame_guard *guard, uint32_t data_bytes_max);
+/* data_bytes_max: of one DATA frame's payload. borrow_streams: room for streams_max ids, as long as
+ * the guard is used; one open stream more drops the connection. */
+void frame_guard_init(struct frame_guard *guard, uint32_t data_bytes_max, uint32_t *borrow_streams,
+		      uint32_t streams_max);
 /* The next bytes of the client. now_ns never goes back. After FRAME_DROP always FRAME_DROP. */
 enum frame_verdict frame_guard_inspect(struct frame_guard *guard, const uint8_t *bytes,
 				       size_t n_bytes, uint64_t now_ns);
 /* How long a held connection waits yet, 0: read on. */
 uint64_t frame_guard_hold_ns(const struct frame_guard *guard, uint64_t now_ns);
-/* The server sent so many HEADERS and DATA frames: they earn control frames, too. */
-void frame_guard_credit(struct frame_guard *guard, uint32_t frames, uint64_t now_ns);
+/* The next bytes of the server, which has no preface: its HEADERS and DATA frames earn control
+ * frames, too, and the streams that it ends are open no more. cursor: of this direction. */
+void frame_guard_answer(struct frame_guard *guard, struct frame_cursor *cursor,
+			const uint8_t *bytes, size_t n_bytes, uint64_t now_ns);
 const char *frame_fault_name(enum frame_fault fault);
-
-/* How many HEADERS and DATA frames begin within these bytes of the server (which has no preface).
- */
-uint32_t frame_cursor_count(struct frame_cursor *cursor, const uint8_t *bytes, size_t n_bytes);
 
 #endif

@@ -198,13 +198,14 @@ static size_t in_read(struct frame_pump *pump, uint8_t *chunk)
 
 static void in_carry(struct frame_pump *pump, const uint8_t *chunk, size_t n_bytes)
 {
-	uint32_t earned = atomic_exchange_explicit(&pump->earned, 0, memory_order_relaxed);
 	enum frame_verdict verdict;
-	uint64_t now = clock_monotonic_ns();
+	uint64_t now, hold_ns;
 
-	if (earned)
-		frame_guard_credit(&pump->guard, earned, now);
+	pthread_mutex_lock(&pump->lock);
+	now = clock_monotonic_ns(); /* under the lock: the guard's time never goes back */
 	verdict = frame_guard_inspect(&pump->guard, chunk, n_bytes, now);
+	hold_ns = frame_guard_hold_ns(&pump->guard, now);
+	pthread_mutex_unlock(&pump->lock);
 	if (verdict == FRAME_DROP) {
 		pump_over(pump, frame_fault_name(pump->guard.fault));
 		return;
@@ -212,7 +213,7 @@ static void in_carry(struct frame_pump *pump, const uint8_t *chunk, size_t n_byt
 	if (!rest_give(&pump->in, pump->grpc_fd, chunk, n_bytes))
 		in_end(pump);
 	if (verdict == FRAME_HOLD)
-		in_hold(pump, frame_guard_hold_ns(&pump->guard, now));
+		in_hold(pump, hold_ns);
 }
 
 static void on_client_readable(evutil_socket_t fd, short what, void *context)
@@ -253,7 +254,6 @@ static void on_grpc_writable(evutil_socket_t fd, short what, void *context)
 static bool out_carry_chunk(struct frame_pump *pump)
 {
 	uint8_t chunk[CHUNK_BYTES];
-	uint32_t frames;
 	ssize_t n;
 
 	do
@@ -263,9 +263,7 @@ static bool out_carry_chunk(struct frame_pump *pump)
 		pump->out_over = n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
 		return false;
 	}
-	frames = frame_cursor_count(&pump->out_cursor, chunk, (size_t)n);
-	if (frames)
-		atomic_fetch_add_explicit(&pump->earned, frames, memory_order_relaxed);
+	frame_guard_answer(&pump->guard, &pump->out_cursor, chunk, (size_t)n, clock_monotonic_ns());
 	if (!rest_give(&pump->out, pump->client_fd, chunk, (size_t)n))
 		pump->out_broken = true;
 	return (size_t)n == sizeof(chunk);
@@ -362,7 +360,8 @@ static int pump_watch(struct frame_pump *pump)
 }
 
 int frame_pump_open(struct frame_pump *pump, struct loop *loop, int consume_client_fd,
-		    int consume_grpc_fd, uint32_t data_bytes_max, frame_pump_ended_fn ended)
+		    int consume_grpc_fd, uint32_t data_bytes_max, uint32_t streams_max,
+		    frame_pump_ended_fn ended)
 {
 	int status;
 
@@ -372,9 +371,10 @@ int frame_pump_open(struct frame_pump *pump, struct loop *loop, int consume_clie
 	pump->attend.function = on_attend;
 	pump->client_fd = consume_client_fd;
 	pump->grpc_fd = consume_grpc_fd;
-	frame_guard_init(&pump->guard, data_bytes_max);
+	pump->streams = calloc(streams_max, sizeof(*pump->streams));
+	frame_guard_init(&pump->guard, data_bytes_max, pump->streams, streams_max);
 	pthread_mutex_init(&pump->lock, NULL);
-	status = pump_watch(pump);
+	status = pump->streams ? pump_watch(pump) : -ENOMEM;
 	if (status) {
 		frame_pump_close(pump);
 		frame_pump_deinit(pump);
@@ -412,4 +412,6 @@ void frame_pump_close(struct frame_pump *pump)
 void frame_pump_deinit(struct frame_pump *pump)
 {
 	pthread_mutex_destroy(&pump->lock);
+	free(pump->streams);
+	pump->streams = NULL;
 }

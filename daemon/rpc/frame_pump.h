@@ -46,17 +46,17 @@ struct frame_pump {
 	/* the loop's thread only */
 	struct event *client_read, *client_write, *grpc_read, *grpc_write;
 	struct event *hold, *linger;
-	struct frame_guard guard;
 	struct frame_rest in;
 	bool held, in_over, lingering;
 	bool over; /* to be told by ended(), with: */
 	const char *why;
 
-	_Atomic uint32_t earned; /* frames of the server that the guard has not been told of */
-	_Atomic bool attending;  /* attend is queued */
+	_Atomic bool attending; /* attend is queued */
 
-	pthread_mutex_t lock; /* of the descriptors' lifetime and of the way to the client */
+	pthread_mutex_t lock; /* of the descriptors' lifetime, the guard, the way to the client */
 	int client_fd, grpc_fd;
+	struct frame_guard guard;
+	uint32_t *streams; /* the guard's */
 	struct frame_cursor out_cursor;
 	struct frame_rest out;
 	bool out_over;   /* gRPC closed its end */
@@ -65,9 +65,11 @@ struct frame_pump {
 };
 
 /* Start carrying. consume_client_fd and consume_grpc_fd (our end of the pair) are non-blocking and
- * consumed in any case. The loop's thread. 0 or a negative errno; then the pump needs no close. */
+ * consumed in any case. streams_max: open at one time, over it the connection ends. The loop's
+ * thread. 0 or a negative errno; then the pump needs no close. */
 int frame_pump_open(struct frame_pump *pump, struct loop *loop, int consume_client_fd,
-		    int consume_grpc_fd, uint32_t data_bytes_max, frame_pump_ended_fn ended);
+		    int consume_grpc_fd, uint32_t data_bytes_max, uint32_t streams_max,
+		    frame_pump_ended_fn ended);
 /* Carry what gRPC has written to the client, now. Any thread between open and deinit. */
 void frame_pump_flush(struct frame_pump *pump);
 /* Close both descriptors; ended is not called any more. The loop's thread. May be repeated. */

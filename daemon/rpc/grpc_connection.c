@@ -268,6 +268,12 @@ static int streams_announced(const struct grpc_host *host)
 	return streams > INT32_MAX ? INT32_MAX : (int)streams;
 }
 
+/* A stream that a client gave up may live a little longer than its call. */
+static uint32_t streams_borne(const struct grpc_host *host)
+{
+	return 2 * host->calls_max;
+}
+
 static grpc_server *server_new(const struct grpc_host *host)
 {
 	grpc_resource_quota *quota = grpc_resource_quota_create(NULL);
@@ -319,7 +325,8 @@ static int connection_open_pump(struct grpc_connection *connection, int *ret_grp
 		return status;
 	connection->client_fd = -1;
 	status = frame_pump_open(&connection->pump, connection->host->loop, client_fd, pair[0],
-				 DATA_FRAME_BYTES_MAX, on_pump_ended);
+				 DATA_FRAME_BYTES_MAX, streams_borne(connection->host),
+				 on_pump_ended);
 	if (status) {
 		close(pair[1]);
 		return status;

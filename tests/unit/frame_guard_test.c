@@ -64,6 +64,19 @@ static void stream_frame(uint8_t type, uint8_t flags, uint32_t length)
 	stream.n += 9 + length;
 }
 
+#define STREAMS_MAX 8
+static uint32_t open_streams[STREAMS_MAX];
+
+/* A frame without payload, of the server. */
+static void answer(struct frame_guard *guard, uint8_t type, uint8_t flags, uint32_t id,
+		   uint64_t now_ns)
+{
+	const uint8_t header[9] = {0, 0, 0, type, flags, 0, 0, (uint8_t)(id >> 8), (uint8_t)id};
+	struct frame_cursor cursor = {0};
+
+	frame_guard_answer(guard, &cursor, header, sizeof(header), now_ns);
+}
+
 static enum frame_verdict inspect_pieces(struct frame_guard *guard, size_t piece, uint64_t now_ns)
 {
 	enum frame_verdict verdict = FRAME_PASS;
@@ -83,7 +96,7 @@ static void expect(enum frame_verdict verdict, enum frame_fault fault)
 	for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
 		struct frame_guard guard;
 
-		frame_guard_init(&guard, DATA_MAX);
+		frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
 		assert_int_equal(inspect_pieces(&guard, pieces[i], 5 * SECOND), verdict);
 		assert_int_equal(guard.fault, fault);
 	}
@@ -155,7 +168,7 @@ static void test_fault_is_final(void **state)
 	(void)state;
 	stream_begin();
 	stream_frame(CONTINUATION, 4, 0);
-	frame_guard_init(&guard, DATA_MAX);
+	frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
 	assert_int_equal(inspect_pieces(&guard, 1000, SECOND), FRAME_DROP);
 	stream_frame(HEADERS, 4, 10);
 	assert_int_equal(frame_guard_inspect(&guard, stream.bytes, 1, 9 * SECOND), FRAME_DROP);
@@ -166,7 +179,7 @@ static void test_fault_is_final(void **state)
 static enum frame_verdict flood(struct frame_guard *guard, uint8_t type, uint32_t length, int n,
 				uint64_t now_ns)
 {
-	frame_guard_init(guard, DATA_MAX);
+	frame_guard_init(guard, DATA_MAX, open_streams, STREAMS_MAX);
 	stream_begin();
 	while (n--)
 		stream_frame(type, 0, length);
@@ -218,7 +231,7 @@ static void test_data_earns_control_frames(void **state)
 	struct frame_guard guard;
 
 	(void)state;
-	frame_guard_init(&guard, DATA_MAX);
+	frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
 	stream_begin();
 	stream_frame(HEADERS, 4, 10);
 	stream_frame(DATA, 0, 10);
@@ -228,7 +241,7 @@ static void test_data_earns_control_frames(void **state)
 	stream.n = 0;
 	stream_frame(PING, 0, 8);
 	assert_int_equal(inspect_pieces(&guard, 100000, 3 * SECOND), FRAME_HOLD);
-	frame_guard_credit(&guard, 1, 3 * SECOND);
+	answer(&guard, DATA, 0, 1, 3 * SECOND);
 	assert_int_equal(frame_guard_hold_ns(&guard, 3 * SECOND), 0);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(inspect_pieces(&guard, 100000, 3 * SECOND), FRAME_PASS);
@@ -241,7 +254,7 @@ static void test_resets_are_not_earned(void **state)
 	struct frame_guard guard;
 
 	(void)state;
-	frame_guard_init(&guard, DATA_MAX);
+	frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
 	stream_begin();
 	for (int i = 0; i < 257; i++) {
 		stream_frame(HEADERS, 4, 10);
@@ -252,7 +265,7 @@ static void test_resets_are_not_earned(void **state)
 		stream_frame(HEADERS, 4, 10);
 		stream_frame(RST_STREAM, 0, 4);
 	}
-	frame_guard_init(&guard, DATA_MAX);
+	frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
 	assert_int_equal(inspect_pieces(&guard, sizeof(stream.bytes), SECOND), FRAME_DROP);
 	assert_int_equal(guard.fault, FRAME_FAULT_RESET_FLOOD);
 }
@@ -263,7 +276,7 @@ static void test_empty_data_earns_nothing(void **state)
 	struct frame_guard guard;
 
 	(void)state;
-	frame_guard_init(&guard, DATA_MAX);
+	frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
 	stream_begin();
 	for (int i = 0; i < 1000; i++)
 		stream_frame(DATA, 1, 0);
@@ -285,13 +298,14 @@ static void test_answers_are_counted(void **state)
 	stream_frame(PING, 1, 8);
 	for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
 		struct frame_cursor cursor = {0};
-		uint32_t count = 0;
+		struct frame_guard guard;
 
+		frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
 		for (size_t at = 0; at < stream.n; at += pieces[i])
-			count += frame_cursor_count(&cursor, stream.bytes + at,
-						    stream.n - at < pieces[i] ? stream.n - at
-									      : pieces[i]);
-		assert_int_equal(count, 4);
+			frame_guard_answer(&guard, &cursor, stream.bytes + at,
+					   stream.n - at < pieces[i] ? stream.n - at : pieces[i],
+					   SECOND);
+		assert_int_equal(guard.earned, 4 * FRAME_CONTROL_PER_FRAME);
 	}
 }
 
@@ -300,13 +314,60 @@ static void test_credit_saturates(void **state)
 	struct frame_guard guard;
 
 	(void)state;
-	frame_guard_init(&guard, DATA_MAX);
-	frame_guard_credit(&guard, UINT32_MAX, SECOND);
-	frame_guard_credit(&guard, UINT32_MAX, SECOND);
+	frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
+	answer(&guard, DATA, 0, 1, SECOND);
+	guard.earned = UINT32_MAX / 2 - 1;
+	answer(&guard, DATA, 0, 1, SECOND);
+	answer(&guard, DATA, 0, 1, SECOND);
+	assert_int_equal(guard.earned, UINT32_MAX / 2);
 	stream_begin();
 	for (int i = 0; i < 2000; i++)
 		stream_frame(PING, 0, 8);
 	assert_int_equal(inspect_pieces(&guard, sizeof(stream.bytes), SECOND), FRAME_PASS);
+}
+
+/* Opens the streams from first on; what comes of it. */
+static enum frame_verdict open_from(struct frame_guard *guard, uint32_t first, uint32_t n)
+{
+	enum frame_verdict verdict = FRAME_PASS;
+
+	for (uint32_t i = 0; i < n && verdict != FRAME_DROP; i++) {
+		const uint8_t header[9] = {0,
+					   0,
+					   0,
+					   HEADERS,
+					   4,
+					   0,
+					   0,
+					   (uint8_t)((first + i) >> 8),
+					   (uint8_t)(first + i)};
+
+		verdict = frame_guard_inspect(guard, header, sizeof(header), SECOND);
+	}
+	return verdict;
+}
+
+static void test_open_streams_are_bounded(void **state)
+{
+	static const uint8_t reset[13] = {0, 0, 4, RST_STREAM, 0, 0, 0, 0, 3};
+	struct frame_guard guard;
+
+	(void)state;
+	frame_guard_init(&guard, DATA_MAX, open_streams, STREAMS_MAX);
+	stream_begin();
+	assert_int_equal(inspect_pieces(&guard, 100, SECOND), FRAME_PASS);
+	assert_int_equal(open_from(&guard, 1, STREAMS_MAX), FRAME_PASS);
+	assert_int_equal(open_from(&guard, 1, STREAMS_MAX), FRAME_PASS); /* trailers */
+	answer(&guard, HEADERS, 4, 1, SECOND);                           /* no end yet */
+	assert_int_equal(guard.n_streams, STREAMS_MAX);
+	answer(&guard, HEADERS, 5, 1, SECOND);
+	answer(&guard, RST_STREAM, 0, 1, SECOND); /* of the same one: counts once */
+	answer(&guard, RST_STREAM, 0, 2, SECOND);
+	frame_guard_inspect(&guard, reset, sizeof(reset), SECOND);
+	assert_int_equal(guard.n_streams, STREAMS_MAX - 3);
+	assert_int_equal(open_from(&guard, 300, 3), FRAME_PASS);
+	assert_int_equal(open_from(&guard, 303, 1), FRAME_DROP);
+	assert_int_equal(guard.fault, FRAME_FAULT_STREAMS);
 }
 
 int main(void)
@@ -323,6 +384,7 @@ int main(void)
 		cmocka_unit_test(test_empty_data_earns_nothing),
 		cmocka_unit_test(test_answers_are_counted),
 		cmocka_unit_test(test_credit_saturates),
+		cmocka_unit_test(test_open_streams_are_bounded),
 	};
 
 	return cmocka_run_group_tests_name("frame_guard", tests, NULL, NULL);

@@ -48,8 +48,8 @@ static int setup(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, grpc), 0);
 	f->client = client[0];
 	f->grpc = grpc[0];
-	assert_int_equal(frame_pump_open(&f->pump, f->loop, client[1], grpc[1], 65541, on_ended),
-			 0);
+	assert_int_equal(
+		frame_pump_open(&f->pump, f->loop, client[1], grpc[1], 65541, 64, on_ended), 0);
 	*state = f;
 	return 0;
 }
