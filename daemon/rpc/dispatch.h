@@ -112,7 +112,9 @@ const struct rpc_settings *dispatcher_settings(struct dispatcher *dispatcher);
 void dispatch_call(struct dispatcher *dispatcher, const struct method *method,
 		   struct rpc_call *call);
 /* The client cancelled, its deadline passed or its connection ended: streams end, mutations go on.
- * Between dispatch_call() and finish(); finish() is still called. Any thread. */
+ * Between dispatch_call() and finish(); finish() is still called. Any thread. A finish() on another
+ * thread may wait until this or dispatch_writable() has returned: call it under no lock that they
+ * take. */
 void dispatch_cancelled(struct rpc_call *call);
 /* There is room again after send() answered false. Any thread. */
 void dispatch_writable(struct rpc_call *call);
