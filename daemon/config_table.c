@@ -30,7 +30,7 @@ const struct setting config_settings[] = {
 	 "Mappings that a nested domain reserves when its VMM asks for no number, at most; a "
 	 "smaller "
 	 "DMA window reserves less."},
-	{"Limits", "GuestsPerSessionMax", SETTING_COUNT32, BROKER(guests_per_session_max), "16", 1,
+	{"Limits", "GuestsPerSessionMax", SETTING_COUNT32, BROKER(guests_per_session_max), "4", 1,
 	 65536, NULL, "Guests of one session."},
 	{"Limits", "SessionsMax", SETTING_COUNT32, BROKER(sessions_max), "1024", 1, 65536, NULL,
 	 "Sessions of all clients."},
