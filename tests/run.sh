@@ -256,13 +256,14 @@ part_install() {
 	local at=$scratch/install
 	need gcc || return
 	single "meson install" env DESTDIR="$at" meson install -C "$root/gcc" --no-rebuild
-	local usr=$at/usr/local file
+	local usr=$at/usr file
 	for file in libexec/iommubroker/iommubrokerd bin/iommubrokerctl bin/iommubroker-replay \
 		include/iommubroker.h lib/systemd/system/iommubrokerd.service \
 		lib/systemd/system/iommubrokerd-fd.socket lib/sysusers.d/iommubroker.conf \
 		lib/tmpfiles.d/iommubroker.conf lib/udev/rules.d/70-iommubroker.rules \
 		share/man/man8/iommubrokerd.8 share/man/man5/iommubrokerd.conf.5; do
-		single "installed: $file" test -f "$usr/$file"
+		# systemd.pc may name /lib/systemd for units.
+		single "installed: $file" test -f "$usr/$file" -o -f "$at/$file"
 	done
 	cat >"$scratch/user.c" <<'END'
 #include <iommubroker.h>
