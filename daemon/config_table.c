@@ -30,12 +30,19 @@ const struct setting config_settings[] = {
 	 "Mappings that a nested domain reserves when its VMM asks for no number, at most; a "
 	 "smaller "
 	 "DMA window reserves less."},
-	{"Limits", "GuestsPerSessionMax", SETTING_COUNT32, BROKER(guests_per_session_max), "4", 1,
+	{"Limits", "GuestsPerSessionMax", SETTING_COUNT32, BROKER(guests_per_session_max), "16", 1,
 	 65536, NULL, "Guests of one session."},
 	{"Limits", "SessionsMax", SETTING_COUNT32, BROKER(sessions_max), "1024", 1, 65536, NULL,
 	 "Sessions of all clients."},
 	{"Limits", "SessionsPerUserMax", SETTING_COUNT32, BROKER(sessions_per_user_max), "256", 1,
 	 65536, NULL, "Sessions of the processes of one user."},
+	{"Limits", "MemoryFilesMax", SETTING_COUNT32, BROKER(memory_files_max), "49152", 1, 1048576,
+	 NULL,
+	 "Memory files of all guests. Each takes a descriptor and a mapping of the daemon's, of "
+	 "which "
+	 "it may have as many as LimitNOFILE= of its unit and vm.max_map_count say."},
+	{"Limits", "MemoryFilesPerUserMax", SETTING_COUNT32, BROKER(memory_files_per_user_max),
+	 "16384", 1, 1048576, NULL, "Memory files of the guests of one user's processes."},
 	{"Limits", "RegionsPerGuestMax", SETTING_COUNT32, BROKER(regions_per_guest_max), "4096", 1,
 	 65536, NULL, "Memory regions of one guest."},
 	{"Limits", "DevicesPerGuestMax", SETTING_COUNT32, BROKER(devices_per_guest_max), "32", 1,

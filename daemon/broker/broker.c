@@ -51,6 +51,8 @@ static void broker_init(struct broker *broker, const struct broker_settings *set
 	ledger_account_init(&broker->host, NULL, "host");
 	ledger_account_limit(&broker->host, LEDGER_PINNED_BYTES, settings->host_pinned_bytes_max,
 			     RULE_HOST_PINNED);
+	ledger_account_limit(&broker->host, LEDGER_MEMORY_FILES, settings->memory_files_max,
+			     RULE_HOST_FILES);
 	ledger_account_limit(&broker->host, LEDGER_SESSIONS, settings->sessions_max,
 			     RULE_HOST_SESSIONS);
 }

@@ -33,7 +33,7 @@
 #define BROKER_MAP_RANGES_MAX      512
 #define BROKER_REFRESH_RANGES_MAX  256
 #define BROKER_MANAGED_ENTRIES_MAX 256
-#define BROKER_MEMORY_FILES_MAX    32
+#define BROKER_MEMORY_FILES_MAX    64
 #define BROKER_EVENTS_MAX          1024
 
 enum broker_seals {
@@ -71,6 +71,8 @@ struct broker_settings {
 	uint32_t sessions_max;
 	uint32_t sessions_per_user_max;
 	uint32_t regions_per_guest_max;
+	uint32_t memory_files_max;
+	uint32_t memory_files_per_user_max;
 	uint32_t devices_per_guest_max;
 	uint32_t nested_per_guest_max;
 	uint32_t designations; /* set of enum s390_level that is supported */
@@ -438,6 +440,7 @@ enum ledger_resource {
 	LEDGER_NESTED,
 	LEDGER_SESSIONS,
 	LEDGER_TABLE_BYTES, /* kept tables, at most */
+	LEDGER_MEMORY_FILES,
 	LEDGER_RESOURCES
 };
 const char *ledger_resource_name(enum ledger_resource resource); /* "pinned_bytes" */

@@ -94,6 +94,8 @@ static void guest_set_limits(struct guest *guest, const struct guest_create_requ
 		account, LEDGER_MAPPINGS, min_nonzero(s->guest_mappings_max, request->mappings_max),
 		limit_rule(s->guest_mappings_max, request->mappings_max, RULE_GUEST_MAPPINGS));
 	ledger_account_limit(account, LEDGER_REGIONS, s->regions_per_guest_max, RULE_GUEST_REGIONS);
+	ledger_account_limit(account, LEDGER_MEMORY_FILES, BROKER_MEMORY_FILES_MAX,
+			     RULE_GUEST_FILES);
 	ledger_account_limit(account, LEDGER_DEVICES, s->devices_per_guest_max, RULE_GUEST_DEVICES);
 	ledger_account_limit(account, LEDGER_NESTED, s->nested_per_guest_max, RULE_GUEST_NESTED);
 }

@@ -15,6 +15,7 @@ const char *ledger_resource_name(enum ledger_resource resource)
 		[LEDGER_NESTED] = "nested_domains",
 		[LEDGER_SESSIONS] = "sessions",
 		[LEDGER_TABLE_BYTES] = "table_bytes",
+		[LEDGER_MEMORY_FILES] = "memory_files",
 	};
 
 	return resource < LEDGER_RESOURCES ? names[resource] : "unknown";

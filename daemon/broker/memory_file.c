@@ -67,9 +67,6 @@ static int memory_file_make(struct memory_file *file, bool writable, struct refu
 	struct guest *guest = file->object.guest;
 	struct file_facts facts;
 
-	if (guest->n_files >= BROKER_MEMORY_FILES_MAX)
-		return refuse_quota(refusal, "memory_files", BROKER_MEMORY_FILES_MAX,
-				    guest->n_files, 1, guest->account.tenant, "fixed limit");
 	if (file_check(file->fd, writable, guest->broker->settings.require_seals, &facts, refusal))
 		return REFUSED;
 	file->writable = writable;
@@ -82,11 +79,17 @@ static int memory_file_add_in(struct guest *guest, int consume_fd, bool writable
 			      struct memory_file_added *ret, struct refusal *refusal)
 {
 	struct memory_file *file = memory_file_alloc(guest, consume_fd);
+	struct ledger *ledger = &guest->broker->ledger;
 	int status;
 
 	if (!file)
 		return refuse_errno(refusal, ENOMEM, "memory file");
-	status = memory_file_make(file, writable, refusal);
+	status = ledger_charge_one(ledger, &guest->account, LEDGER_MEMORY_FILES, 1, refusal);
+	if (!status) {
+		status = memory_file_make(file, writable, refusal);
+		if (status)
+			ledger_refund_one(ledger, &guest->account, LEDGER_MEMORY_FILES, 1);
+	}
 	if (status) {
 		object_unref(&file->object);
 		return status;
@@ -145,6 +148,7 @@ void memory_file_drop(struct memory_file *file)
 	guest->n_files--;
 	pthread_mutex_unlock(&guest->lock);
 	object_unref(&file->object);
+	ledger_refund_one(&guest->broker->ledger, &guest->account, LEDGER_MEMORY_FILES, 1);
 }
 
 static int memory_file_remove_in(struct guest *guest, uint64_t handle, struct refusal *refusal)

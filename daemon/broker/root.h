@@ -16,6 +16,9 @@
 /* Where limits are written down, as refusals name it. */
 #define RULE_HOST_PINNED     "setting PinnedMemoryMax="
 #define RULE_HOST_SESSIONS   "setting SessionsMax="
+#define RULE_HOST_FILES      "setting MemoryFilesMax="
+#define RULE_TENANT_FILES    "setting MemoryFilesPerUserMax="
+#define RULE_GUEST_FILES     "fixed limit"
 #define RULE_TENANT_SESSIONS "setting SessionsPerUserMax="
 #define RULE_SESSION_GUESTS  "setting GuestsPerSessionMax="
 #define RULE_GUEST_PINNED    "setting PinnedMemoryPerGuestMax="

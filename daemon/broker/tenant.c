@@ -29,6 +29,8 @@ static struct tenant *tenant_new(struct broker *broker, const char *name)
 	ledger_account_init(&tenant->account, &broker->host, tenant->name);
 	ledger_account_limit(&tenant->account, LEDGER_SESSIONS,
 			     broker->settings.sessions_per_user_max, RULE_TENANT_SESSIONS);
+	ledger_account_limit(&tenant->account, LEDGER_MEMORY_FILES,
+			     broker->settings.memory_files_per_user_max, RULE_TENANT_FILES);
 	DL_APPEND(broker->tenants, tenant);
 	broker->n_tenants++;
 	return tenant;

@@ -73,6 +73,9 @@ static uint64_t guest_limit(const struct broker_settings *s, enum ledger_resourc
 	case LEDGER_NESTED:
 		*ret_rule = RULE_GUEST_NESTED;
 		return s->nested_per_guest_max;
+	case LEDGER_MEMORY_FILES:
+		*ret_rule = RULE_GUEST_FILES;
+		return BROKER_MEMORY_FILES_MAX;
 	default:
 		*ret_rule = "no limit";
 		return UINT64_MAX;

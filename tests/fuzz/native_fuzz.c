@@ -72,6 +72,8 @@ static void start(void)
 		.sessions_max = 64,
 		.sessions_per_user_max = 64,
 		.regions_per_guest_max = 64,
+		.memory_files_max = 200,
+		.memory_files_per_user_max = 100,
 		.devices_per_guest_max = 4,
 		.nested_per_guest_max = 8,
 		.designations = S390_DESIGNATIONS_ALL,

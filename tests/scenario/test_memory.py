@@ -196,7 +196,7 @@ class Regions(VmmCase):
             vmm.map(memory.handle, 0, MIB)
 
     def test_the_most_files_a_guest_may_have(self):
-        for _ in range(32):
+        for _ in range(64):
             fd = memfd(PAGE)
             self.vmm.add_file(fd)
             os.close(fd)

@@ -19,6 +19,7 @@ static void add_guest(struct broker *broker, uint64_t handle, uint64_t held[LEDG
 	held[LEDGER_GUESTS]++;
 	held[LEDGER_DEVICES] += guest->n_devices;
 	held[LEDGER_NESTED] += guest->n_nested;
+	held[LEDGER_MEMORY_FILES] += guest->n_memory_files;
 	for (size_t i = 0; i < guest->n_regions; i++) {
 		const struct region_description *region = &guest->regions[i];
 
@@ -118,8 +119,8 @@ void assert_ledger_is_held(struct broker *broker)
 		assert_true(report.usage[LEDGER_TABLE_BYTES].current > 0);
 	else
 		assert_int_equal(report.usage[LEDGER_TABLE_BYTES].current, 0);
-	for (int i = 0; i < LEDGER_TABLE_BYTES; i++)
-		if (report.usage[i].current != held[i])
+	for (int i = 0; i < LEDGER_RESOURCES; i++)
+		if (i != LEDGER_TABLE_BYTES && report.usage[i].current != held[i])
 			fail_msg("%s: %llu charged, %llu held", ledger_resource_name(i),
 				 (unsigned long long)report.usage[i].current,
 				 (unsigned long long)held[i]);

@@ -185,6 +185,31 @@ static void test_number_of_files(void **state)
 	assert_done(f, add(f, memfd_of(PAGE), true));
 }
 
+/* A user's files over all guests: each takes a descriptor and a mapping of the daemon's. */
+static void test_number_of_files_of_a_user(void **state)
+{
+	struct broker_settings settings = settings_default();
+	struct memory_file_added added;
+	struct fixture f;
+	uint64_t other;
+
+	(void)state;
+	settings.memory_files_per_user_max = 4; /* one is the fixture's */
+	fixture_init_guest(&f, &settings);
+	assert_done(&f, guest_make(&f, &other));
+	for (int i = 0; i < 2; i++)
+		assert_done(&f, add(&f, memfd_of(PAGE), true));
+	assert_done(&f, memory_file_add(f.broker, f.session, other, memfd_of(PAGE), true, &added,
+					&f.refusal));
+	assert_refused(&f, add(&f, memfd_of(PAGE), true), REFUSAL_QUOTA);
+	assert_string_equal(f.refusal.rule, "setting MemoryFilesPerUserMax=");
+	assert_done(&f,
+		    memory_file_remove(f.broker, f.session, other, added.memory_file, &f.refusal));
+	assert_done(&f, add(&f, memfd_of(PAGE), true));
+	assert_refused(&f, add(&f, memfd_of(PAGE), true), REFUSAL_QUOTA);
+	fixture_deinit(&f);
+}
+
 static void test_remove(void **state)
 {
 	struct fixture *f = *state;
@@ -324,6 +349,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lengths, setup, teardown),
 		cmocka_unit_test(test_seal_policies),
 		cmocka_unit_test_setup_teardown(test_number_of_files, setup, teardown),
+		cmocka_unit_test(test_number_of_files_of_a_user),
 		cmocka_unit_test_setup_teardown(test_remove, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_of_another_guest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sparse_is_refused, setup, teardown),
