@@ -9,7 +9,7 @@
 static int attach_relaxed(struct device *device, struct refusal *refusal)
 {
 	struct guest *guest = device->object.guest;
-	bool made = device->relaxed.made;
+	bool made = device->relaxed.domain.made;
 	int error;
 
 	if (!device->relaxed_granted)
@@ -18,7 +18,7 @@ static int attach_relaxed(struct device *device, struct refusal *refusal)
 	if (!made && relaxed_new(guest, device, device->info.dma_first, device->info.dma_last,
 				 &device->relaxed, refusal))
 		return REFUSED;
-	error = device_backend_attach(device, device->relaxed.page_table);
+	error = device_backend_attach(device, device->relaxed.domain.page_table);
 	if (!error)
 		return 0;
 	if (!made)

@@ -20,17 +20,6 @@ bool backend_unmap(struct guest *guest, uint32_t ioas, uint64_t iova, uint64_t l
 	return false;
 }
 
-bool backend_cut(struct guest *guest, uint32_t ioas, uint64_t iova, uint64_t length)
-{
-	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
-	uint64_t unmapped;
-
-	for (int i = 0; i < BROKER_TRIES; i++)
-		if (!ops->cut(guest->context, ioas, iova, length, &unmapped))
-			return true;
-	return false;
-}
-
 bool backend_destroy(struct guest *guest, uint32_t id)
 {
 	const struct iommu_backend_ops *ops = broker_ops(guest->broker);

@@ -15,7 +15,6 @@ struct guest;
 
 /* Nothing mapped there is success. */
 bool backend_unmap(struct guest *guest, uint32_t ioas, uint64_t iova, uint64_t length);
-bool backend_cut(struct guest *guest, uint32_t ioas, uint64_t iova, uint64_t length);
 /* An address space or a page table. */
 bool backend_destroy(struct guest *guest, uint32_t id);
 

@@ -17,6 +17,7 @@
 #include "broker/session.h"
 
 struct device;
+struct leftover;
 struct nested;
 
 struct guest {
@@ -55,7 +56,8 @@ struct guest {
 	size_t n_devices;
 	struct nested *nested;
 	size_t n_nested;
-	bool pinned; /* the parent has a page table and holds all regions */
+	struct leftover *leftovers; /* see domain.h */
+	bool pinned;                /* the parent has a page table and holds all regions */
 
 	struct guest *session_prev, *session_next; /* broker's lock */
 };

@@ -249,11 +249,11 @@ static void change_relaxed_remove(struct memory_change *change, const struct reg
 		const struct region *region = &regions->items[i];
 
 		DL_FOREACH (guest->devices, device)
-			if (device->relaxed.made &&
+			if (device->relaxed.domain.made &&
 			    !relaxed_remove(guest, &device->relaxed, region))
 				relaxed_lost(device, &device->relaxed, NULL);
 		DL_FOREACH (guest->nested, nested)
-			if (nested->backing.relaxed.made &&
+			if (nested->backing.relaxed.domain.made &&
 			    !relaxed_remove(guest, &nested->backing.relaxed, region))
 				relaxed_lost(nested->device, &nested->backing.relaxed, nested);
 	}
@@ -317,10 +317,10 @@ static int relaxed_add_all(struct guest *guest, const struct region *region)
 	int error = 0;
 
 	DL_FOREACH (guest->devices, device)
-		if (!error && device->relaxed.made)
+		if (!error && device->relaxed.domain.made)
 			error = relaxed_add(guest, &device->relaxed, region);
 	DL_FOREACH (guest->nested, nested)
-		if (!error && nested->backing.relaxed.made)
+		if (!error && nested->backing.relaxed.domain.made)
 			error = relaxed_add(guest, &nested->backing.relaxed, region);
 	return error;
 }
@@ -472,10 +472,10 @@ static void relaxed_restore(struct guest *guest, const struct region *region)
 	struct nested *nested;
 
 	DL_FOREACH (guest->devices, device)
-		if (device->relaxed.made && relaxed_add(guest, &device->relaxed, region))
+		if (device->relaxed.domain.made && relaxed_add(guest, &device->relaxed, region))
 			relaxed_lost(device, &device->relaxed, NULL);
 	DL_FOREACH (guest->nested, nested)
-		if (nested->backing.relaxed.made &&
+		if (nested->backing.relaxed.domain.made &&
 		    relaxed_add(guest, &nested->backing.relaxed, region))
 			relaxed_lost(nested->device, &nested->backing.relaxed, nested);
 }

@@ -30,8 +30,7 @@ struct nested_backing {
 	struct shadow *shadow; /* NULL with NESTED_RELAXED */
 	void *storage;
 	uint64_t storage_bytes;
-	bool has_ioas, has_page_table;
-	uint32_t ioas, page_table;
+	struct domain domain;   /* with NESTED_S390 and _MANAGED */
 	struct relaxed relaxed; /* with NESTED_RELAXED */
 };
 

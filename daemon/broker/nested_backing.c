@@ -63,8 +63,8 @@ static int shadow_map(void *context, uint64_t iova, uint64_t gpa, uint64_t lengt
 	unsigned int prot = IOMMU_PROT_READ | (writable ? IOMMU_PROT_WRITE : 0);
 
 	return broker_ops(guest->broker)
-		->copy(guest->context, nested->backing.ioas, iova, guest->parent.ioas, gpa, length,
-		       prot);
+		->copy(guest->context, nested->backing.domain.ioas, iova, guest->parent.ioas, gpa,
+		       length, prot);
 }
 
 static int shadow_cut(void *context, uint64_t iova, uint64_t length)
@@ -74,7 +74,7 @@ static int shadow_cut(void *context, uint64_t iova, uint64_t length)
 	uint64_t unmapped;
 
 	return broker_ops(guest->broker)
-		->cut(guest->context, nested->backing.ioas, iova, length, &unmapped);
+		->cut(guest->context, nested->backing.domain.ioas, iova, length, &unmapped);
 }
 
 static void shadow_leaf_refused(void *context, uint64_t iova, uint64_t gpa,
@@ -134,26 +134,6 @@ static int backing_make_shadow(struct nested *owner, struct nested_backing *back
 	return 0;
 }
 
-static int backing_make_domain(struct nested *owner, struct nested_backing *backing,
-			       struct refusal *refusal)
-{
-	struct guest *guest = owner->object.guest;
-	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
-	int error = ops->ioas_new(guest->context, true, &backing->ioas);
-
-	if (error)
-		return parent_refuse_errno(guest, error, "address space of the nested domain",
-					   refusal);
-	backing->has_ioas = true;
-	error = ops->page_table_new(guest->context, owner->device->backend, backing->ioas,
-				    &backing->page_table);
-	if (error)
-		return parent_refuse_errno(guest, error, "page table of the nested domain",
-					   refusal);
-	backing->has_page_table = true;
-	return 0;
-}
-
 static int backing_make(struct nested *owner, struct nested_backing *backing,
 			const struct shadow_limits *limits, struct refusal *refusal)
 {
@@ -162,7 +142,8 @@ static int backing_make(struct nested *owner, struct nested_backing *backing,
 				   backing->anchor.pal, &backing->relaxed, refusal);
 	if (backing_make_shadow(owner, backing, limits, refusal))
 		return REFUSED;
-	return backing_make_domain(owner, backing, refusal);
+	return domain_new(owner->object.guest, owner->device, true,
+			  "address space of the nested domain", &backing->domain, refusal);
 }
 
 static struct ledger_amounts backing_amounts(const struct nested_backing *backing)
@@ -202,26 +183,17 @@ int nested_backing_new(struct nested *owner, const struct nested_plan *plan,
 
 uint32_t nested_backing_page_table(const struct nested_backing *backing)
 {
-	return backing->format == NESTED_RELAXED ? backing->relaxed.page_table
-						 : backing->page_table;
+	return backing->format == NESTED_RELAXED ? backing->relaxed.domain.page_table
+						 : backing->domain.page_table;
 }
 
-/* Without the page table nothing translates any more, and without the address space nothing is
- * shown; that is one call each, however much is installed. Should the backend not do it, what is
- * installed is cut. */
 void nested_backing_empty(struct nested *owner, struct nested_backing *backing,
 			  const struct memory_view *view)
 {
 	struct guest *guest = owner->object.guest;
 
 	relaxed_free(guest, &backing->relaxed);
-	if (backing->has_page_table)
-		backing->has_page_table = !backend_destroy(guest, backing->page_table);
-	if (backing->has_ioas && !backing->has_page_table)
-		backing->has_ioas = !backend_destroy(guest, backing->ioas);
-	if (backing->has_ioas)
-		backend_cut(guest, backing->ioas, backing->anchor.pba,
-			    backing->anchor.pal - backing->anchor.pba + 1);
+	domain_end(guest, &backing->domain);
 	if (backing->shadow)
 		shadow_forget(backing->shadow, view);
 }

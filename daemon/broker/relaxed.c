@@ -55,7 +55,7 @@ bool relaxed_remove(struct guest *guest, const struct relaxed *relaxed, const st
 
 	if (!piece_clip(relaxed, &all))
 		return true;
-	return backend_unmap(guest, relaxed->ioas, all.iova, all.length);
+	return backend_unmap(guest, relaxed->domain.ioas, all.iova, all.length);
 }
 
 int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region)
@@ -66,8 +66,8 @@ int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct
 	uint64_t at = 0;
 
 	while (piece_next(relaxed, region, &at, &piece)) {
-		int error = ops->copy(guest->context, relaxed->ioas, piece.iova, guest->parent.ioas,
-				      piece.gpa, piece.length, prot);
+		int error = ops->copy(guest->context, relaxed->domain.ioas, piece.iova,
+				      guest->parent.ioas, piece.gpa, piece.length, prot);
 
 		if (error)
 			return error;
@@ -86,20 +86,6 @@ static int relaxed_fill(struct guest *guest, const struct relaxed *relaxed)
 	return 0;
 }
 
-static int relaxed_make(struct guest *guest, struct device *device, struct relaxed *relaxed)
-{
-	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
-	int error = ops->ioas_new(guest->context, false, &relaxed->ioas);
-
-	if (error)
-		return error;
-	error = ops->page_table_new(guest->context, device->backend, relaxed->ioas,
-				    &relaxed->page_table);
-	if (error)
-		backend_destroy(guest, relaxed->ioas);
-	return error;
-}
-
 int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint64_t last,
 		struct relaxed *ret, struct refusal *refusal)
 {
@@ -108,11 +94,11 @@ int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint
 		.first = first,
 		.last = last,
 	};
-	int error = relaxed_make(guest, device, &relaxed);
+	int error;
 
-	if (error)
-		return refuse_errno(refusal, error, "address space for relaxed translation");
-	relaxed.made = true;
+	if (domain_new(guest, device, false, "address space for relaxed translation",
+		       &relaxed.domain, refusal))
+		return REFUSED;
 	error = relaxed_fill(guest, &relaxed);
 	if (error) {
 		relaxed_free(guest, &relaxed);
@@ -124,19 +110,13 @@ int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint
 
 void relaxed_free(struct guest *guest, struct relaxed *relaxed)
 {
-	if (!relaxed->made)
-		return;
-	relaxed->made = false;
-	if (backend_destroy(guest, relaxed->page_table) && backend_destroy(guest, relaxed->ioas))
-		return;
-	/* Its VMM holds the device's descriptor and can attach it again as fast as we detach it.
-	 * What cannot be destroyed shows nothing from now on and pins nothing. */
-	backend_unmap(guest, relaxed->ioas, 0, UINT64_MAX);
+	domain_end(guest, &relaxed->domain);
 }
 
 bool relaxed_lookup(const struct relaxed *relaxed, uint64_t iova, uint64_t *ret_gpa)
 {
-	if (!relaxed->made || iova < relaxed->first || iova > relaxed->last || iova < relaxed->base)
+	if (!relaxed->domain.made || iova < relaxed->first || iova > relaxed->last ||
+	    iova < relaxed->base)
 		return false;
 	*ret_gpa = iova - relaxed->base;
 	return true;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/domain.h"
 #include "broker/region.h"
 
 struct guest;
@@ -18,8 +19,7 @@ struct device;
 struct refusal;
 
 struct relaxed {
-	bool made;
-	uint32_t ioas, page_table;
+	struct domain domain;
 	uint64_t base;        /* start of DMA: IOVA of guest address 0 */
 	uint64_t first, last; /* window, inclusive IOVAs */
 };

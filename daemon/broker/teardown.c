@@ -14,6 +14,7 @@
 #include <utlist.h>
 
 #include "broker/device.h"
+#include "broker/domain.h"
 #include "broker/guest.h"
 #include "broker/memory_file.h"
 #include "broker/memory.h"
@@ -56,6 +57,7 @@ static void guest_take_apart(struct guest *guest)
 	guest_withdraw(guest);
 	guest_drop_devices(guest);
 	memory_drop(guest);
+	domain_drop_leftovers(guest);
 	parent_destroy(guest);
 	guest->context = broker_ops(broker)->context_free(guest->context);
 	guest_drop_files(guest);

@@ -184,7 +184,15 @@ static void test_relaxed_of_a_defiant_vmm(void **state)
 	assert_done(f, memory_unmap_one(f, 0, MEMORY_BYTES - 1));
 	assert_int_equal(host_usage(f, LEDGER_PINNED_BYTES).current, 0);
 	assert_int_equal(function_write_byte(&function, DMA_BASE), EMULATED_DMA_NOT_MAPPED);
+	/* Or each turn of this would leave one more in the kernel. */
+	assert_refused(f, device_attach_to(f, function.device, ATTACHMENT_RELAXED, 0),
+		       REFUSAL_PRECONDITION);
+	assert_string_equal(f->refusal.reason, "DOMAIN_STILL_ATTACHED");
 	f->backend->ops = defiant.ops;
+	assert_refused(f, device_attach_to(f, function.device, ATTACHMENT_RELAXED, 0),
+		       REFUSAL_PRECONDITION);
+	assert_done(f, device_attach_to(f, function.device, ATTACHMENT_BLOCKED, 0));
+	assert_done(f, device_attach_to(f, function.device, ATTACHMENT_RELAXED, 0));
 	function_free(&function);
 }
 

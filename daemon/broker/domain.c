@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/domain.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "broker/backend_call.h"
+#include "broker/device.h"
+#include "broker/guest.h"
+#include "broker/root.h"
+
+struct leftover {
+	bool has_page_table;
+	uint32_t ioas, page_table;
+	struct leftover *next; /* guest->lock */
+};
+
+static bool leftover_destroy(struct guest *guest, struct leftover *leftover)
+{
+	if (leftover->has_page_table)
+		leftover->has_page_table = !backend_destroy(guest, leftover->page_table);
+	return !leftover->has_page_table && backend_destroy(guest, leftover->ioas);
+}
+
+static struct leftover *leftover_take(struct guest *guest)
+{
+	struct leftover *first;
+
+	pthread_mutex_lock(&guest->lock);
+	first = guest->leftovers;
+	if (first)
+		LL_DELETE(guest->leftovers, first);
+	pthread_mutex_unlock(&guest->lock);
+	return first;
+}
+
+static void leftover_put(struct guest *guest, struct leftover *leftover)
+{
+	pthread_mutex_lock(&guest->lock);
+	LL_PREPEND(guest->leftovers, leftover);
+	pthread_mutex_unlock(&guest->lock);
+}
+
+/* Whether none is left. Stops at the first that stays: the guest gets nothing new anyway. */
+static bool leftovers_clear(struct guest *guest)
+{
+	struct leftover *leftover;
+
+	while ((leftover = leftover_take(guest))) {
+		if (!leftover_destroy(guest, leftover)) {
+			leftover_put(guest, leftover);
+			return false;
+		}
+		free(leftover);
+	}
+	return true;
+}
+
+static int domain_make(struct guest *guest, struct device *device, bool cuttable, const char *what,
+		       struct domain *domain, struct refusal *refusal)
+{
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	int error = ops->ioas_new(guest->context, cuttable, &domain->ioas);
+
+	if (error)
+		return parent_refuse_errno(guest, error, what, refusal);
+	error = ops->page_table_new(guest->context, device->backend, domain->ioas,
+				    &domain->page_table);
+	if (!error)
+		return 0;
+	backend_destroy(guest, domain->ioas);
+	return parent_refuse_errno(guest, error, what, refusal);
+}
+
+int domain_new(struct guest *guest, struct device *device, bool cuttable, const char *what,
+	       struct domain *ret, struct refusal *refusal)
+{
+	struct domain domain = {.made = true};
+
+	if (!leftovers_clear(guest))
+		return refuse(refusal, REFUSAL_PRECONDITION, "DOMAIN_STILL_ATTACHED",
+			      "a domain of this guest that was destroyed is still attached: one of "
+			      "its devices was attached through its own descriptor; detach it");
+	domain.leftover = calloc(1, sizeof(*domain.leftover));
+	if (!domain.leftover)
+		return refuse_errno(refusal, ENOMEM, what);
+	if (domain_make(guest, device, cuttable, what, &domain, refusal)) {
+		free(domain.leftover);
+		return REFUSED;
+	}
+	*ret = domain;
+	return 0;
+}
+
+/* Without the page table nothing translates any more, and without the address space nothing is
+ * shown; that is one call each, however much is installed. */
+void domain_end(struct guest *guest, struct domain *domain)
+{
+	struct leftover *leftover = domain->leftover;
+
+	if (!domain->made)
+		return;
+	*leftover = (struct leftover){
+		.has_page_table = true,
+		.ioas = domain->ioas,
+		.page_table = domain->page_table,
+	};
+	*domain = (struct domain){0};
+	if (leftover_destroy(guest, leftover)) {
+		free(leftover);
+		return;
+	}
+	backend_unmap(guest, leftover->ioas, 0, UINT64_MAX);
+	leftover_put(guest, leftover);
+}
+
+void domain_drop_leftovers(struct guest *guest)
+{
+	struct leftover *leftover;
+
+	while ((leftover = leftover_take(guest))) {
+		leftover_destroy(guest, leftover);
+		free(leftover);
+	}
+}
