@@ -3,8 +3,9 @@
 #define IB_VM_ENGINE_H
 
 /*
- * A real device's DMA, driven by the VMM that holds its descriptor: QEMU's "edu" (docs/specs/edu.rst)
- * on x86-64 and its "nvme" (NVM Express 1.4, a polled driver with one queue pair) on s390x.
+ * A real device's DMA, driven by the VMM that holds its descriptor: QEMU's "edu"
+ * (docs/specs/edu.rst) on x86-64 and its "nvme" (NVM Express 1.4, a polled driver with one queue
+ * pair) on s390x.
  *
  * Both can only copy between memory and a place of their own, so an engine has a workspace: pages
  * that are mapped for reading and writing, at consecutive IOVAs, in whatever the device is attached
@@ -50,7 +51,8 @@ int engine_start(struct engine *engine);
 int engine_write(struct engine *engine, uint64_t iova, const void *bytes, size_t n);
 int engine_read(struct engine *engine, uint64_t iova, void *ret_bytes, size_t n);
 
-/* VFIO_DEVICE_RESET, as a VMM does it; engine_start() is next. Does no DMA. */
+/* VFIO_DEVICE_RESET, as a VMM does it, or where the kernel knows no reset for the device bus
+ * mastering off; engine_start() is next. Does no DMA. */
 int engine_reset(struct engine *engine);
 
 #endif
