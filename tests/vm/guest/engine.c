@@ -248,7 +248,7 @@ static int has_reset(struct engine *engine, bool *ret)
 int engine_reset(struct engine *engine)
 {
 	struct engine_patience patience = engine_patience(RESET_LIMIT_NS, RESET_SLEEP_NS);
-	bool can_reset;
+	bool can_reset = false;
 	int r = has_reset(engine, &can_reset);
 
 	engine->ready = false;
