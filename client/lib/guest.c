@@ -4,12 +4,15 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "iommubroker/v1/guests.pb-c.h"
 #include "iommubroker/v1/native.pb-c.h"
 #include "lib/session.h"
 
-#define LABELS_MAX 8
+#define LABELS_MAX     8
+#define REGIONS_A_PAGE 512        /* of an answer: they fit its message with room to spare */
+#define REGIONS_MAX    (1u << 20) /* no daemon lets a guest have as many */
 
 typedef Iommubroker__V1__CreateGuestRequest__LabelsEntry LabelEntry;
 
@@ -134,11 +137,25 @@ static void fill_nested(struct iommubroker_guest_nested *nested,
 	}
 }
 
-static void fill_regions(struct iommubroker_region *regions,
-			 const Iommubroker__V1__GuestDescription *from)
+/* Regions of the answers so far. */
+struct region_pages {
+	struct iommubroker_region *regions;
+	size_t n;
+};
+
+static int region_pages_add(struct region_pages *pages,
+			    const Iommubroker__V1__GuestDescription *from)
 {
+	struct iommubroker_region *regions;
+
+	if (from->n_regions > REGIONS_MAX - pages->n)
+		return -EBADMSG;
+	regions = reallocarray(pages->regions, pages->n + from->n_regions + 1, sizeof(*regions));
+	if (regions == NULL)
+		return -ENOMEM;
+	pages->regions = regions;
 	for (size_t i = 0; i < from->n_regions; i++)
-		regions[i] = (struct iommubroker_region){
+		regions[pages->n++] = (struct iommubroker_region){
 			.memory_file = from->regions[i]->memory_file,
 			.offset = from->regions[i]->offset,
 			.gpa = from->regions[i]->gpa,
@@ -146,26 +163,28 @@ static void fill_regions(struct iommubroker_region *regions,
 			.granule = from->regions[i]->granule,
 			.access = from->regions[i]->access,
 		};
+	return 0;
 }
 
 static struct iommubroker_guest_info *info_new(ProtobufCMessage *consume_message,
-					       const Iommubroker__V1__GuestDescription *from)
+					       const Iommubroker__V1__GuestDescription *from,
+					       const struct region_pages *pages)
 {
 	struct iommubroker_guest_info *info;
 	struct iommubroker_region *regions;
 	struct iommubroker_guest_device *devices;
 	struct iommubroker_guest_nested *nested;
 
-	info = holder_new(sizeof(*info) + from->n_regions * sizeof(*regions) +
+	info = holder_new(sizeof(*info) + pages->n * sizeof(*regions) +
 				  from->n_devices * sizeof(*devices) +
 				  from->n_nested * sizeof(*nested),
 			  consume_message);
 	if (info == NULL)
 		return NULL;
 	regions = (struct iommubroker_region *)(info + 1);
-	devices = (struct iommubroker_guest_device *)(regions + from->n_regions);
+	devices = (struct iommubroker_guest_device *)(regions + pages->n);
 	nested = (struct iommubroker_guest_nested *)(devices + from->n_devices);
-	fill_regions(regions, from);
+	memcpy(regions, pages->regions, pages->n * sizeof(*regions));
 	fill_devices(devices, from);
 	fill_nested(nested, from);
 	*info = (struct iommubroker_guest_info){
@@ -175,7 +194,7 @@ static struct iommubroker_guest_info *info_new(ProtobufCMessage *consume_message
 		.pinned = from->pinned,
 		.region_bytes = from->region_bytes,
 		.mappings_reserved = from->mappings_reserved,
-		.n_regions = from->n_regions,
+		.n_regions = pages->n,
 		.n_devices = from->n_devices,
 		.n_nested = from->n_nested,
 		.regions = regions,
@@ -185,9 +204,9 @@ static struct iommubroker_guest_info *info_new(ProtobufCMessage *consume_message
 	return info;
 }
 
-int iommubroker_guest_describe(struct iommubroker_guest *guest,
-			       struct iommubroker_guest_info **ret_info,
-			       struct iommubroker_error **ret_error)
+/* *ret_next: where the next one begins, 0 after the last. */
+static int describe_page(struct iommubroker_guest *guest, uint64_t from, ProtobufCMessage **ret,
+			 uint64_t *ret_next, struct iommubroker_error **ret_error)
 {
 	Iommubroker__V1__DescribeGuestRequest request =
 		IOMMUBROKER__V1__DESCRIBE_GUEST_REQUEST__INIT;
@@ -197,20 +216,70 @@ int iommubroker_guest_describe(struct iommubroker_guest *guest,
 		.response = &iommubroker__v1__describe_guest_response__descriptor,
 	};
 	const Iommubroker__V1__DescribeGuestResponse *response;
-	struct iommubroker_guest_info *info;
 	ProtobufCMessage *message = NULL;
 	int r;
 
 	request.guest = guest->handle;
+	request.regions_from = from;
+	request.regions_max = REGIONS_A_PAGE;
 	r = exchange_run(guest->session, &exchange, &message, ret_error);
 	if (r < 0)
 		return r;
 	response = (const void *)message;
-	if (response->description == NULL) {
+	/* A daemon that did not get ahead would be asked forever. */
+	if (response->description == NULL ||
+	    (response->regions_next != 0 && response->regions_next <= from)) {
 		protobuf_c_message_free_unpacked(message, NULL);
 		return error_transport(-EBADMSG, ret_error);
 	}
-	info = info_new(message, response->description);
+	*ret_next = response->regions_next;
+	*ret = message;
+	return 0;
+}
+
+/* All pages; the last one's message is where the rest of the description is. */
+static int describe_pages(struct iommubroker_guest *guest, struct region_pages *pages,
+			  ProtobufCMessage **ret, struct iommubroker_error **ret_error)
+{
+	const Iommubroker__V1__DescribeGuestResponse *response;
+	ProtobufCMessage *message = NULL;
+	uint64_t next = 0;
+	int r;
+
+	do {
+		protobuf_c_message_free_unpacked(message, NULL);
+		r = describe_page(guest, next, &message, &next, ret_error);
+		if (r < 0)
+			return r;
+		response = (const void *)message;
+		r = region_pages_add(pages, response->description);
+		if (r < 0) {
+			protobuf_c_message_free_unpacked(message, NULL);
+			return error_transport(r, ret_error);
+		}
+	} while (next != 0);
+	*ret = message;
+	return 0;
+}
+
+int iommubroker_guest_describe(struct iommubroker_guest *guest,
+			       struct iommubroker_guest_info **ret_info,
+			       struct iommubroker_error **ret_error)
+{
+	const Iommubroker__V1__DescribeGuestResponse *response;
+	struct region_pages pages = {0};
+	struct iommubroker_guest_info *info;
+	ProtobufCMessage *message = NULL;
+	int r;
+
+	r = describe_pages(guest, &pages, &message, ret_error);
+	if (r < 0) {
+		free(pages.regions);
+		return r;
+	}
+	response = (const void *)message;
+	info = info_new(message, response->description, &pages);
+	free(pages.regions);
 	if (info == NULL)
 		return error_transport(-ENOMEM, ret_error);
 	*ret_info = info;

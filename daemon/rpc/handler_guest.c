@@ -160,6 +160,24 @@ int prepare_describe_guest(struct call *call)
 	return check_handle(call, "guest", request->guest);
 }
 
+/* The part of the regions that was asked for; they are in the order of their addresses. */
+static void description_clip(const Iommubroker__V1__DescribeGuestRequest *request,
+			     struct guest_description *part, uint64_t *ret_next)
+{
+	const struct region_description *region = part->regions;
+
+	while (part->n_regions &&
+	       region->gpa + (region->length_bytes - 1) < request->regions_from) {
+		region++;
+		part->n_regions--;
+	}
+	part->regions = (struct region_description *)region;
+	if (request->regions_max && part->n_regions > request->regions_max) {
+		part->n_regions = request->regions_max;
+		*ret_next = region[part->n_regions].gpa;
+	}
+}
+
 int handle_describe_guest(struct call *call)
 {
 	const Iommubroker__V1__DescribeGuestRequest *request =
@@ -167,13 +185,15 @@ int handle_describe_guest(struct call *call)
 	Iommubroker__V1__DescribeGuestResponse response =
 		IOMMUBROKER__V1__DESCRIBE_GUEST_RESPONSE__INIT;
 	Iommubroker__V1__GuestDescription message;
-	struct guest_description *description;
+	struct guest_description *description, part;
 	int status = guest_describe(call_broker(call), call_session(call), request->guest,
 				    &description, &call->refusal);
 
 	if (status)
 		return status;
-	status = convert_guest(call, description, &message);
+	part = *description;
+	description_clip(request, &part, &response.regions_next);
+	status = convert_guest(call, &part, &message);
 	response.description = &message;
 	if (!status)
 		status = call_answer(call, &response.base);

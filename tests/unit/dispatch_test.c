@@ -348,6 +348,38 @@ static void test_describe_guest(void **state)
 	protobuf_c_message_free_unpacked(&response->base, NULL);
 }
 
+/* Regions at 0x1000 and 0x5000, one after the other; the rest comes each time. */
+static void test_describe_guest_in_pages(void **state)
+{
+	const struct {
+		uint64_t from;
+		uint32_t max;
+		uint64_t first, n, next;
+	} looks[] = {
+		{0, 0, 0x1000, 2, 0},      {0, 1, 0x1000, 1, 0x5000}, {0x5000, 1, 0x5000, 1, 0},
+		{0x1fff, 0, 0x1000, 2, 0}, {0x2000, 0, 0x5000, 1, 0}, {0x6000, 1, 0, 0, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(looks) / sizeof(looks[0]); i++) {
+		Iommubroker__V1__DescribeGuestRequest request =
+			IOMMUBROKER__V1__DESCRIBE_GUEST_REQUEST__INIT;
+		Iommubroker__V1__DescribeGuestResponse *response;
+
+		request.guest = 1;
+		request.regions_from = looks[i].from;
+		request.regions_max = looks[i].max;
+		assert_int_equal(run(PATH("Guests/DescribeGuest"), &request), 0);
+		response = answer(&iommubroker__v1__describe_guest_response__descriptor);
+		assert_int_equal(response->description->n_regions, looks[i].n);
+		assert_int_equal(response->regions_next, looks[i].next);
+		assert_int_equal(response->description->n_devices, 1);
+		if (looks[i].n)
+			assert_int_equal(response->description->regions[0]->gpa, looks[i].first);
+		protobuf_c_message_free_unpacked(&response->base, NULL);
+	}
+}
+
 /* A negative status is the daemon's own: the client learns no more than that, the loop ends. */
 static void test_broken_daemon(void **state)
 {
@@ -434,6 +466,7 @@ int main(void)
 		T(test_admin_explain),
 		T(test_check_fit_and_usage),
 		T(test_describe_guest),
+		T(test_describe_guest_in_pages),
 		T(test_broken_daemon),
 		T(test_peer_allowed),
 		T(test_connections_are_counted),

@@ -271,7 +271,7 @@ int guest_describe(struct broker *broker, struct session *session, uint64_t gues
 	if (!description)
 		return refuse_errno(refusal, ENOMEM, "describing");
 	description->memory_files = calloc(1, sizeof(*description->memory_files));
-	description->regions = calloc(1, sizeof(*description->regions));
+	description->regions = calloc(2, sizeof(*description->regions));
 	description->devices = calloc(1, sizeof(*description->devices));
 	description->nested = calloc(1, sizeof(*description->nested));
 	if (!description->memory_files || !description->regions || !description->devices ||
@@ -284,10 +284,14 @@ int guest_describe(struct broker *broker, struct session *session, uint64_t gues
 	description->n_labels = 1;
 	strcpy(description->labels[0].key, "key");
 	strcpy(description->labels[0].value, "value");
-	description->n_memory_files = description->n_regions = 1;
+	description->n_memory_files = 1;
+	description->n_regions = 2;
 	description->n_devices = description->n_nested = 1;
 	description->memory_files[0].memory_file = 11;
 	description->regions[0].gpa = 0x1000;
+	description->regions[0].length_bytes = 0x1000;
+	description->regions[1].gpa = 0x5000;
+	description->regions[1].length_bytes = 0x1000;
 	description->devices[0].info.has_fid = true;
 	description->devices[0].info.fid = 0x12;
 	description->devices[0].attachment = ATTACHMENT_NESTED;
