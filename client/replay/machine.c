@@ -14,6 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "replay/check.h"
+#include "replay/workspace.h"
+
 /* Tables of one anchor: two for the upper levels and a page table for each MiB of 2 GiB. */
 #define TABLES_BYTES (8u << 20)
 #define TABLES_GPA   UINT64_C(0x180000000) /* well above the RAM of recorded guests */
@@ -96,6 +99,17 @@ static int map_memory(struct machine *machine)
 	return r < 0 ? broken(machine, "guest memory", r, error) : 0;
 }
 
+static int open_device(struct machine *machine, struct function *function,
+		       struct iommubroker_error **ret_error)
+{
+	if (function->pci_address != NULL)
+		return iommubroker_device_open_pci(machine->guest, function->pci_address,
+						   &function->device, &function->device_fd,
+						   ret_error);
+	return iommubroker_device_open_function(machine->guest, function->id, &function->device,
+						&function->device_fd, ret_error);
+}
+
 /* Open, tell KVM (a real VMM: KVM_DEV_VFIO_FILE_ADD), bind; then get at its DMA engine. */
 static int open_function(struct machine *machine, struct function *function)
 {
@@ -103,17 +117,15 @@ static int open_function(struct machine *machine, struct function *function)
 	int r;
 
 	function->device_fd = -1;
-	r = iommubroker_device_open_function(machine->guest, function->id, &function->device,
-					     &function->device_fd, &error);
+	r = open_device(machine, function, &error);
 	if (r < 0)
 		return broken(machine, "open function", r, error);
 	r = iommubroker_device_bind(function->device, NULL, NULL, NULL, &error);
 	if (r < 0)
 		return broken(machine, "bind function", r, error);
-	r = emulated_dma_open(&function->dma, function->device_fd);
-	if (r == 0)
-		r = emulated_dma_add_memory(function->dma, machine->memory_fd);
-	return r < 0 ? broken(machine, "the function has no emulated DMA engine", r, NULL) : 0;
+	r = machine->checks->open(machine, function);
+	return r < 0 ? broken(machine, "the function has no DMA engine that is known here", r, NULL)
+		     : 0;
 }
 
 static void place_tables(struct machine *machine)
@@ -155,13 +167,20 @@ int machine_open(struct machine *machine, const struct machine_options *options)
 {
 	int r;
 
-	*machine = (struct machine){.memory_fd = -1, .ram_bytes = options->ram_bytes};
+	*machine = (struct machine){
+		.checks = options->checks,
+		.checks_data = options->checks_data,
+		.memory_fd = -1,
+		.ram_bytes = options->ram_bytes,
+	};
 	machine->n_functions = options->n_functions;
 	if (options->own_tables)
 		machine->tables_bytes = options->n_functions * 2 * TABLES_BYTES;
 	for (size_t i = 0; i < options->n_functions; i++)
 		machine->functions[i] = (struct function){
 			.id = options->function_ids[i],
+			.pci_address =
+				options->pci_addresses != NULL ? options->pci_addresses[i] : NULL,
 			.device_fd = -1,
 		};
 	r = open_guest(machine, options);
@@ -169,31 +188,41 @@ int machine_open(struct machine *machine, const struct machine_options *options)
 		r = make_memory(machine);
 	if (r == 0)
 		r = map_memory(machine);
-	if (r == 0)
+	if (r == 0) {
 		place_tables(machine);
+		r = workspaces_place(machine);
+		if (r < 0)
+			broken(machine, "pages for the checks", r, NULL);
+	}
 	for (size_t i = 0; i < machine->n_functions && r == 0; i++)
 		r = open_function(machine, &machine->functions[i]);
 	return r;
 }
 
-static void forget_leaves(struct function *function)
+static void free_leaves(struct leaf **leaves)
 {
 	struct leaf *leaf, *next;
 
-	HASH_ITER (hh, function->leaves, leaf, next) {
-		HASH_DEL(function->leaves, leaf);
+	HASH_ITER (hh, *leaves, leaf, next) {
+		HASH_DEL(*leaves, leaf);
 		free(leaf);
 	}
 }
 
-static void close_function(struct function *function)
+void machine_forget_leaves(struct function *function)
 {
-	emulated_dma_close(function->dma);
+	free_leaves(&function->leaves);
+	free_leaves(&function->dropped);
+}
+
+static void close_function(struct machine *machine, struct function *function)
+{
+	machine->checks->close(function);
 	if (function->device_fd >= 0)
 		close(function->device_fd);
 	iommubroker_nested_free(function->nested);
 	iommubroker_device_free(function->device);
-	forget_leaves(function);
+	machine_forget_leaves(function);
 }
 
 void machine_close(struct machine *machine)
@@ -207,7 +236,7 @@ void machine_close(struct machine *machine)
 			broken(machine, "destroying the guest", r, error);
 	}
 	for (size_t i = 0; i < machine->n_functions; i++)
-		close_function(&machine->functions[i]);
+		close_function(machine, &machine->functions[i]);
 	iommubroker_memory_file_free(machine->file);
 	iommubroker_guest_free(machine->guest);
 	iommubroker_session_free(machine->session);
@@ -248,7 +277,7 @@ int machine_register(struct machine *machine, struct function *function,
 		machine_fail(machine, "function %u: the walk at registration: verdict %u, event %u",
 			     function->id, registration.walk.verdict, registration.walk.event_code);
 	machine->totals.leaves_mapped += registration.walk.mapped;
-	forget_leaves(function);
+	machine_forget_leaves(function);
 	function->pba = anchor->pba;
 	function->pal = anchor->pal;
 	return 0;
@@ -281,7 +310,7 @@ int machine_deregister(struct machine *machine, struct function *function)
 	if (r < 0)
 		return broken(machine, "deregister", r, error);
 	function->nested = iommubroker_nested_free(function->nested);
-	forget_leaves(function);
+	machine_forget_leaves(function);
 	return 0;
 }
 
@@ -328,6 +357,32 @@ void machine_refresh(struct machine *machine, struct function *function, uint64_
 	machine->totals.leaves_mapped += result.mapped;
 	machine->totals.leaves_unmapped += result.unmapped;
 	compare_counts(machine, function, &range);
+	if (machine->checks->refreshed != NULL)
+		machine->checks->refreshed(machine);
+}
+
+/* Into one of the two sets of a function, out of the other. */
+static void move_leaf(struct leaf **from, struct leaf **to, struct leaf *leaf)
+{
+	HASH_DEL(*from, leaf);
+	HASH_ADD(hh, *to, iova, sizeof(leaf->iova), leaf);
+}
+
+static struct leaf *new_leaf(struct function *function, uint64_t iova)
+{
+	struct leaf *leaf = NULL;
+
+	HASH_FIND(hh, function->dropped, &iova, sizeof(iova), leaf);
+	if (leaf != NULL) {
+		move_leaf(&function->dropped, &function->leaves, leaf);
+		return leaf;
+	}
+	leaf = calloc(1, sizeof(*leaf));
+	if (leaf == NULL)
+		return NULL;
+	leaf->iova = iova;
+	HASH_ADD(hh, function->leaves, iova, sizeof(iova), leaf);
+	return leaf;
 }
 
 int machine_expect(struct machine *machine, struct function *function, uint64_t iova, uint64_t gpa,
@@ -339,20 +394,16 @@ int machine_expect(struct machine *machine, struct function *function, uint64_t 
 	if (access == ZPCI_LEAF_NONE) {
 		if (leaf != NULL) {
 			machine->totals.model_unmapped++;
-			HASH_DEL(function->leaves, leaf);
-			free(leaf);
+			move_leaf(&function->leaves, &function->dropped, leaf);
 		}
 		return 0;
 	}
 	if (leaf != NULL && leaf->gpa == gpa && leaf->access == access)
 		return 0;
-	if (leaf == NULL) {
-		leaf = calloc(1, sizeof(*leaf));
-		if (leaf == NULL)
-			return -ENOMEM;
-		leaf->iova = iova;
-		HASH_ADD(hh, function->leaves, iova, sizeof(iova), leaf);
-	}
+	if (leaf == NULL)
+		leaf = new_leaf(function, iova);
+	if (leaf == NULL)
+		return -ENOMEM;
 	leaf->gpa = gpa;
 	leaf->access = access;
 	machine->totals.model_mapped++;

@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <uthash.h>
 
-#include "iommu/emulated/dma.h"
 #include "iommubroker.h"
 #include "replay/zpci.h"
 
@@ -25,14 +24,24 @@ struct leaf {
 	UT_hash_handle hh;
 };
 
+/* Pages of the device's own, for checks; see workspace.h. */
+struct workspace {
+	unsigned int n_pages; /* 0: there are none */
+	uint64_t iova, gpa;
+	uint8_t *host;
+};
+
 struct function {
 	uint32_t id;
+	const char *pci_address; /* NULL: opened by its id */
 	struct iommubroker_device *device;
 	int device_fd;
-	struct emulated_dma *dma;
+	void *device_engine; /* the checker's */
+	struct workspace workspace;
 	struct iommubroker_nested *nested; /* NULL: not registered */
 	uint64_t pba, pal;
 	struct leaf *leaves;  /* by iova */
+	struct leaf *dropped; /* unmapped since it was registered, as they were last; by iova */
 	uint64_t live_leaves; /* as the daemon said at the end */
 	/* Two areas for tables, so that a new anchor's are laid out while the old ones live. */
 	struct zpci_tables tables[2];
@@ -50,7 +59,11 @@ struct totals {
 	double seconds;
 };
 
+struct check_ops;
+
 struct machine {
+	const struct check_ops *checks;
+	void *checks_data; /* the checker's */
 	struct iommubroker_session *session;
 	struct iommubroker_guest *guest;
 	struct iommubroker_memory_file *file;
@@ -68,8 +81,12 @@ struct machine_options {
 	const char *guest_name;
 	uint64_t ram_bytes;
 	const uint32_t *function_ids;
+	/* NULL, or for each function where it is, where there are no function ids. */
+	const char *const *pci_addresses;
 	size_t n_functions;
 	bool own_tables; /* the replay lays out tables itself */
+	const struct check_ops *checks;
+	void *checks_data;
 };
 
 /* 0, -ENOTCONN: no daemon there, or another negative errno. Told on stderr. */
@@ -94,6 +111,9 @@ void machine_refresh(struct machine *machine, struct function *function, uint64_
 /* Say what a leaf has to be, and count it. */
 int machine_expect(struct machine *machine, struct function *function, uint64_t iova, uint64_t gpa,
 		   unsigned int access);
+
+/* All of them, and what was dropped. */
+void machine_forget_leaves(struct function *function);
 
 /* Read the daemon's view: live leaves, and the backend's counters. */
 int machine_read_counters(struct machine *machine);

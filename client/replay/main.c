@@ -279,6 +279,7 @@ static int run(const struct options *options, const struct inputs *inputs)
 		.guest_name = options->guest_name,
 		.ram_bytes = options->ram_bytes,
 		.own_tables = options->tables == NULL,
+		.checks = &check_emulated,
 	};
 	static struct machine machine;
 	uint32_t ids[FUNCTIONS_MAX];

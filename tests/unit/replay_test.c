@@ -299,9 +299,8 @@ static void begin(struct bench *bench)
 	assert_int_equal(ops->map_file(bench->context, bench->ioas, &bench->file, 0x2000, 4096,
 				       WINDOW + 0x1000, IOMMU_PROT_READ),
 			 0);
-	assert_int_equal(emulated_dma_open(&bench->function->dma, bench->function->device_fd), 0);
-	assert_int_equal(emulated_dma_add_memory(bench->function->dma, bench->machine.memory_fd),
-			 0);
+	bench->machine.checks = &check_emulated;
+	assert_int_equal(check_emulated.open(&bench->machine, bench->function), 0);
 	/* As the model has it, all is right. */
 	machine_expect(&bench->machine, bench->function, WINDOW, 0, ZPCI_LEAF_READ_WRITE);
 	machine_expect(&bench->machine, bench->function, WINDOW + 0x1000, 0x2000, ZPCI_LEAF_READ);
@@ -312,9 +311,8 @@ static void finish(struct bench *bench)
 	const struct iommu_backend_ops *ops = bench->backend->ops;
 	uint64_t unmapped;
 
-	for (uint64_t iova = WINDOW; iova < WINDOW + 0x3000; iova += 0x1000)
-		machine_expect(&bench->machine, bench->function, iova, 0, ZPCI_LEAF_NONE);
-	emulated_dma_close(bench->function->dma);
+	machine_forget_leaves(bench->function);
+	check_emulated.close(bench->function);
 	close(bench->function->device_fd);
 	ops->detach(bench->device);
 	ops->destroy(bench->context, bench->page_table);
