@@ -22,6 +22,9 @@
  * refused. */
 #define RESET_LIMIT_NS UINT64_C(10000000000)
 #define RESET_SLEEP_NS UINT64_C(10000000)
+/* How long the kernel may take to recover a function from error state. */
+#define RECOVERY_LIMIT_NS UINT64_C(2000000000)
+#define RECOVERY_SLEEP_NS UINT64_C(2000000)
 
 static const struct engine_kind *const kinds[] = {&engine_edu, &engine_nvme};
 
@@ -245,6 +248,20 @@ static int has_reset(struct engine *engine, bool *ret)
 	return 0;
 }
 
+/* A function in error state answers nothing. Its reset would lock the kernel's recovery out, and
+ * wait a minute for the function to come back by itself. */
+static int recovery_wait(struct engine *engine)
+{
+	struct engine_patience patience = engine_patience(RECOVERY_LIMIT_NS, RECOVERY_SLEEP_NS);
+	uint16_t vendor;
+	int r;
+
+	do {
+		r = read_all(engine->fd, engine->config + PCI_IDS, &vendor, sizeof(vendor));
+	} while (!r && vendor == UINT16_MAX && engine_patience_left(&patience));
+	return r;
+}
+
 int engine_reset(struct engine *engine)
 {
 	struct engine_patience patience = engine_patience(RESET_LIMIT_NS, RESET_SLEEP_NS);
@@ -256,6 +273,9 @@ int engine_reset(struct engine *engine)
 		return r;
 	if (!can_reset)
 		return engine_enable(engine, false);
+	r = recovery_wait(engine);
+	if (r < 0)
+		return r;
 	while (ioctl(engine->fd, UAPI_VFIO_DEVICE_RESET) < 0) {
 		if (errno != EAGAIN && errno != EBUSY)
 			return -errno;
