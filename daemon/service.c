@@ -20,10 +20,12 @@
 
 #include "rpc/grpc_log.h"
 #include "rpc/listener.h"
+#include "status_line.h"
 #include "util/guest_read.h"
 #include "util/log.h"
 
-#define PATH_BYTES 300
+#define PATH_BYTES     300
+#define STATUS_SECONDS 2 /* how old the line that systemd shows may be */
 
 struct service {
 	const struct options *options;
@@ -34,7 +36,8 @@ struct service {
 	struct native_transport *native;
 	struct grpc_transport *grpc, *grpc_admin;
 	struct listener *broker_listener, *fd_listener, *admin_listener;
-	struct event *terminate, *interrupt, *hangup, *watchdog;
+	struct event *terminate, *interrupt, *hangup, *watchdog, *status;
+	struct status_line status_line;
 	int broker_fd, fd_fd, admin_fd; /* from systemd, or -1 */
 };
 
@@ -216,6 +219,28 @@ static void on_watchdog(evutil_socket_t fd, short what, void *context)
 	sd_notify(0, "WATCHDOG=1");
 }
 
+static void on_status(evutil_socket_t fd, short what, void *context)
+{
+	struct service *service = context;
+
+	(void)fd;
+	(void)what;
+	status_line_update(&service->status_line, service->broker);
+}
+
+/* Only under systemd: nobody else is told. */
+static int status_start(struct service *service)
+{
+	struct timeval interval = {.tv_sec = STATUS_SECONDS};
+
+	if (!getenv("NOTIFY_SOCKET"))
+		return 0;
+	service->status = event_new(loop_base(service->loop), -1, EV_PERSIST, on_status, service);
+	if (!service->status || event_add(service->status, &interval))
+		return broke("cannot keep the status line", -ENOMEM);
+	return 0;
+}
+
 static int events_start(struct service *service)
 {
 	struct event_base *base = loop_base(service->loop);
@@ -235,7 +260,7 @@ static int events_start(struct service *service)
 		if (!service->watchdog || event_add(service->watchdog, &half))
 			return broke("cannot serve the watchdog", -ENOMEM);
 	}
-	return 0;
+	return status_start(service);
 }
 
 static void event_drop(struct event *event)
@@ -249,6 +274,7 @@ static void service_stop(struct service *service)
 	listener_free(service->broker_listener);
 	listener_free(service->fd_listener);
 	listener_free(service->admin_listener);
+	dispatcher_stop(service->dispatcher);
 	grpc_transport_free(service->grpc);
 	grpc_transport_free(service->grpc_admin);
 	native_transport_free(service->native);
@@ -258,6 +284,7 @@ static void service_stop(struct service *service)
 	event_drop(service->interrupt);
 	event_drop(service->hangup);
 	event_drop(service->watchdog);
+	event_drop(service->status);
 	loop_free(service->loop);
 }
 
@@ -287,11 +314,12 @@ int service_run(const struct options *options, struct config *config)
 	if (!status) {
 		log_info("iommubrokerd %s serves at %s, backend %s", IB_VERSION,
 			 options->runtime_dir, broker_backend_name(service.broker));
+		status_line_update(&service.status_line, service.broker);
 		sd_notify(0, "READY=1");
 		status = loop_run(service.loop);
 		if (status)
 			log_error("broken, stopping: %s", strerror(-status));
-		sd_notify(0, "STOPPING=1");
+		sd_notify(0, "STOPPING=1\nSTATUS=Stopping, taking guests down");
 	}
 	service_stop(&service);
 	return status;

@@ -105,6 +105,8 @@ bool method_streams(const struct method *method); /* the server may send several
 /* 0 or a negative errno. Everything is borrowed. */
 int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *loop,
 		   const struct rpc_settings *settings);
+/* End all sessions and open no more; before the transports are freed. NULL is fine. */
+void dispatcher_stop(struct dispatcher *dispatcher);
 struct dispatcher *dispatcher_free(struct dispatcher *dispatcher);
 struct broker *dispatcher_broker(struct dispatcher *dispatcher);
 const struct rpc_settings *dispatcher_settings(struct dispatcher *dispatcher);

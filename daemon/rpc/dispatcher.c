@@ -130,8 +130,15 @@ static void spare_free(struct dispatcher *dispatcher)
 	}
 }
 
-/* The transports are gone: no call comes any more, but mutations may still run. Ending the sessions
- * cancels them. */
+/* Ending the sessions cancels what runs: the transports, which wait for their calls, need not wait
+ * for a pin that takes minutes. */
+void dispatcher_stop(struct dispatcher *dispatcher)
+{
+	if (dispatcher)
+		rpc_session_end_all(dispatcher);
+}
+
+/* The transports are gone: no call comes any more, but mutations may still run. */
 struct dispatcher *dispatcher_free(struct dispatcher *dispatcher)
 {
 	if (!dispatcher)

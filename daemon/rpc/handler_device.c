@@ -4,6 +4,7 @@
 #include "rpc/check.h"
 #include "rpc/convert.h"
 #include "rpc/descriptor.h"
+#include "rpc/log_device.h"
 #include "rpc/progress.h"
 #include "util/fd.h"
 
@@ -38,6 +39,16 @@ int prepare_open_device(struct call *call)
 		return refuse_field(&call->refusal, "address",
 				    "address: pci_address, function_id or descriptor must be set");
 	}
+}
+
+/* Nothing is told of a device that went at once, with its session. */
+static void log_opened(struct call *call, uint64_t device)
+{
+	struct device_description description;
+	struct refusal refusal;
+
+	if (!device_describe(call_broker(call), call_session(call), device, &description, &refusal))
+		log_device(call, &description, "opened");
 }
 
 /* The device is open from here on, whether or not the answer can carry its descriptor. */
@@ -78,6 +89,7 @@ static int open_device_reserved(struct call *call, const OpenDeviceRequest *requ
 		descriptor_unreserve(call);
 		return status;
 	}
+	log_opened(call, device);
 	return open_device_answer(call, device, fd);
 }
 
@@ -194,12 +206,17 @@ int handle_close_device(struct call *call)
 		(const Iommubroker__V1__CloseDeviceRequest *)call->request;
 	Iommubroker__V1__CloseDeviceResponse response =
 		IOMMUBROKER__V1__CLOSE_DEVICE_RESPONSE__INIT;
+	struct device_description description;
 	bool still_held;
-	int status = device_close(call_broker(call), call_session(call), request->device,
-				  &still_held, &call->refusal);
+	int status = device_describe(call_broker(call), call_session(call), request->device,
+				     &description, &call->refusal);
 
+	if (!status)
+		status = device_close(call_broker(call), call_session(call), request->device,
+				      &still_held, &call->refusal);
 	if (status)
 		return status;
+	log_device(call, &description, "closed");
 	response.still_held = still_held;
 	return call_answer(call, &response.base);
 }

@@ -19,6 +19,9 @@
 #include "util/clock.h"
 #include "util/random.h"
 
+/* About as long as a restart takes. */
+#define STOPPING_RETRY_MS 1000
+
 struct rpc_session {
 	_Atomic uint32_t refs;
 	struct dispatcher *dispatcher;
@@ -217,6 +220,19 @@ static struct rpc_session *session_alloc(struct dispatcher *dispatcher, const st
 	return session;
 }
 
+/* false: too late. */
+static bool session_index_add(struct rpc_session *session)
+{
+	struct dispatcher *dispatcher = session->dispatcher;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	session->indexed = !dispatcher->stopping;
+	if (session->indexed)
+		RB_INSERT(session_index, &dispatcher->sessions, rpc_session_ref(session));
+	pthread_mutex_unlock(&dispatcher->lock);
+	return session->indexed;
+}
+
 int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		     const struct peer *peer, const char *name,
 		     uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
@@ -233,10 +249,13 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		return status;
 	}
 	session->id = session_id(session->session);
-	pthread_mutex_lock(&dispatcher->lock);
-	RB_INSERT(session_index, &dispatcher->sessions, rpc_session_ref(session));
-	session->indexed = true;
-	pthread_mutex_unlock(&dispatcher->lock);
+	if (!session_index_add(session)) {
+		rpc_session_end(session, "the daemon stops", NULL, NULL);
+		rpc_session_unref(session);
+		refuse(refusal, REFUSAL_BUSY, "STOPPING", "the daemon stops");
+		refusal->retry_after_ms = STOPPING_RETRY_MS;
+		return REFUSED;
+	}
 	session_sync_later(session);
 	log_session(session, name, "opened");
 	*ret = session;
@@ -341,6 +360,7 @@ void rpc_session_end_all(struct dispatcher *dispatcher)
 		struct rpc_session *session;
 
 		pthread_mutex_lock(&dispatcher->lock);
+		dispatcher->stopping = true;
 		session = RB_MIN(session_index, &dispatcher->sessions);
 		if (session)
 			rpc_session_ref(session);

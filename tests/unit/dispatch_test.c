@@ -380,6 +380,20 @@ static void test_describe_guest_in_pages(void **state)
 	}
 }
 
+/* Sessions end before the transports do, and none comes after them. */
+static void test_stop(void **state)
+{
+	Iommubroker__V1__OpenSessionRequest request = IOMMUBROKER__V1__OPEN_SESSION_REQUEST__INIT;
+
+	(void)state;
+	dispatcher_stop(fixture.dispatcher);
+	wait_for_count(&fake.closed, 1);
+	test_call_init(&call, &fixture, RPC_DOOR_CLIENT, NULL);
+	assert_int_equal(test_call_run(&call, &fixture, PATH("Host/OpenSession"), &request), 14);
+	assert_reason("STOPPING");
+	test_call_deinit(&call);
+}
+
 /* A negative status is the daemon's own: the client learns no more than that, the loop ends. */
 static void test_broken_daemon(void **state)
 {
@@ -467,6 +481,7 @@ int main(void)
 		T(test_check_fit_and_usage),
 		T(test_describe_guest),
 		T(test_describe_guest_in_pages),
+		T(test_stop),
 		T(test_broken_daemon),
 		T(test_peer_allowed),
 		T(test_connections_are_counted),
