@@ -158,6 +158,7 @@ boot() {
 	describe_machine
 	machine[-1]+=" $append ${words//+/ }"
 	echo "-- $arch, $kind${words:+ with}${words//+/ }, ${kernel##*/}"
+	: >"$scratch/said"
 	"$python" "$here/machine.py" --log "$log" ${output:+--output "$output/$arch"} $verbose \
 		--patience "${IB_VM_PATIENCE:-1}" --suites "$here/suites" "$@" -- "$qemu" "${machine[@]}" \
 		>"$scratch/said" 2>&1 &
