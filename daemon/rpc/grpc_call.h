@@ -93,4 +93,10 @@ void grpc_call_finish(struct grpc_call_slot *slot, const struct rpc_status *stat
 /* End with a status that has no details. */
 void grpc_call_refuse(struct grpc_call_slot *slot, int code, const char *message);
 
+/* grpc_handler.c: what is behind the call's path; slot->method is set if that is one of the
+ * dispatch table. NULL: nothing. */
+const struct grpc_handler *grpc_handler_find(struct grpc_call_slot *slot);
+/* How the dispatcher answers a call of gRPC. */
+extern const struct rpc_call_ops grpc_call_rpc_ops;
+
 #endif
