@@ -17,6 +17,7 @@
 #define PCI_IDS            0
 #define PCI_COMMAND        4
 #define PCI_COMMAND_ENABLE 0x6 /* memory space and bus mastering */
+#define PCI_STATUS         6
 
 /* While somebody else has the function locked, as the kernel when it recovers it, a reset is
  * refused. */
@@ -248,18 +249,21 @@ static int has_reset(struct engine *engine, bool *ret)
 	return 0;
 }
 
-/* A function in error state answers nothing. Its reset would lock the kernel's recovery out, and
- * wait a minute for the function to come back by itself. */
-static int recovery_wait(struct engine *engine)
+/*
+ * A function in error state answers nothing. Its reset would lock the kernel's recovery out, and
+ * wait a minute for the function to come back by itself. The status is read because VFIO does not
+ * answer for the device there.
+ */
+static void recovery_wait(struct engine *engine)
 {
 	struct engine_patience patience = engine_patience(RECOVERY_LIMIT_NS, RECOVERY_SLEEP_NS);
-	uint16_t vendor;
-	int r;
+	uint16_t status;
 
 	do {
-		r = read_all(engine->fd, engine->config + PCI_IDS, &vendor, sizeof(vendor));
-	} while (!r && vendor == UINT16_MAX && engine_patience_left(&patience));
-	return r;
+		if (!read_all(engine->fd, engine->config + PCI_STATUS, &status, sizeof(status)) &&
+		    status != UINT16_MAX)
+			return;
+	} while (engine_patience_left(&patience));
 }
 
 int engine_reset(struct engine *engine)
@@ -273,9 +277,7 @@ int engine_reset(struct engine *engine)
 		return r;
 	if (!can_reset)
 		return engine_enable(engine, false);
-	r = recovery_wait(engine);
-	if (r < 0)
-		return r;
+	recovery_wait(engine);
 	while (ioctl(engine->fd, UAPI_VFIO_DEVICE_RESET) < 0) {
 		if (errno != EAGAIN && errno != EBUSY)
 			return -errno;
