@@ -29,13 +29,15 @@ static void want_the_same(const struct machine *machine, void *user_data)
 
 	(void)user_data;
 	check_step("the second guest");
+	vmm_memory_new(&vmm);
+	vmm.others_bytes = VMM_MAPPED_BYTES;
 	vmm_connect(&vmm, machine);
-	/* One user's guests are charged together: only its own device count is looked at here. */
 	CHECK_DONE(iommubroker_device_open_pci(vmm.guest, machine_pci(), &vmm.device,
 					       &vmm.device_fd, &error),
 		   &error);
 	CHECK_REFUSED(iommubroker_device_bind(vmm.device, NULL, NULL, NULL, &error), &error, -EBUSY,
 		      "DEVICE_IN_USE");
+	vmm_check_pins(&vmm);
 	close(vmm.device_fd);
 	CHECK_DONE(iommubroker_device_close(vmm.device, &held, &error), &error);
 	CHECK_DONE(iommubroker_guest_destroy(vmm.guest, &error), &error);

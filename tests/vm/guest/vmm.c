@@ -45,8 +45,10 @@ uint64_t vmm_ledger(struct vmm *vmm, const char *resource)
 
 void vmm_check_pins(struct vmm *vmm)
 {
-	CHECK_EQUAL(vmm_ledger(vmm, "pinned_bytes"), vmm->mapped_bytes);
-	CHECK_EQUAL(proc_pinned_bytes(vmm->machine->daemon), vmm->pinned ? vmm->mapped_bytes : 0);
+	uint64_t pinned = vmm->others_bytes + (vmm->pinned ? vmm->mapped_bytes : 0);
+
+	CHECK_EQUAL(vmm_ledger(vmm, "pinned_bytes"), vmm->others_bytes + vmm->mapped_bytes);
+	CHECK_EQUAL(proc_pinned_bytes(vmm->machine->daemon), pinned);
 }
 
 /* ── memory ────────────────────────────────────────────────────────────────────────────────── */

@@ -51,6 +51,7 @@ struct vmm {
 	int memory_fd, device_fd;
 	uint8_t *memory;                 /* the file */
 	uint64_t mapped_bytes;           /* what is mapped now */
+	uint64_t others_bytes;           /* what this user's other guests have pinned */
 	bool pinned;                     /* a device is bound */
 	uint64_t dma_first, first, last; /* start of DMA; window of the anchor */
 	struct tables tables;
