@@ -8,8 +8,9 @@
 
 /* Once, before any thread: recvmsg() and recvmmsg() with MSG_ERRQUEUE fail with EAGAIN from now on.
  * gRPC calls them with room for descriptors. The frame guard keeps clients' sockets from gRPC; this
- * is the second line. Sets no-new-privileges. Where the filter cannot be had that is logged and
- * the answer is false. */
+ * is the second line: a system call filter, or functions of our own where a filter cannot see the
+ * flags. Sets no-new-privileges. Where the filter cannot be had that is logged and the answer is
+ * false. */
 bool grpc_errqueue_guard(void);
 
 /* Have gRPC's errors go to our log, without their text: it echoes bytes of clients. */
