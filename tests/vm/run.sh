@@ -77,8 +77,8 @@ build() {
 	sysroot=
 	if [ "$arch" != "$(uname -m)" ]; then
 		quiet "sysroot of $arch" "$here/sysroot.sh" "$arch" || return
-		sysroot=$(printed 1)
-		setup=(--cross-file "$(printed 2)")
+		setup=(--cross-file "$(printed 1)")
+		sysroot=$(printed 2)
 	fi
 	build=${IB_VM_BUILD:-}
 	[ -z "$build" ] || return 0
