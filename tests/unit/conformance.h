@@ -24,6 +24,8 @@ struct conformance_dma_ops {
 	void *(*open)(int borrow_device_fd);
 	void (*close)(void *dma);
 	void (*add_memory)(void *dma, int borrow_fd);
+	/* Whether the device can know what is mapped there, if anything is. NULL: it always can. */
+	bool (*sees)(void *dma, uint64_t iova);
 	bool (*write)(void *dma, uint64_t iova, uint64_t value);
 	bool (*read)(void *dma, uint64_t iova, uint64_t *ret);
 };
@@ -36,14 +38,17 @@ struct conformance_host {
 	uint64_t (*pinned_pages)(struct iommu_context *context);
 };
 
-/* Runs every case; the number that failed. Cases that need what the host lacks are skipped. */
+/* Runs every case; the number that failed. Cases that need what the host lacks are skipped. A judge
+ * that was asked and never said anything counts as a failure. */
 int conformance_run(const struct conformance_host *host);
 
 /* --- for the cases --- */
 
 #define PAGE         UINT64_C(4096)
 #define MEMORY_PAGES 512u
-#define RW           (IOMMU_PROT_READ | IOMMU_PROT_WRITE)
+/* The smallest window is that of a function on a machine with 1 GiB of memory. */
+#define ROOM_PAGES (UINT64_C(1) << 17)
+#define RW         (IOMMU_PROT_READ | IOMMU_PROT_WRITE)
 
 struct rig {
 	const struct conformance_host *host;
@@ -56,7 +61,7 @@ struct rig {
 	void *dma;
 	struct iommu_file file; /* MEMORY_PAGES */
 	uint64_t *memory;       /* its first byte */
-	uint64_t base;          /* an IOVA in the device's window with 4 GiB of room */
+	uint64_t base;          /* an IOVA in the device's window with ROOM_PAGES of room */
 	uint32_t probe_ioas;    /* no device sees it; 0: not made yet */
 	uint64_t stamp;         /* last value that was written by DMA */
 };
@@ -78,9 +83,13 @@ void rig_cut(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t n, uint64_t w
 /* Page at shows that page of the file; for an attached space also by DMA. */
 void rig_shows(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t memory_page);
 void rig_shows_nothing(struct rig *rig, uint32_t ioas, uint64_t at);
-/* DMA alone: a write lands in that page of the file, or does not change it. */
+/* The same without DMA. */
+void rig_is_gone(struct rig *rig, uint32_t ioas, uint64_t at);
+/* DMA alone: a write lands in that page of the file and a read gets what is there; or only the read
+ * does; or a write changes no page. */
 void rig_dma_lands(struct rig *rig, uint64_t at, uint64_t memory_page);
-void rig_dma_misses(struct rig *rig, uint64_t at, uint64_t memory_page);
+void rig_dma_reads(struct rig *rig, uint64_t at, uint64_t memory_page);
+void rig_dma_misses(struct rig *rig, uint64_t at);
 void rig_attach(struct rig *rig, uint32_t page_table);
 uint64_t rig_pinned(struct rig *rig); /* skips the case where it cannot be told */
 

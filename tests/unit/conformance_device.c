@@ -126,21 +126,27 @@ void conformance_page_table_over_what_cannot_be_pinned(void **state)
 {
 	struct rig *rig = rig_new();
 	uint32_t ioas = new_ioas(rig), page_table;
-	int fd = memfd_create("short", MFD_CLOEXEC);
-	struct iommu_file file = {.fd = fd, .host = rig->memory, .bytes = 4 * PAGE};
+	int fd = memfd_create("short", MFD_CLOEXEC), error;
+	struct iommu_file file = {.fd = fd, .bytes = 4 * PAGE};
+	uint64_t before = rig->host->pinned_pages ? rig_pinned(rig) : 0;
 
-	/* Mapped without a page table: nobody looked at the file yet. */
-	assert_int_equal(ftruncate(fd, 2 * PAGE), 0);
+	assert_int_equal(ftruncate(fd, 4 * PAGE), 0);
+	file.host = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(file.host != MAP_FAILED);
+	/* Mapped without a page table: nothing holds the file's pages yet, and it becomes shorter.
+	 */
 	rig_map(rig, ioas, 0, 0, 4, RW, 0);
 	assert_int_equal(rig->ops->map_file(rig->context, ioas, &file, 0, 4 * PAGE,
 					    rig->base + 64 * PAGE, RW),
 			 0);
-	assert_int_equal(rig->ops->page_table_new(rig->context, rig->device, ioas, &page_table),
-			 EINVAL);
+	assert_int_equal(ftruncate(fd, 2 * PAGE), 0);
+	error = rig->ops->page_table_new(rig->context, rig->device, ioas, &page_table);
+	assert_true(error == EINVAL || error == EFAULT);
 	if (rig->host->pinned_pages)
-		assert_int_equal(rig_pinned(rig), 0);
+		assert_int_equal(rig_pinned(rig), before);
 	rig_unmap(rig, ioas, 64, 4, 0, 4);
 	new_page_table(rig, ioas);
+	munmap((void *)file.host, 4 * PAGE);
 	close(fd);
 	rig_free(rig);
 }
@@ -173,16 +179,16 @@ void conformance_attach_replaces(void **state)
 	rig_map(rig, b, 0, 100, 2, RW, 0);
 	rig_map(rig, b, 2000, 200, 1, RW, 0);
 	rig_dma_lands(rig, 0, 100);
-	rig_dma_misses(rig, 2, 2);
+	rig_dma_misses(rig, 2);
 	rig_attach(rig, table_a);
 	rig_dma_lands(rig, 0, 0);
 	rig_dma_lands(rig, 2, 2);
-	rig_dma_misses(rig, 2000, 200);
+	rig_dma_misses(rig, 2000);
 	/* What changes in an address space that is not attached any more stays there. */
 	rig_cut(rig, b, 0, 1, 1);
 	rig_dma_lands(rig, 0, 0);
 	rig_attach(rig, table_b);
-	rig_dma_misses(rig, 0, 0);
+	rig_dma_misses(rig, 0);
 	rig_dma_lands(rig, 1, 101);
 	rig_attach(rig, table_b);
 	rig_dma_lands(rig, 2000, 200);
@@ -216,14 +222,14 @@ void conformance_detach_blocks(void **state)
 	rig_map(rig, ioas, 0, 0, 4, RW, 0);
 	rig_dma_lands(rig, 1, 1);
 	assert_int_equal(rig->ops->detach(rig->device), 0);
-	rig_dma_misses(rig, 1, 1);
+	rig_dma_misses(rig, 1);
 	assert_int_equal(rig->ops->detach(rig->device), 0);
 	rig_map(rig, ioas, 4, 4, 4, RW, 0);
 	rig_unmap(rig, ioas, 0, 4, 0, 4);
-	rig_dma_misses(rig, 4, 4);
+	rig_dma_misses(rig, 4);
 	rig_attach(rig, table);
 	rig_dma_lands(rig, 4, 4);
-	rig_dma_misses(rig, 1, 1);
+	rig_dma_misses(rig, 1);
 	rig_free(rig);
 }
 
@@ -245,7 +251,7 @@ void conformance_low_mapping_refuses_attach(void **state)
 	destroy(rig, good_table, EBUSY);
 	assert_int_equal(rig->ops->unmap(rig->context, ioas, below, PAGE, &n), 0);
 	rig_attach(rig, table);
-	rig_dma_misses(rig, 0, 0);
+	rig_dma_misses(rig, 0);
 	rig_free(rig);
 }
 
@@ -292,7 +298,7 @@ void conformance_window_is_enforced(void **state)
 	if (rig->ops->page_table_new(rig->context, rig->device, ioas, &table) == 0 &&
 	    rig->ops->attach(rig->device, table) == 0) {
 		rig_dma_lands(rig, (above - PAGE - rig->base) / PAGE, 0);
-		rig_dma_misses(rig, (above - rig->base) / PAGE, 1);
+		rig_dma_misses(rig, (above - rig->base) / PAGE);
 		assert_int_not_equal(rig->ops->map_file(rig->context, ioas, &rig->file, 0, PAGE,
 							above + PAGE, RW),
 				     0);
@@ -467,7 +473,7 @@ void conformance_stop_ends_dma(void **state)
 	rig_map(rig, ioas, 0, 0, 4, RW, 0);
 	rig_dma_lands(rig, 1, 1);
 	assert_int_equal(rig->ops->device_stop(rig->device), 0);
-	rig_dma_misses(rig, 1, 1);
+	rig_dma_misses(rig, 1);
 	assert_int_equal(rig->ops->device_stop(rig->device), 0);
 	rig_free(rig);
 }

@@ -5,8 +5,9 @@
  *
  *     conformance_iommufd PCI-ADDRESS [without-map-file]
  *
- * The function must be at the VFIO driver and belong to nobody. QEMU's edu is used as a judge; of
- * any other device only what the kernel itself tells is judged. Exit status 77: no iommufd here.
+ * The function must be at the VFIO driver and belong to nobody. The DMA of a device that
+ * tests/vm/guest/engine.h knows is used as a judge; of any other device only what the kernel itself
+ * tells is judged. Exit status 77: no iommufd here.
  */
 
 #include "conformance.h"
@@ -17,12 +18,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "dma_edu.h"
+#include "dma_engine.h"
+#include "engine.h"
 #include "iommu/iommufd/options.h"
 
 #define EXIT_SKIPPED 77
-#define EDU_VENDOR   0x1234
-#define EDU_DEVICE   0x11e8
 
 /* Of the whole process, and so of its one context. */
 static uint64_t pinned_pages(struct iommu_context *context)
@@ -32,6 +32,7 @@ static uint64_t pinned_pages(struct iommu_context *context)
 	char line[256];
 
 	(void)context;
+	dma_engine_hide();
 	assert_non_null(status);
 	while (fgets(line, sizeof(line), status)) {
 		if (sscanf(line, "VmPin: %llu kB", &kib) == 1)
@@ -41,7 +42,7 @@ static uint64_t pinned_pages(struct iommu_context *context)
 	return kib * 1024 / PAGE;
 }
 
-static bool is_edu(const struct conformance_host *host)
+static bool has_engine(const struct conformance_host *host)
 {
 	const struct iommu_backend_ops *ops = host->backend->ops;
 	struct iommu_device_info info;
@@ -54,7 +55,7 @@ static bool is_edu(const struct conformance_host *host)
 	}
 	error = ops->device_info(device, &info);
 	ops->device_close(device);
-	return !error && info.vendor == EDU_VENDOR && info.device == EDU_DEVICE;
+	return !error && engine_knows(info.vendor, info.device);
 }
 
 int main(int argc, char **argv)
@@ -79,9 +80,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "%s: %s\n", options.iommu_path, strerror(-r));
 		return r == -ENOENT ? EXIT_SKIPPED : EXIT_FAILURE;
 	}
-	if (is_edu(&host)) {
-		host.dma = &dma_edu_ops;
-		dma_edu_watch(host.backend);
+	if (has_engine(&host)) {
+		host.dma = &dma_engine_ops;
+		dma_engine_watch(host.backend);
 	}
 	failed = conformance_run(&host);
 	host.backend->ops->free(host.backend);

@@ -148,6 +148,20 @@ static int region(int fd, uint32_t index, uint64_t *ret)
 	return 0;
 }
 
+static const struct engine_kind *kind_of(uint16_t vendor, uint16_t device)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (kinds[i]->vendor == vendor && kinds[i]->device == device)
+			return kinds[i];
+	}
+	return NULL;
+}
+
+bool engine_knows(uint16_t vendor, uint16_t device)
+{
+	return kind_of(vendor, device);
+}
+
 static int find_kind(struct engine *engine)
 {
 	uint16_t ids[2];
@@ -155,10 +169,7 @@ static int find_kind(struct engine *engine)
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		if (kinds[i]->vendor == le16toh(ids[0]) && kinds[i]->device == le16toh(ids[1]))
-			engine->kind = kinds[i];
-	}
+	engine->kind = kind_of(le16toh(ids[0]), le16toh(ids[1]));
 	return engine->kind ? 0 : -ENODEV;
 }
 

@@ -29,6 +29,8 @@ struct engine_workspace {
 	uint8_t *host; /* ENGINE_WORKSPACE_PAGES pages; borrowed for the engine's life */
 };
 
+/* Whether there is a driver for devices with these PCI ids. */
+bool engine_knows(uint16_t vendor, uint16_t device);
 /* For a bound device's descriptor, which is borrowed for the engine's life. -ENODEV: neither kind
  * of device. Does no DMA. */
 int engine_open(struct engine **ret, int borrow_device_fd,
