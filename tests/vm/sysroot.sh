@@ -6,12 +6,15 @@
 #
 # No foreign architecture is added to the machine: packages.sh unpacks into the user's cache, and
 # here absolute links are made relative, so that they stay in there. Exit status 75: cannot be had
-# now (no cross compiler, no emulator, no network). Building runs a program of the target, with
-# qemu-s390x-static.
+# now (no cross compiler, no network).
 #
 # The compiler comes with a C library of its own (libc6-dev-s390x-cross) that it prefers even to
 # --sysroot, in headers, start files and libraries: half of a program would be of one C library and
 # half of another. The cross file names the sysroot's folders first, for each of the three.
+#
+# Programs of the target are run with QEMU's user emulation: the build runs one, and the tests all.
+# Emulators of some years ago kept a record of every page of every mapping, which takes minutes and
+# all memory for mappings as large as ours; one that is older than 10 is not used but fetched.
 set -u
 export LC_ALL=C.UTF-8
 readonly UNAVAILABLE=75 triplet=s390x-linux-gnu
@@ -26,12 +29,31 @@ packages='libc6-dev libgrpc-dev libprotobuf-c-dev libprotobuf-dev libevent-dev l
 	libinih-dev libjansson-dev libbsd-dev libmd-dev uthash-dev libseccomp-dev liblzma-dev zlib1g-dev
 	libcmocka-dev'
 
-for tool in $triplet-gcc:gcc-$triplet qemu-s390x-static:qemu-user-static; do
-	command -v "${tool%%:*}" >/dev/null && continue
-	echo "sysroot.sh: needs ${tool%%:*} of Debian's package ${tool##*:}" >&2
+if ! command -v $triplet-gcc >/dev/null; then
+	echo "sysroot.sh: needs Debian's package gcc-$triplet" >&2
 	exit $UNAVAILABLE
-done
+fi
 compiler_include=$($triplet-gcc -print-file-name=include) || exit 1
+
+# Prints the emulator.
+emulator() {
+	local name found suite root codename
+	for name in qemu-s390x qemu-s390x-static; do
+		found=$(command -v $name) && is_emulator "$found" && echo "$found" && return
+	done
+	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+	for suite in "$codename-backports" sid; do
+		root=$("$here/packages.sh" --suite "$suite" --no-deps qemu-user 2>/dev/null) || continue
+		is_emulator "$root/usr/bin/qemu-s390x" && echo "$root/usr/bin/qemu-s390x" && return
+	done
+	echo "sysroot.sh: needs qemu-s390x 10 or later (Debian's package qemu-user)" >&2
+	return $UNAVAILABLE
+}
+is_emulator() {
+	local version
+	version=$("$1" --version 2>/dev/null | sed -n 's/^qemu-s390x version \([0-9]*\)\..*/\1/p')
+	[ "${version:-0}" -ge 10 ]
+}
 
 links_relative() {
 	local link target
@@ -41,7 +63,7 @@ links_relative() {
 	done
 }
 
-# cross_file SYSROOT
+# cross_file SYSROOT EMULATOR
 cross_file() {
 	local lib=$1/usr/lib/$triplet include=$1/usr/include
 	cat <<-END
@@ -51,7 +73,7 @@ cross_file() {
 		ar = '$triplet-ar'
 		strip = '$triplet-strip'
 		pkgconfig = 'pkg-config'
-		exe_wrapper = ['qemu-s390x-static', '-L', '$1']
+		exe_wrapper = ['$2', '-L', '$1']
 
 		[properties]
 		needs_exe_wrapper = true
@@ -68,7 +90,8 @@ cross_file() {
 
 # shellcheck disable=SC2086 # a list of words
 root=$("$here/packages.sh" --arch s390x $packages) || exit
-made=$cache/sysroots/$(cross_file "$root" | sha256sum | cut -c1-16)
+qemu=$(emulator) || exit
+made=$cache/sysroots/$(cross_file "$root" "$qemu" | sha256sum | cut -c1-16)
 if [ ! -d "$made" ]; then
 	umask 022
 	mkdir -p "$cache/sysroots" || exit 1
@@ -78,7 +101,7 @@ if [ ! -d "$made" ]; then
 	# hard links: the files themselves are there once
 	cp -al "$root" "$part/root" || exit 1
 	links_relative "$part/root" || exit 1
-	cross_file "$made/root" >"$part/cross.ini" || exit 1
+	cross_file "$made/root" "$qemu" >"$part/cross.ini" || exit 1
 	chmod 755 "$part"
 	# whoever was faster made the same
 	mv -T "$part" "$made" 2>/dev/null || [ -d "$made" ] || exit 1
