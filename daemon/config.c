@@ -183,6 +183,8 @@ int config_load(struct config **ret, const char *config_dir)
 		status = drop_ins_read(config, folders, n_folders, "iommubrokerd.conf.d",
 				       config_main_key);
 	if (!status)
+		status = drop_ins_read(config, folders, n_folders, "quota.d", config_quota_key);
+	if (!status)
 		status = drop_ins_read(config, folders, n_folders, "device.d", config_device_key);
 	if (!status)
 		status = functions_check(config);
@@ -191,8 +193,16 @@ int config_load(struct config **ret, const char *config_dir)
 
 struct config *config_free(struct config *config)
 {
-	if (config)
-		free(config->device_rules);
+	if (!config)
+		return NULL;
+	while (config->texts) {
+		struct config_text *text = config->texts;
+
+		config->texts = text->next;
+		free(text);
+	}
+	free(config->device_rules);
+	free(config->tenant_rules);
 	free(config);
 	return NULL;
 }

@@ -14,10 +14,17 @@
 #include <stdio.h>
 
 #include "broker/broker.h"
+#include "broker/tenant_rule.h"
 #include "rpc/dispatch.h"
 
 #define CONFIG_DEVICE_RULES_MAX 4096
 #define CONFIG_IDS_MAX          64
+
+/* A text of a file that a rule borrows. */
+struct config_text {
+	struct config_text *next;
+	char text[];
+};
 
 /* What the table fills. Ids and rules that the settings borrow live here. */
 struct config {
@@ -26,6 +33,8 @@ struct config {
 	uid_t client_uids[CONFIG_IDS_MAX];
 	gid_t client_gids[CONFIG_IDS_MAX];
 	struct broker_device_rule *device_rules; /* on the heap */
+	struct tenant_rule *tenant_rules;        /* likewise */
+	struct config_text *texts;               /* that the rules borrow */
 	size_t n_emulated;
 	struct iommu_emulated_function emulated[IOMMU_EMULATED_FUNCTIONS_MAX];
 	char error[512]; /* after a failure: "file:line: what was wrong" */

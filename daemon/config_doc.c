@@ -76,10 +76,11 @@ static void manual_table(FILE *out, const struct setting *table, size_t n)
 void config_print_manual(FILE *out)
 {
 	fputs(".TH IOMMUBROKERD.CONF 5 \"\" \"iommubroker\" \"File formats\"\n"
-	      ".SH NAME\niommubrokerd.conf, device.d \\- configuration of iommubrokerd\n"
+	      ".SH NAME\niommubrokerd.conf, quota.d, device.d \\- configuration of iommubrokerd\n"
 	      ".SH SYNOPSIS\n.nf\n"
 	      "/etc/iommubroker/iommubrokerd.conf\n"
 	      "/etc/iommubroker/iommubrokerd.conf.d/*.conf\n"
+	      "/etc/iommubroker/quota.d/*.conf\n"
 	      "/etc/iommubroker/device.d/*.conf\n.fi\n"
 	      ".SH DESCRIPTION\n"
 	      "The main file is the first that exists in /etc/iommubroker, /run/iommubroker and\n"
@@ -99,6 +100,27 @@ void config_print_manual(FILE *out)
 	      "0000:00:08.0.\n",
 	      out);
 	manual_table(out, emulated_settings, n_emulated_settings);
+	fputs(".SH QUOTA RULES\n"
+	      "Each file in quota.d is one rule: its [Match] says for whom, its [Quota] how much. "
+	      "All\n"
+	      "that [Match] gives must fit. The first file that does wins, in the order of their "
+	      "names;\n"
+	      "a tenant is called as the file, without the number in front and without .conf. A "
+	      "client\n"
+	      "that no rule is for is refused, unless it is root or the daemon's own user. "
+	      "Without\n"
+	      "any rule each user is a tenant, with the limits of\n"
+	      ".BR iommubrokerd.conf .\n"
+	      "The limits of [Limits] hold in addition: the lowest one counts.\n"
+	      ".SS [Match]\n",
+	      out);
+	for (size_t i = 0; i < n_match_rule_keys; i++)
+		manual_entry(out, match_rule_keys[i].name, match_rule_keys[i].default_text,
+			     match_rule_keys[i].doc);
+	fputs(".SS [Quota]\n", out);
+	for (size_t i = 0; i < n_quota_rule_keys; i++)
+		manual_entry(out, quota_rule_keys[i].key.name, quota_rule_keys[i].key.default_text,
+			     quota_rule_keys[i].key.doc);
 	fputs(".SH DEVICE RULES\n"
 	      "Files in device.d hold sections [Device]. The first rule that matches the caller "
 	      "and\n"

@@ -176,6 +176,13 @@ int config_file_read(struct config *config, const char *path, config_key_fn key)
 	file.stream = fopen(path, "re");
 	if (!file.stream)
 		return -errno;
+	if (key == config_quota_key) {
+		file.status = config_quota_begin(&file);
+		if (file.status) {
+			fclose(file.stream);
+			return file.status;
+		}
+	}
 	line = ini_parse_stream(line_read, &file, key_handle, &file);
 	if (!file.status && line > 0) {
 		file.line = line;
@@ -186,6 +193,8 @@ int config_file_read(struct config *config, const char *path, config_key_fn key)
 	}
 	if (!file.status && key == config_device_key)
 		file.status = config_device_end(&file);
+	if (!file.status && key == config_quota_key)
+		file.status = config_quota_end(&file);
 	fclose(file.stream);
 	return file.status;
 }

@@ -45,5 +45,9 @@ int config_device_key(struct config_file *file, const char *section, const char 
 		      const char *value);
 /* The last section of a device file is complete. */
 int config_device_end(struct config_file *file);
+int config_quota_begin(struct config_file *file);
+int config_quota_key(struct config_file *file, const char *section, const char *key,
+		     const char *value);
+int config_quota_end(struct config_file *file);
 
 #endif

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "broker/broker.h"
+
 enum setting_type {
 	SETTING_BYTES,        /* uint64_t: 4096, 512M, 16G, infinity, or 80% of the host's memory */
 	SETTING_COUNT64,      /* uint64_t, or infinity */
@@ -45,6 +47,17 @@ struct rule_key {
 };
 extern const struct rule_key device_rule_keys[];
 extern const size_t n_device_rule_keys;
+/* Keys of [Match] and of [Quota] in quota.d. */
+extern const struct rule_key match_rule_keys[];
+extern const size_t n_match_rule_keys;
+struct quota_key {
+	struct rule_key key;
+	enum setting_type type; /* BYTES or COUNT64 */
+	enum ledger_resource resource;
+	bool per_guest;
+};
+extern const struct quota_key quota_rule_keys[];
+extern const size_t n_quota_rule_keys;
 
 /* The value's text into *target. 0, or -EINVAL with what was wrong in error. USERS and GROUPS
  * take the list at target and its count at n_target. */

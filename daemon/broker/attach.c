@@ -54,6 +54,19 @@ static int attach_to(struct device *device, enum attachment to, struct nested *n
 	return refuse(refusal, REFUSAL_HOST, "NOT_BLOCKED", "the device could not be blocked");
 }
 
+/* The device is attached already, and is blocked again if that fails. */
+static int attach_fill_relaxed(struct device *device, struct refusal *refusal)
+{
+	struct guest *guest = device->object.guest;
+	int error = relaxed_fill(guest, &device->relaxed);
+
+	if (!error)
+		return 0;
+	device_block(device, true);
+	relaxed_free(guest, &device->relaxed);
+	return refuse_errno(refusal, error, "filling the relaxed mapping; the device is blocked");
+}
+
 int device_switch(struct device *device, enum attachment to, struct nested *nested,
 		  struct refusal *refusal)
 {
@@ -67,7 +80,7 @@ int device_switch(struct device *device, enum attachment to, struct nested *nest
 		relaxed_free(device->object.guest, &device->relaxed);
 	if (left && left != nested)
 		nested_leave(left);
-	return 0;
+	return to == ATTACHMENT_RELAXED ? attach_fill_relaxed(device, refusal) : 0;
 }
 
 static int attach_find_nested(struct device *device, uint64_t handle, struct nested **ret,

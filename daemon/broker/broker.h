@@ -48,6 +48,9 @@ enum broker_unpopulated {
 };
 
 /* Which uid may open which function. */
+struct tenant_rule;
+struct tenant_identity;
+
 struct broker_device_rule {
 	bool any_user;
 	uid_t uid;
@@ -78,8 +81,12 @@ struct broker_settings {
 	uint32_t designations; /* set of enum s390_level that is supported */
 	enum broker_seals require_seals;
 	enum broker_unpopulated unpopulated_memory;
-	unsigned int threads_max;                      /* 1 .. 32 */
-	uint64_t pin_slice_bytes;                      /* at most 256 MiB */
+	unsigned int threads_max; /* 1 .. 32 */
+	uint64_t pin_slice_bytes; /* at most 256 MiB */
+	/* Who is charged: broker/tenant_rule.h. None: each user is a tenant, with the limits above.
+	 * Borrowed until broker_free(). */
+	const struct tenant_rule *tenant_rules;
+	size_t n_tenant_rules;
 	const struct broker_device_rule *device_rules; /* borrowed until broker_free() */
 	size_t n_device_rules;
 	bool open_devices; /* no rule needed: the emulated backend without configuration */
@@ -103,7 +110,8 @@ struct peer {
 	pid_t pid; /* > 0 */
 	uid_t uid;
 	gid_t gid;
-	int pidfd; /* of the very process that connected */
+	int pidfd;                              /* of the very process that connected */
+	const struct tenant_identity *identity; /* borrowed for session_new(); NULL: uid and gid */
 };
 
 /* INLINE. Duplicates peer->pidfd. */

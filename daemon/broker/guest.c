@@ -9,6 +9,7 @@
 #include "broker/nested.h"
 #include "broker/device.h"
 #include "broker/root.h"
+#include "broker/tenant.h"
 #include "util/random.h"
 
 static void guest_object_free(struct object *object)
@@ -71,33 +72,17 @@ int guest_refuse_cancelled(const struct guest *guest, struct refusal *refusal)
 
 /* ── create ────────────────────────────────────────────────────────────────────────────────── */
 
-static uint64_t min_nonzero(uint64_t limit, uint64_t asked)
-{
-	return asked && asked < limit ? asked : limit;
-}
-
-static const char *limit_rule(uint64_t limit, uint64_t asked, const char *setting)
-{
-	return asked && asked < limit ? "limit given at CreateGuest" : setting;
-}
-
 static void guest_set_limits(struct guest *guest, const struct guest_create_request *request)
 {
-	const struct broker_settings *s = &guest->broker->settings;
 	struct ledger_account *account = &guest->account;
 
-	ledger_account_limit(account, LEDGER_PINNED_BYTES,
-			     min_nonzero(s->guest_pinned_bytes_max, request->pinned_bytes_max),
-			     limit_rule(s->guest_pinned_bytes_max, request->pinned_bytes_max,
-					RULE_GUEST_PINNED));
-	ledger_account_limit(
-		account, LEDGER_MAPPINGS, min_nonzero(s->guest_mappings_max, request->mappings_max),
-		limit_rule(s->guest_mappings_max, request->mappings_max, RULE_GUEST_MAPPINGS));
-	ledger_account_limit(account, LEDGER_REGIONS, s->regions_per_guest_max, RULE_GUEST_REGIONS);
-	ledger_account_limit(account, LEDGER_MEMORY_FILES, BROKER_MEMORY_FILES_MAX,
-			     RULE_GUEST_FILES);
-	ledger_account_limit(account, LEDGER_DEVICES, s->devices_per_guest_max, RULE_GUEST_DEVICES);
-	ledger_account_limit(account, LEDGER_NESTED, s->nested_per_guest_max, RULE_GUEST_NESTED);
+	tenant_limit_guest(guest->broker, guest->session->tenant->rule, account);
+	if (request->pinned_bytes_max)
+		ledger_account_tighten(account, LEDGER_PINNED_BYTES, request->pinned_bytes_max,
+				       RULE_GUEST_ASKED);
+	if (request->mappings_max)
+		ledger_account_tighten(account, LEDGER_MAPPINGS, request->mappings_max,
+				       RULE_GUEST_ASKED);
 }
 
 static bool take_down_run(struct pool_job *job)

@@ -50,6 +50,13 @@ void ledger_account_limit(struct ledger_account *account, enum ledger_resource r
 	account->entries[resource].rule = rule;
 }
 
+void ledger_account_tighten(struct ledger_account *account, enum ledger_resource resource,
+			    uint64_t max, const char *rule)
+{
+	if (max < account->entries[resource].max)
+		ledger_account_limit(account, resource, max, rule);
+}
+
 /* A limit may have been lowered below what is used, so current can be above max. */
 static uint64_t account_room(const struct ledger_account *account, enum ledger_resource resource)
 {

@@ -23,7 +23,7 @@ struct ledger_account {
 	const char *tenant;            /* borrowed; who a refusal names */
 	struct {
 		uint64_t max;
-		const char *rule; /* static text: where the limit stands */
+		const char *rule; /* borrowed: where the limit stands */
 		uint64_t current, peak, events;
 	} entries[LEDGER_RESOURCES];
 };
@@ -37,9 +37,12 @@ void ledger_init(struct ledger *ledger);
 void ledger_deinit(struct ledger *ledger);
 void ledger_account_init(struct ledger_account *account, struct ledger_account *parent,
 			 const char *tenant);
-/* rule: static text. Set before the account is used. */
+/* rule: borrowed for the account's life. Set before the account is used. */
 void ledger_account_limit(struct ledger_account *account, enum ledger_resource resource,
 			  uint64_t max, const char *rule);
+/* The same, if it is the lower limit. */
+void ledger_account_tighten(struct ledger_account *account, enum ledger_resource resource,
+			    uint64_t max, const char *rule);
 
 /* 0 or REFUSED (QUOTA, naming the first resource and level that has no room). */
 int ledger_charge(struct ledger *ledger, struct ledger_account *account,

@@ -5,6 +5,7 @@
  * They run in steps; between two steps the lane is given up, so that a refresh never waits for the
  * whole of a reconciliation. Each step takes the view that is published when it begins.
  */
+#include <errno.h>
 #include <utlist.h>
 
 #include "broker/device.h"
@@ -138,10 +139,35 @@ static void nested_run(struct nested *nested, struct shadow_op *op, struct range
 	} while (more);
 }
 
+/* EIO: the host's function is in error, which is not the guest's fault. */
+static enum verdict fill_verdict(int error)
+{
+	if (!error)
+		return VERDICT_DONE;
+	return error == EIO ? VERDICT_ERROR : VERDICT_RESOURCES;
+}
+
+/* A relaxed mapping is filled while its device is attached to it, as a shadow is. */
+static void nested_fill_relaxed(struct nested *nested, struct range_result *ret)
+{
+	*ret = (struct range_result){.verdict = VERDICT_DONE};
+	nested_lane_enter(nested);
+	if (nested_is_lost(nested))
+		ret->verdict = VERDICT_GONE;
+	else if (nested->attached)
+		ret->verdict =
+			fill_verdict(relaxed_fill(nested->object.guest, &nested->backing.relaxed));
+	nested_lane_leave(nested);
+}
+
 void nested_reconcile(struct nested *nested, struct range_result *ret)
 {
 	struct shadow_op op;
 
+	if (nested->backing.format == NESTED_RELAXED) {
+		nested_fill_relaxed(nested, ret);
+		return;
+	}
 	shadow_op_range(&op, SHADOW_OP_RECONCILE, nested->backing.anchor.pba,
 			nested->backing.anchor.pal);
 	nested_run(nested, &op, ret);
@@ -162,6 +188,8 @@ void nested_leave(struct nested *nested)
 	struct shadow_op op;
 
 	nested_lane_enter(nested);
+	if (nested->backing.format == NESTED_RELAXED)
+		relaxed_empty(nested->object.guest, &nested->backing.relaxed);
 	if (nested->backing.format == NESTED_S390 && !nested->gone && !nested->broken) {
 		const struct memory_view *view = guest_view(nested->object.guest);
 

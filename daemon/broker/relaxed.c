@@ -53,12 +53,13 @@ bool relaxed_remove(struct guest *guest, const struct relaxed *relaxed, const st
 {
 	struct piece all = {.gpa = region->gpa, .length = region->length};
 
-	if (!piece_clip(relaxed, &all))
+	if (!relaxed->filled || !piece_clip(relaxed, &all))
 		return true;
 	return backend_unmap(guest, relaxed->domain.ioas, all.iova, all.length);
 }
 
-int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region)
+static int relaxed_copy(struct guest *guest, const struct relaxed *relaxed,
+			const struct region *region)
 {
 	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
 	unsigned int prot = IOMMU_PROT_READ | (region->writable ? IOMMU_PROT_WRITE : 0);
@@ -75,15 +76,29 @@ int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct
 	return 0;
 }
 
-static int relaxed_fill(struct guest *guest, const struct relaxed *relaxed)
+int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region)
 {
-	for (size_t i = 0; i < guest->regions.n; i++) {
-		int error = relaxed_add(guest, relaxed, &guest->regions.items[i]);
+	return relaxed->filled ? relaxed_copy(guest, relaxed, region) : 0;
+}
 
-		if (error)
-			return error;
-	}
-	return 0;
+int relaxed_fill(struct guest *guest, struct relaxed *relaxed)
+{
+	int error = 0;
+
+	if (relaxed->filled)
+		return 0;
+	for (size_t i = 0; !error && i < guest->regions.n; i++)
+		error = relaxed_copy(guest, relaxed, &guest->regions.items[i]);
+	relaxed->filled = true;
+	if (error)
+		relaxed_empty(guest, relaxed);
+	return error;
+}
+
+void relaxed_empty(struct guest *guest, struct relaxed *relaxed)
+{
+	if (relaxed->filled)
+		relaxed->filled = !backend_unmap(guest, relaxed->domain.ioas, 0, UINT64_MAX);
 }
 
 int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint64_t last,
@@ -94,16 +109,10 @@ int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint
 		.first = first,
 		.last = last,
 	};
-	int error;
 
 	if (domain_new(guest, device, false, "address space for relaxed translation",
 		       &relaxed.domain, refusal))
 		return REFUSED;
-	error = relaxed_fill(guest, &relaxed);
-	if (error) {
-		relaxed_free(guest, &relaxed);
-		return refuse_errno(refusal, error, "filling the relaxed mapping");
-	}
 	*ret = relaxed;
 	return 0;
 }
@@ -111,11 +120,12 @@ int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint
 void relaxed_free(struct guest *guest, struct relaxed *relaxed)
 {
 	domain_end(guest, &relaxed->domain);
+	relaxed->filled = false;
 }
 
 bool relaxed_lookup(const struct relaxed *relaxed, uint64_t iova, uint64_t *ret_gpa)
 {
-	if (!relaxed->domain.made || iova < relaxed->first || iova > relaxed->last ||
+	if (!relaxed->filled || iova < relaxed->first || iova > relaxed->last ||
 	    iova < relaxed->base)
 		return false;
 	*ret_gpa = iova - relaxed->base;

@@ -4,8 +4,9 @@
 
 /*
  * Relaxed translation: all of guest memory, at guest address plus start of DMA, clipped to a
- * window. An address space of its own, filled by copies from the parent; it follows every change of
- * the guest's memory. On the guest's lane.
+ * window. An address space of its own, filled by copies from the parent when its device is attached
+ * to it, and not before: as a shadow is, since an emulated zPCI function learns of mappings only as
+ * they are made. Filled, it follows every change of the guest's memory. On the guest's lane.
  */
 
 #include <stdbool.h>
@@ -20,16 +21,22 @@ struct refusal;
 
 struct relaxed {
 	struct domain domain;
+	bool filled;
 	uint64_t base;        /* start of DMA: IOVA of guest address 0 */
 	uint64_t first, last; /* window, inclusive IOVAs */
 };
 
-/* Made and filled. On failure nothing is left. */
+/* Made, and empty. On failure nothing is left. */
 int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint64_t last,
 		struct relaxed *ret, struct refusal *refusal);
 void relaxed_free(struct guest *guest, struct relaxed *relaxed);
 
-/* 0 or the kernel's errno, and then a part of the region can be there: remove it. */
+/* What is filled stays as it is. 0 or the kernel's errno, and then it is empty. */
+int relaxed_fill(struct guest *guest, struct relaxed *relaxed);
+void relaxed_empty(struct guest *guest, struct relaxed *relaxed);
+
+/* Of what is not filled, nothing. 0 or the kernel's errno, and then a part of the region can be
+ * there: remove it. */
 int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region);
 bool relaxed_remove(struct guest *guest, const struct relaxed *relaxed,
 		    const struct region *region);

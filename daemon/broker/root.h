@@ -26,6 +26,7 @@
 #define RULE_GUEST_REGIONS   "setting RegionsPerGuestMax="
 #define RULE_GUEST_DEVICES   "setting DevicesPerGuestMax="
 #define RULE_GUEST_NESTED    "setting NestedDomainsPerGuestMax="
+#define RULE_GUEST_ASKED     "limit given at CreateGuest"
 
 struct broker {
 	struct iommu_backend *backend;

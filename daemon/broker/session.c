@@ -44,9 +44,8 @@ static int session_admit(struct session *session, const struct peer *peer, struc
 
 	if (broker->ending)
 		return refuse(refusal, REFUSAL_PRECONDITION, "ENDING", "the daemon is ending");
-	tenant = tenant_get(broker, peer);
-	if (!tenant)
-		return refuse_errno(refusal, ENOMEM, "session");
+	if (tenant_get(broker, peer, &tenant, refusal))
+		return REFUSED;
 	if (ledger_charge_one(&broker->ledger, &tenant->account, LEDGER_SESSIONS, 1, refusal)) {
 		tenant_put(broker, tenant);
 		return REFUSED;

@@ -5,6 +5,7 @@
 #include <utlist.h>
 
 #include "broker/root.h"
+#include "broker/tenant.h"
 #include "broker/session.h"
 
 static void report_fill(struct broker *broker, const char *tenant,
@@ -53,35 +54,6 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 
 /* ── would it fit ──────────────────────────────────────────────────────────────────────────── */
 
-/* What a guest may have at most, and where that is written down. */
-static uint64_t guest_limit(const struct broker_settings *s, enum ledger_resource resource,
-			    const char **ret_rule)
-{
-	switch (resource) {
-	case LEDGER_PINNED_BYTES:
-		*ret_rule = RULE_GUEST_PINNED;
-		return s->guest_pinned_bytes_max;
-	case LEDGER_MAPPINGS:
-		*ret_rule = RULE_GUEST_MAPPINGS;
-		return s->guest_mappings_max;
-	case LEDGER_REGIONS:
-		*ret_rule = RULE_GUEST_REGIONS;
-		return s->regions_per_guest_max;
-	case LEDGER_DEVICES:
-		*ret_rule = RULE_GUEST_DEVICES;
-		return s->devices_per_guest_max;
-	case LEDGER_NESTED:
-		*ret_rule = RULE_GUEST_NESTED;
-		return s->nested_per_guest_max;
-	case LEDGER_MEMORY_FILES:
-		*ret_rule = RULE_GUEST_FILES;
-		return BROKER_MEMORY_FILES_MAX;
-	default:
-		*ret_rule = "no limit";
-		return UINT64_MAX;
-	}
-}
-
 static void fit_compare(struct fit_missing *worst, uint64_t limit, uint64_t used, const char *rule)
 {
 	uint64_t room = limit > used ? limit - used : 0;
@@ -96,16 +68,18 @@ static void fit_compare(struct fit_missing *worst, uint64_t limit, uint64_t used
 }
 
 /* The amounts are those of new guests, of one if none is named, shared evenly. */
-static void fit_compare_guests(struct broker *broker, const struct fit_request *request,
-			       struct fit_missing *worst)
+static void fit_compare_guests(struct broker *broker, const struct session *session,
+			       const struct fit_request *request, struct fit_missing *worst)
 {
-	uint64_t guests = request->amount[LEDGER_GUESTS];
-	const char *rule;
-	uint64_t limit = guest_limit(&broker->settings, worst->resource, &rule);
+	uint64_t guests = request->amount[LEDGER_GUESTS], limit;
+	struct ledger_account guest;
 
+	ledger_account_init(&guest, NULL, "");
+	tenant_limit_guest(broker, session ? session->tenant->rule : NULL, &guest);
+	limit = guest.entries[worst->resource].max;
 	if (guests > 1 && __builtin_mul_overflow(limit, guests, &limit))
 		limit = UINT64_MAX;
-	fit_compare(worst, limit, 0, rule);
+	fit_compare(worst, limit, 0, guest.entries[worst->resource].rule);
 }
 
 /* The level at which most is missing; missing 0: it fits. With the broker's lock held. */
@@ -120,7 +94,7 @@ static void fit_resource(struct broker *broker, const struct session *session,
 		.resource = resource,
 		.requested = request->amount[resource],
 	};
-	fit_compare_guests(broker, request, ret);
+	fit_compare_guests(broker, session, request, ret);
 	for (; account; account = account->parent) {
 		ledger_usage(&broker->ledger, account, usage);
 		fit_compare(ret, usage[resource].max, usage[resource].current,

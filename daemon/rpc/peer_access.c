@@ -4,17 +4,12 @@
  * Who may connect at all. What a connected peer may do is the broker's to say.
  */
 
-#include <ctype.h>
-#include <errno.h>
-#include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "rpc/dispatcher.h"
+#include "rpc/peer_identity.h"
 
-static bool group_is_listed(const struct rpc_settings *settings, unsigned long gid)
+static bool group_is_listed(const struct rpc_settings *settings, gid_t gid)
 {
 	for (size_t i = 0; i < settings->n_client_gids; i++)
 		if (settings->client_gids[i] == gid)
@@ -22,49 +17,16 @@ static bool group_is_listed(const struct rpc_settings *settings, unsigned long g
 	return false;
 }
 
-/* A line "Groups:\t27 100 \n" of /proc/PID/status. */
-static bool line_lists_group(const struct rpc_settings *settings, const char *line)
+static bool any_group_is_listed(const struct rpc_settings *settings, const struct peer *peer)
 {
-	const char *at = line + strlen("Groups:");
-	char *end;
+	struct tenant_identity identity;
 
-	for (;;) {
-		unsigned long gid = strtoul(at, &end, 10);
-
-		if (end == at)
-			return false;
-		if (group_is_listed(settings, gid))
-			return true;
-		at = end;
-	}
-}
-
-static bool process_lives(int pidfd)
-{
-	struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
-
-	return poll(&poll_fd, 1, 0) == 0;
-}
-
-/* From /proc, by pid: that it was this process is known if its pidfd still says that it lives
- * afterwards, since a pid is not used again before that. */
-static bool supplementary_is_listed(const struct rpc_settings *settings, const struct peer *peer)
-{
-	char path[64], *line = NULL;
-	bool listed = false;
-	size_t bytes = 0;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)peer->pid);
-	file = fopen(path, "re");
-	if (!file)
+	if (!peer_identity_read(peer, &identity))
 		return false;
-	while (!listed && getline(&line, &bytes, file) > 0)
-		listed = !strncmp(line, "Groups:", strlen("Groups:")) &&
-			 line_lists_group(settings, line);
-	free(line);
-	fclose(file);
-	return listed && process_lives(peer->pidfd);
+	for (size_t i = 0; i < identity.n_groups; i++)
+		if (group_is_listed(settings, identity.groups[i]))
+			return true;
+	return false;
 }
 
 bool peer_allowed(const struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door)
@@ -80,5 +42,5 @@ bool peer_allowed(const struct dispatcher *dispatcher, const struct peer *peer, 
 			return true;
 	if (!settings->n_client_gids)
 		return false;
-	return group_is_listed(settings, peer->gid) || supplementary_is_listed(settings, peer);
+	return group_is_listed(settings, peer->gid) || any_group_is_listed(settings, peer);
 }

@@ -16,6 +16,7 @@
 #include "rpc/descriptor.h"
 #include "rpc/descriptor_drop.h"
 #include "rpc/dispatcher.h"
+#include "rpc/peer_identity.h"
 #include "util/clock.h"
 #include "util/random.h"
 
@@ -238,12 +239,16 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		     uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
 {
 	struct rpc_session *session = session_alloc(dispatcher, peer);
+	struct tenant_identity identity;
+	struct peer known = *peer;
 	int status;
 
 	if (!session)
 		return refuse_errno(refusal, ENOMEM, "opening a session");
-	status =
-		session_new(&session->session, dispatcher->broker, peer, name, ret_secret, refusal);
+	if (peer_identity_read(peer, &identity))
+		known.identity = &identity;
+	status = session_new(&session->session, dispatcher->broker, &known, name, ret_secret,
+			     refusal);
 	if (status) {
 		rpc_session_unref(session);
 		return status;

@@ -10,6 +10,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* Where this file lies is of no use to anybody who reads the journal. */
+#define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
 #include "util/utf8.h"

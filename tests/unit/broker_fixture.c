@@ -47,7 +47,7 @@ struct session *session_make(struct fixture *f)
 	return session;
 }
 
-void fixture_init(struct fixture *f, const struct broker_settings *settings)
+void fixture_init_broker(struct fixture *f, const struct broker_settings *settings)
 {
 	memset(f, 0, sizeof(*f));
 	f->memory_fd = -1;
@@ -61,6 +61,11 @@ void fixture_init(struct fixture *f, const struct broker_settings *settings)
 		.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0),
 	};
 	assert_true(f->peer.pidfd >= 0);
+}
+
+void fixture_init(struct fixture *f, const struct broker_settings *settings)
+{
+	fixture_init_broker(f, settings);
 	f->session = session_make(f);
 }
 

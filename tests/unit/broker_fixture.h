@@ -51,6 +51,8 @@ struct function {
 /* Generous, so that a test sets only what it is about. */
 struct broker_settings settings_default(void);
 void fixture_init(struct fixture *f, const struct broker_settings *settings);
+/* The same without a session. */
+void fixture_init_broker(struct fixture *f, const struct broker_settings *settings);
 void fixture_deinit(struct fixture *f);
 /* The same with a guest, its memory file added and mapped from address 0 on. */
 void fixture_init_guest(struct fixture *f, const struct broker_settings *settings);

@@ -59,6 +59,14 @@ static void file_write(const char *name, const char *text)
 	fclose(file);
 }
 
+static void file_remove(const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	assert_int_equal(unlink(path), 0);
+}
+
 static struct config *load_good(void)
 {
 	struct config *config = NULL;
@@ -163,6 +171,43 @@ static void test_device_rules_are_pairs_in_order(void **state)
 	config_free(config);
 }
 
+static void test_quota_rules_are_files_in_order(void **state)
+{
+	const struct tenant_rule *rule;
+	struct config *config;
+
+	(void)state;
+	file_write("quota.d/50-vms.conf",
+		   "# all machines\n[Match]\nSlice=machine.slice *-vms.slice\n"
+		   "User=0 1[0-9]*\nTenantPer=unit\n[Quota]\n"
+		   "PinnedMemoryMax=64G\nPinnedMemoryPerGuestMax=16G\n"
+		   "GuestsMax=32\n");
+	file_write("quota.d/90-rest.conf", "[Match]\nUser=root\nGroup=*\n[Quota]\n"
+					   "PinnedMemoryMax=infinity\nGuestsMax=0\n");
+	config = load_good();
+	assert_int_equal(config->broker.n_tenant_rules, 2);
+	rule = &config->broker.tenant_rules[0];
+	assert_string_equal(rule->name, "vms");
+	assert_int_equal(rule->per, TENANT_PER_UNIT);
+	assert_int_equal(rule->match.n[TENANT_SLICE], 2);
+	assert_string_equal(rule->match.patterns[TENANT_SLICE][1], "*-vms.slice");
+	assert_string_equal(rule->match.patterns[TENANT_USER][1], "1[0-9]*");
+	assert_true(rule->tenant[LEDGER_PINNED_BYTES].set);
+	assert_int_equal(rule->tenant[LEDGER_PINNED_BYTES].max, 64ull << 30);
+	assert_non_null(strstr(rule->tenant[LEDGER_PINNED_BYTES].where, "50-vms.conf:7"));
+	assert_int_equal(rule->guest[LEDGER_PINNED_BYTES].max, 16ull << 30);
+	assert_int_equal(rule->tenant[LEDGER_GUESTS].max, 32);
+	assert_false(rule->guest[LEDGER_GUESTS].set);
+	rule++;
+	assert_string_equal(rule->name, "rest");
+	assert_string_equal(rule->match.patterns[TENANT_USER][0], "0"); /* names become numbers */
+	assert_string_equal(rule->match.patterns[TENANT_GROUP][0], "*");
+	assert_int_equal(rule->tenant[LEDGER_PINNED_BYTES].max, UINT64_MAX);
+	assert_true(rule->tenant[LEDGER_GUESTS].set);
+	assert_int_equal(rule->tenant[LEDGER_GUESTS].max, 0);
+	config_free(config);
+}
+
 static void test_emulated_functions_are_sections(void **state)
 {
 	struct config *config;
@@ -239,6 +284,30 @@ static const struct {
 	 ":2: unknown section 'Devices'; did you mean Device?"},
 	{"device.d/a.conf", "[Device]\nFunctionId=1\nRelaxedTranslation=perhaps\n",
 	 ":3: RelaxedTranslation=: 'perhaps' is not yes or no"},
+	{"quota.d/a.conf", "[Match]\nUser=*\n[Quotas]\nGuestsMax=1\n",
+	 ":4: unknown section 'Quotas'; did you mean Quota?"},
+	{"quota.d/a.conf", "[Macht]\nUser=*\n", ":2: unknown section 'Macht'; did you mean Match?"},
+	{"quota.d/a.conf", "[Match]\nUsr=*\n", ":2: unknown key 'Usr'; did you mean User?"},
+	{"quota.d/a.conf", "[Match]\nUser=*\n[Quota]\nPinnedMemoryMaks=1G\n",
+	 ":4: unknown key 'PinnedMemoryMaks'; did you mean PinnedMemoryMax?"},
+	{"quota.d/a.conf", "[Match]\nUser=*\n[Quota]\nPinnedMemoryMax=1Q\n",
+	 ":4: PinnedMemoryMax=: '1Q' is not a size"},
+	{"quota.d/a.conf", "[Match]\nUser=*\n[Quota]\nGuestsMax=-1\n",
+	 ":4: GuestsMax=: '-1' is not a number"},
+	{"quota.d/a.conf", "[Match]\nUser=no such user here\n", ":2: User=: 'no'"},
+	{"quota.d/a.conf", "[Match]\nUser=nosuchuser-*\n",
+	 ":2: User=: no user's name matches 'nosuchuser-*'"},
+	{"quota.d/a.conf", "[Match]\nGroup=nosuchgroup-*\n",
+	 ":2: Group=: no group's name matches 'nosuchgroup-*'"},
+	{"quota.d/a.conf", "[Match]\nUser=\n", ":2: User=: names nothing; * is any"},
+	{"quota.d/a.conf", "[Match]\nCGroup=machine.slice\n",
+	 ":2: CGroup=: 'machine.slice' does not begin with /"},
+	{"quota.d/a.conf", "[Match]\nUser=*\nTenantPer=pod\n",
+	 ":3: TenantPer=: 'pod' is not one of rule, user, unit, slice"},
+	{"quota.d/a.conf", "[Quota]\nGuestsMax=1\n", "[Match] names nobody; User=* is everybody"},
+	{"quota.d/b c.conf", "[Match]\nUser=*\n", "letters, digits and - _ . only"},
+	{"quota.d/a-name-that-is-longer-than-a-tenant-may-have.conf", "[Match]\nUser=*\n",
+	 "has more than 23 bytes"},
 };
 
 static void test_each_mistake_is_told(void **state)
@@ -252,8 +321,21 @@ static void test_each_mistake_is_told(void **state)
 		if (!strstr(config->error, mistakes[i].error))
 			fail_msg("'%s' should say '%s'", config->error, mistakes[i].error);
 		config_free(config);
-		file_write(mistakes[i].file, "");
+		file_remove(mistakes[i].file);
 	}
+}
+
+/* Two files may not be one tenant by accident. */
+static void test_quota_rules_have_names_of_their_own(void **state)
+{
+	struct config *config = NULL;
+
+	(void)state;
+	file_write("quota.d/10-a.conf", "[Match]\nUser=*\n");
+	file_write("quota.d/20-a.conf", "[Match]\nUser=*\n");
+	assert_int_equal(config_load(&config, folder), -EINVAL);
+	assert_non_null(strstr(config->error, "another file's rule is called 'a' too"));
+	config_free(config);
 }
 
 static void test_missing_folder_is_told(void **state)
@@ -276,6 +358,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_device_rules_are_pairs_in_order, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_emulated_functions_are_sections, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_quota_rules_are_files_in_order, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(test_quota_rules_have_names_of_their_own, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_each_mistake_is_told, setup, teardown),
 		cmocka_unit_test(test_missing_folder_is_told),

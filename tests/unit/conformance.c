@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* The conformance suite's rig, see conformance.h. The cases are in conformance_memory.c,
- * conformance_cut.c and conformance_device.c. */
+ * conformance_cut.c, conformance_device.c and conformance_error.c. */
 
 #include "conformance.h"
 
@@ -261,6 +261,7 @@ int conformance_run(const struct conformance_host *host)
 		CONFORMANCE_MEMORY_CASES(CONFORMANCE_TEST)
 		CONFORMANCE_CUT_CASES(CONFORMANCE_TEST)
 		CONFORMANCE_DEVICE_CASES(CONFORMANCE_TEST)
+		CONFORMANCE_ERROR_CASES(CONFORMANCE_TEST)
 		/* clang-format on */
 	};
 #undef CONFORMANCE_TEST

@@ -114,16 +114,17 @@ uint64_t rig_pinned(struct rig *rig); /* skips the case where it cannot be told 
 	CASE(unmap_of_the_source_leaves_copies)  \
 	CASE(read_only_holds)
 
-#define CONFORMANCE_CUT_CASES(CASE) \
-	CASE(cut_middle)            \
-	CASE(cut_edges)             \
-	CASE(cut_nothing)           \
-	CASE(cut_across_areas)      \
-	CASE(cut_everything)        \
-	CASE(cut_splits_into_areas) \
-	CASE(cut_and_fill_the_hole) \
-	CASE(cut_arguments)         \
-	CASE(cut_leaves_neighbours_in_flight)
+#define CONFORMANCE_CUT_CASES(CASE)           \
+	CASE(cut_middle)                      \
+	CASE(cut_edges)                       \
+	CASE(cut_nothing)                     \
+	CASE(cut_across_areas)                \
+	CASE(cut_everything)                  \
+	CASE(cut_splits_into_areas)           \
+	CASE(cut_and_fill_the_hole)           \
+	CASE(cut_arguments)                   \
+	CASE(cut_leaves_neighbours_in_flight) \
+	CASE(unmap_leaves_neighbours_in_flight)
 
 #define CONFORMANCE_DEVICE_CASES(CASE)              \
 	CASE(pins_only_with_a_page_table)           \
@@ -148,10 +149,21 @@ uint64_t rig_pinned(struct rig *rig); /* skips the case where it cannot be told 
 	CASE(held_by_the_vmm)                       \
 	CASE(stop_ends_dma)
 
+#define CONFORMANCE_ERROR_CASES(CASE)         \
+	CASE(map_order_of_checks)             \
+	CASE(copy_order_of_checks)            \
+	CASE(unmap_of_parts_of_pages)         \
+	CASE(unmap_of_the_last_addresses)     \
+	CASE(cut_of_parts_of_pages)           \
+	CASE(cut_of_what_was_not_made_for_it) \
+	CASE(invalidate_of_a_plain_table)     \
+	CASE(ranges_without_a_page_table)
+
 #define CONFORMANCE_DECLARE(name) void conformance_##name(void **state);
 CONFORMANCE_MEMORY_CASES(CONFORMANCE_DECLARE)
 CONFORMANCE_CUT_CASES(CONFORMANCE_DECLARE)
 CONFORMANCE_DEVICE_CASES(CONFORMANCE_DECLARE)
+CONFORMANCE_ERROR_CASES(CONFORMANCE_DECLARE)
 #undef CONFORMANCE_DECLARE
 
 #endif

@@ -153,9 +153,9 @@ void conformance_cut_arguments(void **state)
 
 /* Pages that stay: 8 … 19 and 44 … 55. */
 #define NEIGHBOURS 24u
-/* Writes of the device that must fall among the cuts. */
-#define WRITES_MIN 48u
-#define CUTS_MIN   200u
+/* Writes of the device that must fall among the changes. */
+#define WRITES_MIN  48u
+#define CHANGES_MIN 200u
 
 struct neighbours {
 	struct rig *rig;
@@ -181,36 +181,74 @@ static void *neighbours_run(void *context)
 	return NULL;
 }
 
-/* Cuts holes into a run and fills them, again and again. */
-static void cut_and_fill(struct rig *rig, uint32_t ioas, uint32_t spare, unsigned int i)
+/* Takes a page away and puts another in its place, by cuts out of runs or by unmaps of what is an
+ * area of its own. */
+struct change {
+	uint32_t ioas, spare;
+	bool cut;
+};
+
+static void change_one(struct rig *rig, const struct change *change, unsigned int i)
 {
 	const struct timespec breath = {.tv_nsec = 1000000};
+	uint64_t at = 20 + i % 24;
 
-	rig_cut(rig, ioas, 20 + i % 24, 1, 1);
-	rig_copy(rig, ioas, 20 + i % 24, spare, i % 64, 1, RW, 0);
+	if (change->cut)
+		rig_cut(rig, change->ioas, at, 1, 1);
+	else
+		rig_unmap(rig, change->ioas, at, 1, 0, 1);
+	rig_copy(rig, change->ioas, at, change->spare, i % 64, 1, RW, 0);
 	/* A machine with one processor has the device's VMM run as well. */
 	if (i % 4 == 0)
 		nanosleep(&breath, NULL);
 }
 
-void conformance_cut_leaves_neighbours_in_flight(void **state)
+static void change_in_flight(struct rig *rig, const struct change *change)
 {
-	struct rig *rig = rig_new();
 	struct neighbours n = {.rig = rig};
-	uint32_t ioas = four_runs(rig), spare;
 	pthread_t thread;
 
-	if (!rig->dma)
-		skip();
-	assert_int_equal(rig->ops->ioas_new(rig->context, false, &spare), 0);
-	rig_map(rig, spare, 0, 300, 64, RW, 0);
-	rig_shows(rig, ioas, 8, 8); /* the device is ready */
+	rig_shows(rig, change->ioas, 8, 8); /* the device is ready */
 	assert_int_equal(pthread_create(&thread, NULL, neighbours_run, &n), 0);
-	for (unsigned int i = 0; i < CUTS_MIN || (n.writes < WRITES_MIN && !n.missed); i++)
-		cut_and_fill(rig, ioas, spare, i);
+	for (unsigned int i = 0; i < CHANGES_MIN || (n.writes < WRITES_MIN && !n.missed); i++)
+		change_one(rig, change, i);
 	n.stop = true;
 	pthread_join(thread, NULL);
 	assert_int_equal(n.missed, 0);
-	rig_shows(rig, ioas, 19, 19);
+	rig_shows(rig, change->ioas, 19, 19);
+	rig_shows(rig, change->ioas, 44, 44);
+}
+
+static uint32_t spare_pages(struct rig *rig)
+{
+	uint32_t spare;
+
+	assert_int_equal(rig->ops->ioas_new(rig->context, false, &spare), 0);
+	rig_map(rig, spare, 0, 300, 64, RW, 0);
+	return spare;
+}
+
+void conformance_cut_leaves_neighbours_in_flight(void **state)
+{
+	struct rig *rig = rig_new();
+	struct change change = {.ioas = four_runs(rig), .spare = spare_pages(rig), .cut = true};
+
+	if (!rig->dma)
+		skip();
+	change_in_flight(rig, &change);
+	rig_free(rig);
+}
+
+void conformance_unmap_leaves_neighbours_in_flight(void **state)
+{
+	struct rig *rig = rig_new();
+	struct change change = {.ioas = four_runs(rig), .spare = spare_pages(rig)};
+
+	if (!rig->dma)
+		skip();
+	rig_cut(rig, change.ioas, 20, 24, 24);
+	for (unsigned int i = 20; i < 44; i++)
+		rig_copy(rig, change.ioas, i, change.spare, i, 1, RW, 0);
+	change_in_flight(rig, &change);
 	rig_free(rig);
 }

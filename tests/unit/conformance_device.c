@@ -409,6 +409,7 @@ void conformance_unbound_device(void **state)
 	assert_int_equal(rig->ops->device_open(rig->host->backend, &rig->host->device, &device), 0);
 	assert_int_equal(rig->ops->attach(device, table), EINVAL);
 	assert_int_equal(rig->ops->detach(device), 0);
+	assert_int_equal(rig->ops->device_stop(device), 0);
 	assert_int_equal(rig->ops->page_table_new(rig->context, device, ioas, &id), EINVAL);
 	/* Closing gave its id back. */
 	destroy(rig, rig->device_id, ENOENT);
@@ -468,12 +469,25 @@ void conformance_held_by_the_vmm(void **state)
 void conformance_stop_ends_dma(void **state)
 {
 	struct rig *rig = rig_new();
-	uint32_t ioas = rig_space(rig, false, NULL);
+	uint32_t table, ioas = rig_space(rig, false, &table);
 
 	rig_map(rig, ioas, 0, 0, 4, RW, 0);
 	rig_dma_lands(rig, 1, 1);
 	assert_int_equal(rig->ops->device_stop(rig->device), 0);
 	rig_dma_misses(rig, 1);
 	assert_int_equal(rig->ops->device_stop(rig->device), 0);
+	/* What it is attached to stays, and can be changed. */
+	destroy(rig, table, EBUSY);
+	rig_map(rig, ioas, 4, 4, 4, RW, 0);
+	rig_dma_misses(rig, 4);
+	rig_unmap(rig, ioas, 4, 4, 0, 4);
+	/* Whoever has it attached again has it go on. */
+	rig_attach(rig, table);
+	rig_dma_lands(rig, 1, 1);
+	/* Detached and stopped, in that order as well. */
+	assert_int_equal(rig->ops->detach(rig->device), 0);
+	assert_int_equal(rig->ops->device_stop(rig->device), 0);
+	rig_dma_misses(rig, 1);
+	destroy(rig, table, 0);
 	rig_free(rig);
 }

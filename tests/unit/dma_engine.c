@@ -187,8 +187,10 @@ static int watch_detach(struct iommu_device *device)
 
 static int watch_stop(struct iommu_device *device)
 {
-	if (device == watched.device)
+	if (device == watched.device) {
 		watched.stopped = true;
+		judge.ready = false;
+	}
 	return watched.ops->device_stop(device);
 }
 

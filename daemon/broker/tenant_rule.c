@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/tenant_rule.h"
+
+#include <fnmatch.h>
+#include <sha2.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DIGEST_SHOWN 8 /* bytes */
+
+static bool fits(const struct tenant_match *match, enum tenant_property property, const char *text,
+		 int flags)
+{
+	for (size_t i = 0; i < match->n[property]; i++)
+		if (!fnmatch(match->patterns[property][i], text, flags))
+			return true;
+	return false;
+}
+
+static bool fits_number(const struct tenant_match *match, enum tenant_property property,
+			unsigned long number)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%lu", number);
+	return fits(match, property, text, 0);
+}
+
+static bool fits_group(const struct tenant_match *match, const struct tenant_identity *identity)
+{
+	for (size_t i = 0; i < identity->n_groups; i++)
+		if (fits_number(match, TENANT_GROUP, identity->groups[i]))
+			return true;
+	return false;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t length = strlen(text), end_length = strlen(end);
+
+	return length > end_length && !strcmp(text + length - end_length, end);
+}
+
+static bool is_unit(const char *name)
+{
+	return ends_with(name, ".service") || ends_with(name, ".scope");
+}
+
+static bool is_slice(const char *name)
+{
+	return ends_with(name, ".slice");
+}
+
+/* The next name of a path from *at on. false: there is none, or it is too long for a cgroup's. */
+static bool path_next(const char *path, size_t *at, char ret_name[256])
+{
+	size_t length;
+
+	*at += strspn(path + *at, "/");
+	length = strcspn(path + *at, "/");
+	if (!length || length > 255)
+		return false;
+	memcpy(ret_name, path + *at, length);
+	ret_name[length] = '\0';
+	*at += length;
+	return true;
+}
+
+static bool fits_name(const struct tenant_match *match, enum tenant_property property,
+		      const char *path)
+{
+	char name[256];
+	size_t at = 0;
+
+	while (path_next(path, &at, name)) {
+		if (property == TENANT_UNIT ? !is_unit(name) : !is_slice(name))
+			continue;
+		if (fits(match, property, name, 0))
+			return true;
+	}
+	return false;
+}
+
+/* Its cgroup or one above, up to the first below the root. */
+static bool fits_path(const struct tenant_match *match, const char *path)
+{
+	char above[TENANT_CGROUP_MAX], *end;
+
+	snprintf(above, sizeof(above), "%s", path);
+	while ((end = strrchr(above, '/'))) {
+		if (fits(match, TENANT_CGROUP, above, FNM_PATHNAME))
+			return true;
+		*end = '\0';
+	}
+	return false;
+}
+
+bool tenant_match(const struct tenant_match *match, const struct tenant_identity *identity)
+{
+	return (!match->n[TENANT_USER] || fits_number(match, TENANT_USER, identity->uid)) &&
+	       (!match->n[TENANT_GROUP] || fits_group(match, identity)) &&
+	       (!match->n[TENANT_UNIT] || fits_name(match, TENANT_UNIT, identity->cgroup)) &&
+	       (!match->n[TENANT_SLICE] || fits_name(match, TENANT_SLICE, identity->cgroup)) &&
+	       (!match->n[TENANT_CGROUP] || fits_path(match, identity->cgroup));
+}
+
+const struct tenant_rule *tenant_rule_find(const struct tenant_rule *rules, size_t n,
+					   const struct tenant_identity *identity)
+{
+	for (size_t i = 0; i < n; i++)
+		if (tenant_match(&rules[i].match, identity))
+			return &rules[i];
+	return NULL;
+}
+
+/* The innermost name of that kind; "" if there is none. */
+static void innermost(const char *path, bool (*is_kind)(const char *name), char ret_name[256])
+{
+	char name[256];
+	size_t at = 0;
+
+	ret_name[0] = '\0';
+	while (path_next(path, &at, name))
+		if (is_kind(name))
+			strcpy(ret_name, name);
+}
+
+/* Of a name that is too long its end, for that is where units differ, after a digest of all of it:
+ * nobody can become another tenant by choosing a name. */
+static void shorten(char name[256], size_t room)
+{
+	uint8_t digest[SHA256_DIGEST_LENGTH];
+	char copy[256], *to = name;
+	size_t length = strlen(name);
+	SHA2_CTX context;
+
+	if (length <= room)
+		return;
+	strcpy(copy, name);
+	SHA256Init(&context);
+	SHA256Update(&context, (const uint8_t *)name, length);
+	SHA256Final(digest, &context);
+	for (size_t i = 0; i < DIGEST_SHOWN; i++)
+		to += sprintf(to, "%02x", digest[i]);
+	sprintf(to, "~%s", copy + length - (room - 2 * DIGEST_SHOWN - 1));
+}
+
+void tenant_rule_name(const struct tenant_rule *rule, const struct tenant_identity *identity,
+		      char ret[TENANT_NAME_MAX])
+{
+	char one[256] = "";
+
+	switch (rule->per) {
+	case TENANT_PER_USER:
+		snprintf(one, sizeof(one), "%lu", (unsigned long)identity->uid);
+		break;
+	case TENANT_PER_UNIT:
+		innermost(identity->cgroup, is_unit, one);
+		break;
+	case TENANT_PER_SLICE:
+		innermost(identity->cgroup, is_slice, one);
+		break;
+	case TENANT_PER_RULE:
+		break;
+	}
+	if (one[0]) {
+		shorten(one, TENANT_NAME_MAX - TENANT_RULE_NAME_MAX - 1);
+		snprintf(ret, TENANT_NAME_MAX, "%s/%s", rule->name, one);
+	} else {
+		snprintf(ret, TENANT_NAME_MAX, "%s", rule->name);
+	}
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "rpc/peer_identity.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool process_lives(int pidfd)
+{
+	struct pollfd poll_fd = {.fd = pidfd, .events = POLLIN};
+
+	return poll(&poll_fd, 1, 0) == 0;
+}
+
+/* "27 100 \n" */
+static void groups_add(struct tenant_identity *identity, const char *list)
+{
+	char *end;
+
+	while (identity->n_groups < TENANT_GROUPS_MAX) {
+		unsigned long gid = strtoul(list, &end, 10);
+
+		if (end == list)
+			return;
+		identity->groups[identity->n_groups++] = (gid_t)gid;
+		list = end;
+	}
+}
+
+/* "0::/a.slice/b.service", or "1:name=systemd:/…" where that is the only one that systemd keeps. */
+static void cgroup_set(struct tenant_identity *identity, char *line)
+{
+	char *path;
+
+	line[strcspn(line, "\n")] = '\0';
+	if (!strncmp(line, "0::/", 4))
+		path = line + 3;
+	else if ((path = strstr(line, ":name=systemd:/")) && !identity->cgroup[0])
+		path = strrchr(path, ':') + 1;
+	else
+		return;
+	/* "/.." and the like: outside of what we can see. */
+	if (strlen(path) < TENANT_CGROUP_MAX && strncmp(path, "/..", 3) && strcmp(path, "/"))
+		strcpy(identity->cgroup, path);
+}
+
+static bool file_read_lines(const struct peer *peer, const char *name,
+			    struct tenant_identity *identity)
+{
+	char path[64], *line = NULL;
+	size_t bytes = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)peer->pid, name);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	while (getline(&line, &bytes, file) > 0) {
+		if (!strcmp(name, "cgroup"))
+			cgroup_set(identity, line);
+		else if (!strncmp(line, "Groups:", strlen("Groups:")))
+			groups_add(identity, line + strlen("Groups:"));
+	}
+	free(line);
+	fclose(file);
+	return true;
+}
+
+bool peer_identity_read(const struct peer *peer, struct tenant_identity *ret)
+{
+	*ret = (struct tenant_identity){.uid = peer->uid, .n_groups = 1, .groups = {peer->gid}};
+	return file_read_lines(peer, "status", ret) && file_read_lines(peer, "cgroup", ret) &&
+	       process_lives(peer->pidfd);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Which rule a client falls under, and what its tenant is called. */
+
+#include "broker/tenant_rule.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define QEMU "/machine.slice/machine-qemu\\x2d7\\x2dweb.scope"
+#define POD  "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod12ab.slice/cri-77.scope"
+
+static struct tenant_identity client(uid_t uid, gid_t gid, const char *cgroup)
+{
+	struct tenant_identity identity = {.uid = uid, .n_groups = 1, .groups = {gid}};
+
+	snprintf(identity.cgroup, sizeof(identity.cgroup), "%s", cgroup);
+	return identity;
+}
+
+static struct tenant_rule rule_of(enum tenant_property property, const char *pattern)
+{
+	struct tenant_rule rule = {.name = "rule"};
+
+	rule.match.n[property] = 1;
+	rule.match.patterns[property][0] = pattern;
+	return rule;
+}
+
+static void test_each_property(void **state)
+{
+	const struct {
+		enum tenant_property property;
+		const char *pattern, *cgroup;
+		bool want;
+	} cases[] = {
+		{TENANT_USER, "1000", QEMU, true},
+		{TENANT_USER, "100", QEMU, false},
+		{TENANT_USER, "10000", QEMU, false},
+		{TENANT_USER, "*", "", true},
+		{TENANT_GROUP, "36", QEMU, true},
+		{TENANT_GROUP, "1000", QEMU, false},
+		{TENANT_UNIT, "machine-qemu\\\\x2d*.scope", QEMU, true},
+		{TENANT_UNIT, "machine-*", QEMU, true},
+		{TENANT_UNIT, "machine.slice", QEMU, false}, /* a slice is no unit here */
+		{TENANT_UNIT, "*", "/", false},
+		{TENANT_SLICE, "machine.slice", QEMU, true},
+		{TENANT_SLICE, "machine", QEMU, false},
+		{TENANT_SLICE, "machine-*", QEMU, false},
+		{TENANT_SLICE, "kubepods-burstable-pod*.slice", POD, true},
+		{TENANT_SLICE, "kubepods.slice", POD, true}, /* every ancestor */
+		{TENANT_CGROUP, "/machine.slice", QEMU, true},
+		{TENANT_CGROUP, "/machine.slice/*", QEMU, true},
+		{TENANT_CGROUP, "/*", QEMU, true},
+		{TENANT_CGROUP, "machine.slice", QEMU, false},
+		{TENANT_CGROUP, "/kubepods.slice/*/cri-77.scope", POD,
+		 false}, /* * stays in a name */
+		{TENANT_CGROUP, "/kubepods.slice/*/*/cri-77.scope", POD, true},
+		{TENANT_CGROUP, "/*", "", false},
+		{TENANT_SLICE, "*", "", false},
+		/* A name that only looks like an ancestor's. */
+		{TENANT_SLICE, "machine.slice", "/user.slice/notmachine.slice/a.service", false},
+		{TENANT_CGROUP, "/machine.slice", "/machine.slice.d/a.service", false},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct tenant_rule rule = rule_of(cases[i].property, cases[i].pattern);
+		struct tenant_identity identity = client(1000, 36, cases[i].cgroup);
+
+		if (tenant_match(&rule.match, &identity) != cases[i].want)
+			fail_msg("%s on '%s'", cases[i].pattern, cases[i].cgroup);
+	}
+}
+
+static void test_all_that_are_given(void **state)
+{
+	struct tenant_rule rule = rule_of(TENANT_SLICE, "machine.slice");
+	struct tenant_identity identity = client(1000, 36, QEMU);
+
+	(void)state;
+	rule.match.n[TENANT_USER] = 2;
+	rule.match.patterns[TENANT_USER][0] = "107";
+	rule.match.patterns[TENANT_USER][1] = "64055";
+	assert_false(tenant_match(&rule.match, &identity));
+	identity.uid = 64055; /* one of several is enough */
+	assert_true(tenant_match(&rule.match, &identity));
+	rule.match.n[TENANT_GROUP] = 1;
+	rule.match.patterns[TENANT_GROUP][0] = "78";
+	assert_false(tenant_match(&rule.match, &identity));
+	identity.groups[identity.n_groups++] = 78; /* a supplementary one */
+	assert_true(tenant_match(&rule.match, &identity));
+}
+
+static void test_first_wins(void **state)
+{
+	const struct tenant_rule rules[] = {
+		rule_of(TENANT_SLICE, "machine.slice"),
+		rule_of(TENANT_USER, "1000"),
+		{.name = "all"},
+	};
+	struct tenant_identity identity = client(1000, 36, QEMU);
+
+	(void)state;
+	assert_ptr_equal(tenant_rule_find(rules, 3, &identity), &rules[0]);
+	identity = client(1000, 36, POD);
+	assert_ptr_equal(tenant_rule_find(rules, 3, &identity), &rules[1]);
+	identity.uid = 1001;
+	assert_ptr_equal(tenant_rule_find(rules, 3, &identity), &rules[2]);
+	assert_null(tenant_rule_find(rules, 2, &identity));
+	assert_null(tenant_rule_find(NULL, 0, &identity));
+}
+
+static void assert_name(enum tenant_per per, const char *cgroup, const char *want)
+{
+	const struct tenant_rule rule = {.name = "vms", .per = per};
+	struct tenant_identity identity = client(1000, 36, cgroup);
+	char name[TENANT_NAME_MAX];
+
+	tenant_rule_name(&rule, &identity, name);
+	assert_string_equal(name, want);
+}
+
+static void test_names(void **state)
+{
+	(void)state;
+	assert_name(TENANT_PER_RULE, QEMU, "vms");
+	assert_name(TENANT_PER_USER, QEMU, "vms/1000");
+	assert_name(TENANT_PER_UNIT, QEMU, "vms/machine-qemu\\x2d7\\x2dweb.scope");
+	assert_name(TENANT_PER_SLICE, QEMU, "vms/machine.slice");
+	assert_name(TENANT_PER_SLICE, POD, "vms/kubepods-burstable-pod12ab.slice"); /* innermost */
+	assert_name(TENANT_PER_UNIT, "/user.slice", "vms");
+}
+
+/* Long names that differ only where they are cut are two tenants, and neither can be made to be the
+ * other by choosing a name. */
+static void test_long_names_differ(void **state)
+{
+	const struct tenant_rule rule = {.name = "a-rule-of-a-longish-na", .per = TENANT_PER_UNIT};
+	char a[TENANT_NAME_MAX], b[TENANT_NAME_MAX], path[300];
+	struct tenant_identity identity;
+
+	(void)state;
+	snprintf(path, sizeof(path), "/x.slice/%0*d-one.scope", 200, 1);
+	identity = client(1, 1, path);
+	tenant_rule_name(&rule, &identity, a);
+	snprintf(path, sizeof(path), "/x.slice/%0*d-one.scope", 200, 2);
+	identity = client(1, 1, path);
+	tenant_rule_name(&rule, &identity, b);
+	assert_string_not_equal(a, b);
+	assert_true(strlen(a) < TENANT_NAME_MAX);
+	path[9] = '\0';
+	strcat(path, "1-one.scope");
+	identity = client(1, 1, path);
+	tenant_rule_name(&rule, &identity, b);
+	assert_string_not_equal(a, b);
+	assert_string_equal(b, "a-rule-of-a-longish-na/1-one.scope");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_each_property),     cmocka_unit_test(test_all_that_are_given),
+		cmocka_unit_test(test_first_wins),        cmocka_unit_test(test_names),
+		cmocka_unit_test(test_long_names_differ),
+	};
+
+	return cmocka_run_group_tests_name("tenant_rule", tests, NULL, NULL);
+}

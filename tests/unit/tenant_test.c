@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Tenants by rules: who is charged, at which level what is refused, and who is turned away. */
+
+#include "broker_fixture.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "broker/tenant_rule.h"
+
+#define VMS "/machine.slice/machine-a.scope"
+
+static struct tenant_rule rules[2];
+
+static struct broker_settings settings_with_rules(void)
+{
+	struct broker_settings settings = settings_default();
+
+	memset(rules, 0, sizeof(rules));
+	strcpy(rules[0].name, "vms");
+	rules[0].match.n[TENANT_SLICE] = 1;
+	rules[0].match.patterns[TENANT_SLICE][0] = "machine.slice";
+	strcpy(rules[1].name, "users");
+	rules[1].per = TENANT_PER_USER;
+	rules[1].match.n[TENANT_GROUP] = 1;
+	rules[1].match.patterns[TENANT_GROUP][0] = "77";
+	settings.tenant_rules = rules;
+	settings.n_tenant_rules = 2;
+	return settings;
+}
+
+static void limit(struct tenant_limit limits[LEDGER_RESOURCES], enum ledger_resource resource,
+		  uint64_t max, const char *where)
+{
+	limits[resource].set = true;
+	limits[resource].max = max;
+	snprintf(limits[resource].where, sizeof(limits[resource].where), "%s", where);
+}
+
+/* As some other process of this test. */
+static int session_of(struct fixture *f, uid_t uid, gid_t gid, const char *cgroup,
+		      struct session **ret)
+{
+	struct tenant_identity identity = {.uid = uid, .n_groups = 1, .groups = {gid}};
+	struct peer peer = f->peer;
+	uint8_t secret[BROKER_SECRET_BYTES];
+
+	snprintf(identity.cgroup, sizeof(identity.cgroup), "%s", cgroup);
+	peer.uid = uid;
+	peer.gid = gid;
+	peer.identity = &identity;
+	return session_new(ret, f->broker, &peer, "", secret, &f->refusal);
+}
+
+static void session_end(struct session *session)
+{
+	session_close(session, NULL, NULL);
+	session_unref(session);
+}
+
+static void assert_tenant(struct fixture *f, uid_t uid, gid_t gid, const char *cgroup,
+			  const char *want)
+{
+	struct session *session;
+
+	assert_done(f, session_of(f, uid, gid, cgroup, &session));
+	assert_string_equal(session_tenant(session), want);
+	session_end(session);
+}
+
+static void test_who(void **state)
+{
+	const struct broker_settings settings = settings_with_rules();
+	struct session *session;
+	struct fixture f;
+
+	(void)state;
+	fixture_init_broker(&f, &settings);
+	assert_tenant(&f, 1000, 1, VMS, "vms");
+	assert_tenant(&f, 1000, 77, VMS, "vms"); /* the first */
+	assert_tenant(&f, 1000, 77, "/user.slice", "users/1000");
+	assert_tenant(&f, 1001, 77, "", "users/1001");
+	assert_tenant(&f, 0, 0, "", "uid:0"); /* an operator who tries something */
+	assert_refused(&f, session_of(&f, 1000, 1, "/user.slice", &session), REFUSAL_DENIED);
+	assert_string_equal(f.refusal.reason, "NO_TENANT_RULE");
+	fixture_deinit(&f);
+}
+
+static void test_unknown_peer_is_refused(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	uint8_t secret[BROKER_SECRET_BYTES];
+	struct session *session;
+	struct fixture f;
+
+	(void)state;
+	fixture_init_broker(&f, &settings);
+	assert_refused(&f, session_new(&session, f.broker, &f.peer, "", secret, &f.refusal),
+		       REFUSAL_DENIED);
+	assert_string_equal(f.refusal.reason, "PEER_UNKNOWN");
+	fixture_deinit(&f);
+}
+
+static int guest_of(struct fixture *f, struct session *session, uint64_t *ret)
+{
+	const struct guest_create_request request = {0};
+	uint8_t secret[BROKER_SECRET_BYTES];
+
+	return guest_create(f->broker, session, &request, ret, secret, &f->refusal);
+}
+
+static void assert_quota_of(struct fixture *f, int status, const char *tenant, const char *rule)
+{
+	assert_refused(f, status, REFUSAL_QUOTA);
+	assert_string_equal(f->refusal.tenant, tenant);
+	assert_string_equal(f->refusal.rule, rule);
+}
+
+/* N, N + 1, one back, N + 1; two sessions of a tenant share, another tenant does not mind. */
+static void test_limit_of_a_tenant(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct session *one, *two, *other;
+	uint64_t a, b, c, d;
+	struct fixture f;
+
+	(void)state;
+	limit(rules[0].tenant, LEDGER_GUESTS, 2, "vms.conf:4");
+	fixture_init_broker(&f, &settings);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &one));
+	assert_done(&f, session_of(&f, 1001, 1, VMS, &two));
+	assert_done(&f, session_of(&f, 1000, 77, "", &other));
+	assert_done(&f, guest_of(&f, one, &a));
+	assert_done(&f, guest_of(&f, two, &b));
+	assert_quota_of(&f, guest_of(&f, one, &c), "vms", "vms.conf:4");
+	assert_int_equal(f.refusal.limit, 2);
+	assert_int_equal(f.refusal.used, 2);
+	assert_done(&f, guest_of(&f, other, &d));
+	assert_done(&f, guest_destroy(f.broker, two, b, &f.refusal));
+	assert_done(&f, guest_of(&f, one, &c));
+	session_end(one);
+	session_end(two);
+	session_end(other);
+	fixture_deinit(&f);
+}
+
+/* The lower one of setting and rule, and it is the one that is named; the dry run agrees. */
+static void test_limit_of_a_guest(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct fit_missing missing[LEDGER_RESOURCES];
+	struct fit_request fit = {0};
+	struct session *session;
+	struct fixture f;
+	size_t n = 0;
+
+	(void)state;
+	settings.devices_per_guest_max = 5;
+	settings.nested_per_guest_max = 5;
+	limit(rules[0].guest, LEDGER_DEVICES, 3, "vms.conf:5");
+	limit(rules[0].guest, LEDGER_NESTED, 9, "vms.conf:6");
+	fixture_init_broker(&f, &settings);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
+	fit.amount[LEDGER_DEVICES] = 4;
+	fit.amount[LEDGER_NESTED] = 6;
+	assert_done(&f, check_fit(f.broker, session, &fit, missing, &n, &f.refusal));
+	assert_int_equal(n, 2);
+	assert_int_equal(missing[0].resource, LEDGER_DEVICES);
+	assert_int_equal(missing[0].missing, 1);
+	assert_string_equal(missing[0].rule, "vms.conf:5");
+	assert_string_equal(missing[1].rule, "setting NestedDomainsPerGuestMax=");
+	session_end(session);
+	fixture_deinit(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_who),
+		cmocka_unit_test(test_unknown_peer_is_refused),
+		cmocka_unit_test(test_limit_of_a_tenant),
+		cmocka_unit_test(test_limit_of_a_guest),
+	};
+
+	return cmocka_run_group_tests_name("tenant", tests, NULL, NULL);
+}
