@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Boots one machine until its suites are over, and counts what they say.
 
-machine.py --log FILE --output DIR --patience N --suites TABLE [--verbose] NAME... -- QEMU ARG...
+machine.py --log FILE --tally FILE --output DIR --patience N --suites TABLE NAME... -- QEMU ARG...
 
 The console speaks the lines that vm-suites describes. "ib.suites=" is appended to QEMU's kernel
 command line (its last argument must be that line). A machine that dies, or in which a suite takes
 longer than its limit, is that suite's failure; the suites after it get a machine of their own.
-The last line is "N passed, N failed, N skipped".
+What passed, failed and was skipped is added to the tally's file, as a line of three numbers.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 TALLY = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
 SKIPPED = re.compile(r"^(not )?ok \d+ .*# ?skip", re.I)  # cmocka says "not ok"
@@ -58,12 +59,11 @@ class Suite:
             self.faults.append("the machine ended, or had to be ended, before the suite did")
         elif self.status == 77 and not tally:
             self.counts = [0, 0, 1]
-            return
         elif tally:
             self.counts = [int(number) for number in tally.groups()]
         else:
             self.count_tap(said)
-        if self.status is not None and self.status != 0 and not self.counts[1] and not self.faults:
+        if self.status not in (None, 0, 77) and not self.counts[1] and not self.faults:
             self.faults.append("exit status %d" % self.status)
         if self.left:
             self.faults.append("left processes behind: " + self.left)
@@ -188,10 +188,11 @@ def save(suite, folder):
     for name, lines in suite.files.items():
         try:
             data = gzip.decompress(base64.b64decode("".join(lines)))
-        except (binascii.Error, OSError, EOFError) as error:
+        except (binascii.Error, zlib.error, OSError, EOFError) as error:
             suite.faults.append("file %s did not come out whole: %s" % (name, error))
             continue
         if folder:
+            # the name is a suite's word: a file's, in that folder
             at = os.path.join(folder, suite.name)
             os.makedirs(at, exist_ok=True)
             with open(os.path.join(at, os.path.basename(name)), "wb") as f:
@@ -223,45 +224,51 @@ def table(path, names):
     return [found[name] for name in names]
 
 
+def boot(todo, command, options, console):
+    """One machine for what is left to do. Those that had their turn, and faults of no suite."""
+    faults = []
+    machine = Machine(command, todo, options)
+
+    def stop(*_):
+        machine.end()
+        sys.exit(130)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    why = machine.run(console)
+    faults += ["kernel log at boot: " + line for line in machine.boot_log if COMPLAINTS.search(line)][:1]
+    done = [suite for suite in todo if suite.status is not None]
+    if machine.suite and machine.suite.status is None:
+        if why:
+            machine.suite.faults.append(why)
+        done.append(machine.suite)
+    elif not machine.over:
+        faults.append(why or "the machine ended before its suites were over")
+    for suite in done:
+        save(suite, options.output)
+        suite.judge()
+        tell(suite, options.verbose)
+    if not done:
+        print("\n".join(machine.boot_log[-60:]))
+    return done, faults
+
+
 def boots(suites, command, options):
     """Until every suite has had its turn. Faults that are of no suite."""
     faults = []
     todo = list(suites)
     with open(options.log, "ab") as console:
-        while todo:
-            machine = Machine(command, todo, options)
-            handler = lambda *_: (machine.end(), sys.exit(130))
-            signal.signal(signal.SIGTERM, handler)
-            signal.signal(signal.SIGINT, handler)
-            why = machine.run(console)
-            for line in machine.boot_log:
-                if COMPLAINTS.search(line):
-                    faults.append("kernel log at boot: " + line.strip())
-                    break
-            done = [suite for suite in todo if suite.status is not None]
-            if machine.suite and machine.suite.status is None:
-                if why:
-                    machine.suite.faults.append(why)
-                done.append(machine.suite)
-            elif not machine.over:
-                faults.append(why or "the machine ended before its suites were over")
-            for suite in done:
-                suite.judge()
-                save(suite, options.output)
-                tell(suite, options.verbose)
+        while todo and not faults:
+            done, faults = boot(todo, command, options, console)
             todo = [suite for suite in todo if suite not in done]
-            if not done or faults:
-                faults += ["suite %s was not run" % suite.name for suite in todo]
-                if not done:
-                    print("\n".join(machine.boot_log[-60:]))
-                break
-    return faults
+    return faults + ["suite %s was not run" % suite.name for suite in todo]
 
 
 def main():
     at = sys.argv.index("--")
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--log", required=True)
+    parser.add_argument("--tally", required=True)
     parser.add_argument("--output")
     parser.add_argument("--patience", type=float, default=1)
     parser.add_argument("--suites", required=True)
@@ -274,7 +281,8 @@ def main():
         print("FAILED " + fault)
     counts = [sum(numbers) for numbers in zip(*(suite.counts for suite in suites))]
     counts[1] += len(faults)
-    print("%d passed, %d failed, %d skipped" % tuple(counts))
+    with open(options.tally, "a", encoding="utf-8") as f:
+        f.write("%d %d %d\n" % tuple(counts))
     return 1 if counts[1] else 0
 
 

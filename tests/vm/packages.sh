@@ -123,7 +123,9 @@ apt_prepare() {
 			APT::Install-Recommends "false";
 			APT::Sandbox::User "root";
 			Acquire::Languages "none";
-			Acquire::Retries "3";
+			Acquire::Retries "2";
+			Acquire::http::Timeout "30";
+			Acquire::https::Timeout "30";
 			Dir::State "$state";
 			Dir::State::status "$state/status";
 			Dir::State::lists "$state/lists";
@@ -185,6 +187,8 @@ fi
 if [ ! -d "$root" ]; then
 	apt_prepare
 	apt_update
+	# of a run that was killed
+	find "$cache/roots" -mindepth 1 -maxdepth 1 -name 'part-*' -mmin +1440 -exec rm -rf {} +
 	part=$(mktemp -d "$cache/roots/part-XXXXXX") || exit 1
 	trap 'rm -rf "$part"' EXIT
 	trap 'exit 130' INT TERM HUP

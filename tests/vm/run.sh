@@ -1,34 +1,38 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Real kernels: tests/vm/run.sh [--kernel FILE] [--list] [--verbose] [--output DIR] ARCH [SUITE...]
+# Real kernels: tests/vm/run.sh [OPTION...] x86_64|s390x [SUITE...]
 #
-# Builds for ARCH (x86_64 or s390x), makes an image of the build, boots a kernel with a real
+# Builds for that architecture, makes an image of the build, boots a kernel with a real
 # /dev/iommu in QEMU (no KVM, no root), and runs inside what tests/vm/suites lists: all suites that
 # are marked "always", or those named. The last line is "N passed, N failed, N skipped", the status
-# is 0 only without failures, and 75 if something that is needed cannot be fetched now.
+# is 0 only without failures, and 75 if nothing was run because something that is needed cannot be
+# had now (no network and not in the cache).
 #
 #	--kernel FILE   this kernel, not the one of ../shared/vm or tests/vm/kernel.sh
-#	--list          the suites of ARCH
+#	--at-hand       never build a kernel: skip if there is none in ../shared/vm or the cache
+#	--list          the suites of that architecture
 #	--verbose       what the suites say as they say it
 #	--output DIR    files that the suites give out, to DIR/ARCH/SUITE
 #
 # IB_VM_BUILD names a finished build folder to use; otherwise there is one in $IB_BUILD_ROOT or
-# build-tests/. IB_VM_PATIENCE multiplies all time limits. Packages, kernels and QEMU are kept in the
-# user's cache folder. The console's log is kept only when something failed, and then named.
+# build-tests/. IB_VM_PATIENCE (3) multiplies all time limits. Packages, kernels and QEMU are kept in
+# the user's cache folder. The console's log is kept only when something failed, and then named.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
+readonly UNAVAILABLE=75
 export PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
 
 usage() {
-	echo "usage: tests/vm/run.sh [--kernel FILE] [--list] [--verbose] [--output DIR] x86_64|s390x [SUITE...]" >&2
+	echo "usage: tests/vm/run.sh [--kernel FILE] [--at-hand] [--list] [--verbose] [--output DIR] x86_64|s390x [SUITE...]" >&2
 	exit 2
 }
-kernel='' list='' verbose='' output='' arch=''
+kernel='' list='' verbose='' output='' arch='' at_hand=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	--kernel) [ $# -gt 1 ] || usage; kernel=$2 && shift ;;
 	--output) [ $# -gt 1 ] || usage; output=$2 && shift ;;
+	--at-hand) at_hand=--at-hand ;;
 	--list) list=1 ;;
 	--verbose) verbose=--verbose ;;
 	x86_64 | s390x) arch=$1 && shift && break ;;
@@ -58,25 +62,51 @@ done
 umask 022
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/ib-vm-XXXXXX") || exit 1
 
-# quiet WHAT COMMAND...: its output is shown only if it fails.
+# quiet WHAT COMMAND...: its output is shown only if it fails. What cannot be had is no failure.
 quiet() {
 	local what=$1 status
 	shift
 	"$@" >"$scratch/out" 2>"$scratch/err"
 	status=$?
-	[ $status -eq 0 ] && return
+	[ $status -ne 0 ] || return 0
+	if [ $status -eq $UNAVAILABLE ]; then
+		echo "skipped $arch: no $what: $(tail -n 1 "$scratch/err")"
+		return $status
+	fi
 	grep -hvE '^\[[0-9]+/[0-9]+\] (Compiling|Linking|Generating)' "$scratch/out" "$scratch/err" | tail -n 60
 	echo "FAILED $what"
 	return $status
 }
 printed() { sed -n "${1}p" "$scratch/out"; }
 
+# What is installed and what runs inside; the other tests are not for a machine.
+targets() {
+	meson introspect --targets "$build" | "$python" -c '
+import json, sys
+for target in json.load(sys.stdin):
+    inside = target["defined_in"].endswith("tests/vm/guest/meson.build") or target["name"] == "conformance_iommufd"
+    if target["build_by_default"] and (target["installed"] or inside):
+        for name in target["filename"]:
+            print(name[len(sys.argv[1]) + 1 :])
+' "$(cd "$build" && pwd -P)"
+}
+compile() {
+	local names
+	if [ ! -f "$build/build.ninja" ]; then
+		quiet "setup of the build" meson setup "$build" "$source" "$@" || return
+	fi
+	# first, or the targets may be those of another state of the source
+	quiet "setup of the build" ninja -C "$build" build.ninja || return
+	names=$(targets) || return
+	# shellcheck disable=SC2086
+	quiet "build" ninja -C "$build" $names
+}
 # Sets build, and sysroot if that is not the machine itself.
 build() {
 	local setup=()
 	sysroot=
 	if [ "$arch" != "$(uname -m)" ]; then
-		quiet "sysroot of $arch" "$here/sysroot.sh" "$arch" || return
+		quiet "sysroot" "$here/sysroot.sh" "$arch" || return
 		setup=(--cross-file "$(printed 1)")
 		sysroot=$(printed 2)
 	fi
@@ -86,10 +116,7 @@ build() {
 	mkdir -p "$build" || return
 	(
 		flock 9
-		if [ ! -f "$build/build.ninja" ]; then
-			quiet "setup of the build" meson setup "$build" "$source" "${setup[@]}" || exit
-		fi
-		quiet "build" ninja -C "$build"
+		compile "${setup[@]}" 9>&-
 	) 9>"$build.lock"
 }
 
@@ -97,7 +124,8 @@ find_kernel() {
 	[ -z "$kernel" ] || return 0
 	kernel=$source/../shared/vm/bzImage-$arch
 	[ ! -f "$kernel" ] || return 0
-	quiet "kernel for $arch" "$here/kernel.sh" "$arch" || return
+	# shellcheck disable=SC2086
+	quiet "kernel" "$here/kernel.sh" $at_hand "$arch" || return
 	kernel=$(printed 1)
 }
 
@@ -150,48 +178,61 @@ describe_machine() {
 	esac
 }
 
-# boot BOOT SUITE...: one kind of machine; its tally goes to $scratch/tally.
+# boot BOOT SUITE...: one kind of machine; its counts are added to $scratch/tally.
 boot() {
-	local kind=${1%%+*} words=${1#"${1%%+*}"}
+	local kind=${1%%+*} words=${1#"${1%%+*}"} status
 	shift
-	image "$kind" || return
+	image "$kind"
+	status=$?
+	if [ $status -ne 0 ]; then
+		[ $status -ne $UNAVAILABLE ] || { echo "0 0 $#" >>"$scratch/tally" && return; }
+		echo "0 1 0" >>"$scratch/tally"
+		return 1
+	fi
 	describe_machine
 	machine[-1]+=" $append ${words//+/ }"
-	echo "-- $arch, $kind${words:+ with}${words//+/ }, ${kernel##*/}"
-	: >"$scratch/said"
+	echo "-- $arch, $kind${words//+/ }, ${kernel##*/}"
 	"$python" "$here/machine.py" --log "$log" ${output:+--output "$output/$arch"} $verbose \
-		--patience "${IB_VM_PATIENCE:-1}" --suites "$here/suites" "$@" -- "$qemu" "${machine[@]}" \
-		>"$scratch/said" 2>&1 &
-	tail --pid=$! -n +1 -s 0.2 -f "$scratch/said" | grep --line-buffered -vE "^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$"
-	wait $!
-	tail -n 1 "$scratch/said" >>"$scratch/tally"
-	tail -n 1 "$scratch/said" | grep -qE "^[0-9]+ passed, 0 failed, [0-9]+ skipped$"
+		--patience "${IB_VM_PATIENCE:-3}" --suites "$here/suites" --tally "$scratch/tally" \
+		"$@" -- "$qemu" "${machine[@]}" 2>&1
 }
 
-work() {
+# All that was chosen, a boot for each kind of machine.
+boots() {
 	local kind names failed=0
-	python=/usr/bin/python3
-	[ -x "$python" ] || python=python3
-	quiet "QEMU" "$here/qemu.sh" "$arch" || return
-	qemu=$(printed 1)
-	find_kernel || return
-	build || return
-	: >"$scratch/tally"
-	log=$(mktemp "${TMPDIR:-/tmp}/ib-vm-$arch-XXXXXX.log") || return
-	for kind in $(suites | awk '{ print $2 }' | awk '!seen[$0]++'); do
+	for kind in $(suites | awk '!seen[$2]++ { print $2 }'); do
 		names=$(suites | awk -v kind="$kind" -v chosen=" ${chosen//$'\n'/ } " \
 			'$2 == kind && index(chosen, " " $1 " ") { print $1 }')
 		[ -n "$names" ] || continue
 		# shellcheck disable=SC2086
 		boot "$kind" $names || failed=1
 	done
-	if [ $failed -eq 0 ]; then
-		rm -f "$log"
+	return $failed
+}
+
+work() {
+	local status
+	python=/usr/bin/python3
+	[ -x "$python" ] || python=python3
+	: >"$scratch/tally"
+	quiet "QEMU" "$here/qemu.sh" "$arch" && qemu=$(printed 1) && find_kernel && build
+	status=$?
+	if [ $status -eq $UNAVAILABLE ]; then
+		echo "0 0 1" >"$scratch/tally"
+	elif [ $status -ne 0 ]; then
+		echo "0 1 0" >"$scratch/tally"
 	else
-		echo "console log: $log"
+		log=$(mktemp "${TMPDIR:-/tmp}/ib-vm-$arch-XXXXXX.log") || return
+		boots
+		status=$?
+		if [ $status -eq 0 ] || [ ! -s "$log" ]; then
+			rm -f "$log"
+		else
+			echo "console log: $log"
+		fi
 	fi
-	awk '{ p += $1; f += $3; s += $5; if ($0 !~ /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/) f++ }
-		END { printf "%d passed, %d failed, %d skipped\n", p, f, s; exit f > 0 || p + s == 0 }' "$scratch/tally"
+	awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$scratch/tally"
+	return $status
 }
 
 # In a process group of its own, so that it can be stopped whole.
