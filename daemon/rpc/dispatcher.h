@@ -42,7 +42,7 @@ struct dispatcher {
 	struct call *spare; /* refresh calls that wait for their next use */
 	size_t n_spare;
 	struct session_index sessions;
-	bool stopping; /* no session is opened any more */
+	bool stopping;            /* no session is opened any more */
 	struct user_counts users; /* their connections */
 	uint32_t connections;
 	struct user_counts drops;   /* descriptors of users that wait to be closed */
