@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Documents name what is there: files and functions of ARCHITECTURE, tests of SECURITY, links of
-README. docs_test.py SOURCE; needs the interpreter of the scenarios to list them."""
+README, suites of the machines. docs_test.py SOURCE; needs the interpreter of the scenarios to list
+them."""
 
 import os
 import re
@@ -42,6 +43,36 @@ def architecture():
             yield "ARCHITECTURE: no function " + name
 
 
+def suites():
+    """The table of tests/vm/suites: words of each line."""
+    for line in read("tests/vm/suites").splitlines():
+        if line and not line.startswith("#"):
+            yield line.split()
+
+
+def machines():
+    """What runs inside a machine is there and can be understood."""
+    guest = os.path.join(SOURCE, "tests", "vm", "guest")
+    built = read("tests/vm/guest/meson.build") + "'conformance_iommufd'"
+    names = set()
+    for words in suites():
+        if len(words) < 6:
+            yield "suites: not a suite: " + " ".join(words)
+            continue
+        name, architectures, boot, when, seconds, command = words[:6]
+        if name in names:
+            yield "suites: twice: " + name
+        names.add(name)
+        if not set(architectures.split(",")) <= {"x86_64", "s390x"}:
+            yield "suites: %s: no architecture %s" % (name, architectures)
+        if boot.split("+")[0] not in ("plain", "systemd") or when not in ("always", "named"):
+            yield "suites: %s: no such boot or when" % name
+        if not seconds.isdigit() or int(seconds) == 0:
+            yield "suites: %s: no limit" % name
+        if not os.access(os.path.join(guest, command), os.X_OK) and "'%s'" % command not in built:
+            yield "suites: %s: no program %s" % (name, command)
+
+
 def security():
     runner = os.path.join(SOURCE, "tests", "scenario", "run.py")
     listed = subprocess.run(
@@ -50,7 +81,11 @@ def security():
     module = None
     for row in read("docs/SECURITY.md").splitlines():
         cells = row.split("|")
-        for name in re.findall(r"`([A-Za-z_0-9.]+)`", cells[-2]) if row.startswith("| ") else ():
+        for name in re.findall(r"`([A-Za-z_0-9.:-]+)`", cells[-2]) if row.startswith("| ") else ():
+            if name.startswith("vm:"):
+                if name[3:] not in {words[0] for words in suites()}:
+                    yield "SECURITY: no suite " + name
+                continue
             if name.startswith("test_"):
                 module = name.split(".")[0]
             elif module and name[0].isupper():
@@ -72,7 +107,7 @@ def links():
 
 
 def main():
-    found = [*architecture(), *security(), *links()]
+    found = [*architecture(), *security(), *links(), *machines()]
     print("\n".join(found))
     return 1 if found else 0
 

@@ -11,7 +11,7 @@ root=${IB_BUILD_ROOT:-$source/build-tests}
 export PYTHONDONTWRITEBYTECODE=1 LC_ALL=C.UTF-8
 exec </dev/null
 
-parts='layers format gcc generated systemd install unit scenario traces clang asan asan-unit asan-scenario asan-traces tsan tsan-unit tsan-scenario'
+parts='layers format gcc generated systemd install unit scenario traces clang asan asan-unit asan-scenario asan-traces tsan tsan-unit tsan-scenario vm-x86_64 vm-s390x'
 describe() {
 	case $1 in
 	layers) echo "no include goes up, foreign interfaces stay in their layer" ;;
@@ -26,6 +26,7 @@ describe() {
 	traces) echo "both recorded guests and the real tables" ;;
 	asan) echo "builds with the address and undefined-behaviour sanitizers" ;;
 	tsan) echo "builds with the thread sanitizer" ;;
+	vm-*) echo "a real kernel of ${1#vm-}, its /dev/iommu and a device's DMA" ;;
 	asan-*) echo "${1#asan-}, with address and undefined-behaviour sanitizers" ;;
 	tsan-*) echo "${1#tsan-} (a part), with the thread sanitizer" ;;
 	esac
@@ -294,6 +295,13 @@ part_tsan-scenario() {
 	need tsan && scenario tsan test_main_job test_death test_sessions test_events test_memory.LongPins \
 		test_memory.Shrunk test_verdicts.Refresh test_limits.Mappings
 }
+
+# Suites of tests/vm on real kernels. Kernels are never built here; what is not at hand is skipped.
+machine() {
+	tallied "vm ($1)" env IB_BUILD_ROOT="$root" IB_VM_BUILD="$2" "$source/tests/vm/run.sh" --at-hand $verbose "$1"
+}
+part_vm-x86_64() { need gcc && machine x86_64 "$root/gcc"; }
+part_vm-s390x() { machine s390x ''; }
 
 start=$SECONDS
 for part in ${chosen:-$parts}; do

@@ -208,6 +208,8 @@ def tell(suite, verbose):
             print("  kernel: " + line)
     for fault in suite.faults:
         print("FAILED %s: %s" % (suite.name, fault))
+    if suite.status == 77 and not failed:
+        print("skipped %s: %s" % (suite.name, next((line for line in suite.lines[::-1] if line.strip()), "")))
     for line in suite.lines:
         if (line.startswith("skipped ") or SKIPPED.match(line)) and not failed and not verbose:
             print("%s: %s" % (suite.name, line))
