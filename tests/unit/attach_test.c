@@ -164,6 +164,24 @@ static int defiant_detach(struct iommu_device *device)
 	return error ? error : defiant.ops->attach(device, defiant.page_table);
 }
 
+/* It is attached empty and filled then; if it cannot be, the device is blocked. */
+static void test_relaxed_that_cannot_be_filled(void **state)
+{
+	struct fixture *f = *state;
+	struct function function = function_bind(f, 1);
+
+	assert_done(f, memory_map_one(f, f->memory_file, 0, MEMORY_BYTES, MIB, true));
+	iommu_emulated_fail_nth(f->backend, IOMMU_EMULATED_COPY, 2, ENOSPC);
+	assert_refused(f, device_attach_to(f, function.device, ATTACHMENT_RELAXED, 0),
+		       REFUSAL_HOST);
+	assert_int_equal(device_described(f, function.device).attachment, ATTACHMENT_BLOCKED);
+	assert_int_equal(function_write_byte(&function, DMA_BASE), EMULATED_DMA_DISABLED);
+	assert_done(f, device_attach_to(f, function.device, ATTACHMENT_RELAXED, 0));
+	assert_int_equal(function_write_byte(&function, DMA_BASE), EMULATED_DMA_OK);
+	assert_int_equal(function_write_byte(&function, DMA_BASE + MEMORY_BYTES), EMULATED_DMA_OK);
+	function_free(&function);
+}
+
 /* What it kept in use so that it cannot be destroyed shows nothing: not what is still the guest's,
  * nor what no longer is and was given back in the ledger. */
 static void test_relaxed_of_a_defiant_vmm(void **state)
@@ -307,6 +325,7 @@ int main(void)
 		TEST(test_relaxed),
 		TEST(test_relaxed_cannot_follow),
 		TEST(test_relaxed_cannot_follow_a_replacement),
+		TEST(test_relaxed_that_cannot_be_filled),
 		TEST(test_relaxed_of_a_defiant_vmm),
 		cmocka_unit_test(test_relaxed_not_granted),
 		TEST(test_attach_in_reset),
