@@ -20,7 +20,7 @@ struct iommubroker_error;
 struct test_case {
 	const char *name;
 	void (*run)(void);
-	unsigned int seconds; /* of the machine inside; 0: 60 */
+	unsigned int seconds; /* of the machine inside; 0: 600 */
 };
 
 /* Runs those whose names contain one of the arguments, or all. The last line printed is the tally.
