@@ -29,7 +29,8 @@ struct replay_device {
 	uint64_t pinned_bytes;
 	uint64_t pins_seen, pins_wrong;
 	uint64_t accesses[REPLAY_ACCESSES];
-	uint64_t recoveries;
+	uint64_t reported;   /* blocked ones that the device reported */
+	uint64_t recoveries; /* of devices that a blocked access stops */
 	/* Not of the recording: to bring a device back that was in error. */
 	uint64_t refreshes, leaves_mapped, leaves_unmapped;
 };

@@ -106,11 +106,12 @@ static void tell(const struct machine *machine, const struct replay_device *devi
 	       " calls of the backend that map and unmap\n"
 	       "  by DMA: %" PRIu64 " reads, %" PRIu64 " writes; blocked: %" PRIu64
 	       " reads, %" PRIu64 " writes, %" PRIu64 " writes to read-only leaves\n"
-	       "  %" PRIu64 " recoveries of a function, %" PRIu64 " looks at what is pinned\n",
+	       "  %" PRIu64 " blocked ones reported, %" PRIu64 " recoveries of a function, %" PRIu64
+	       " looks at what is pinned\n",
 	       machine->totals.refreshes, machine->totals.backend_maps,
 	       machine->totals.backend_unmaps, n[REPLAY_READ], n[REPLAY_WRITE],
 	       n[REPLAY_BLOCKED_READ], n[REPLAY_BLOCKED_WRITE], n[REPLAY_READ_ONLY_WRITE],
-	       device->recoveries, device->pins_seen);
+	       device->reported, device->recoveries, device->pins_seen);
 }
 
 /* A run that tried nothing would show nothing. */
@@ -120,6 +121,8 @@ static void compare_effort(const struct replay_device *device)
 		check_step("accesses of kind %zu", i);
 		CHECK(device->accesses[i] > 0);
 	}
+	check_step("accesses that were blocked and reported");
+	CHECK(device->reported > 0 || device->recoveries == 0);
 	CHECK(device->pins_seen > 0);
 	CHECK_EQUAL(device->pins_wrong, 0);
 }
