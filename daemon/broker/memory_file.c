@@ -36,7 +36,16 @@ static struct memory_file *memory_file_alloc(struct guest *guest, int consume_fd
 	return file;
 }
 
-/* Read only, for walks and for kernels without MAP_FILE; what it shows can shrink at any time. */
+/* What we need of our own mapping: reading, for walks. Where the kernel pins through it, for want
+ * of MAP_FILE, it pins for a device's writes only what we could write ourselves. */
+static int memory_file_protection(const struct memory_file *file)
+{
+	if (file->writable && !file->object.guest->broker->features.map_file)
+		return PROT_READ | PROT_WRITE;
+	return PROT_READ;
+}
+
+/* What it shows can shrink at any time. */
 static int memory_file_map(struct memory_file *file, const struct file_facts *facts,
 			   struct refusal *refusal)
 {
@@ -44,7 +53,8 @@ static int memory_file_map(struct memory_file *file, const struct file_facts *fa
 
 	if (facts->length_bytes > SIZE_MAX)
 		return refuse_field(refusal, "descriptor", "the file is too long for this machine");
-	host = mmap(NULL, facts->length_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, file->fd, 0);
+	host = mmap(NULL, facts->length_bytes, memory_file_protection(file),
+		    MAP_SHARED | MAP_NORESERVE, file->fd, 0);
 	if (host == MAP_FAILED)
 		return refuse_errno(refusal, errno, "mapping the memory file");
 	file->host = host;

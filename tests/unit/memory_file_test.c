@@ -12,6 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "broker/guest.h"
+#include "broker/memory_file.h"
+#include "broker/root.h"
+
 static struct fixture *fixture_new(const struct broker_settings *settings)
 {
 	static struct fixture f;
@@ -339,6 +343,36 @@ static void test_hole_made_before_the_bind(void **state)
 	close(fd);
 }
 
+/* Whether the kernel could pin the file through our mapping of it for a device that writes. */
+static bool host_can_be_written(struct fixture *f, uint64_t handle)
+{
+	struct guest *guest = guest_find(f->broker, f->session, f->guest, &f->refusal);
+	struct memory_file *file = memory_file_find(guest, handle, &f->refusal);
+	int fd = memfd_filled(PAGE, NULL);
+	ssize_t n;
+
+	assert_non_null(file);
+	/* through the kernel, which answers EFAULT where we would die */
+	n = pread(fd, (void *)(uintptr_t)file->host, 1, 0);
+	close(fd);
+	guest_unref(guest);
+	return n == 1;
+}
+
+/* Kernels without MAP_FILE pin through our mapping: it needs the rights that the guest has, and
+ * there no more than those. */
+static void test_host_mapping_without_map_file(void **state)
+{
+	struct fixture *f = *state;
+	int fd = memfd_filled(PAGE, NULL);
+
+	assert_false(host_can_be_written(f, file_add(f, fd, true)));
+	f->broker->features.map_file = false;
+	assert_true(host_can_be_written(f, file_add(f, fd, true)));
+	assert_false(host_can_be_written(f, file_add(f, fd, false)));
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -357,6 +391,8 @@ int main(void)
 		cmocka_unit_test(test_charge_populates),
 		cmocka_unit_test_setup_teardown(test_position_is_left_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hole_made_before_the_bind, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_host_mapping_without_map_file, setup,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
