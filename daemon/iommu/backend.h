@@ -19,7 +19,12 @@
  *  - unmap takes whole areas only: part of one is ENOENT, and areas before it in the range are
  *    gone; nothing mapped in the range is ENOENT.
  *  - cut takes whatever lies in the range and splits what crosses its ends; nothing there is
- *    success. Only on an IOAS made cuttable.
+ *    success. An end inside of a page that is mapped is EINVAL. On an IOAS that was not made
+ *    cuttable it takes whole areas only, as unmap does.
+ *  - map and copy look at length, alignment, wrap, place in this order; copy at its source before
+ *    its destination, and last of all whether the source may be written. IOVAs, offsets and
+ *    lengths are of whole pages, else EINVAL; what an IOAS takes beyond that before its first page
+ *    table is not to be relied on.
  *  - map pins only when the IOAS has a page table; the first page table on a filled IOAS pins all
  *    of it.
  *  - destroy of an object in use is EBUSY.

@@ -84,6 +84,7 @@ void rig_cut(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t n, uint64_t w
 void rig_shows(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t memory_page);
 void rig_shows_nothing(struct rig *rig, uint32_t ioas, uint64_t at);
 /* The same without DMA. */
+void rig_is_there(struct rig *rig, uint32_t ioas, uint64_t at);
 void rig_is_gone(struct rig *rig, uint32_t ioas, uint64_t at);
 /* DMA alone: a write lands in that page of the file and a read gets what is there; or only the read
  * does; or a write changes no page. */

@@ -113,20 +113,35 @@ static int op_map_file(struct iommu_context *context, uint32_t id, const struct 
 	return counted(&context->counters.maps, error);
 }
 
+/* The source is looked at first, also where there is no destination. */
+static int copy_by_ids(struct iommu_context *context, uint32_t dst_ioas, uint64_t dst_iova,
+		       uint32_t src_ioas, uint64_t src_iova, uint64_t length, unsigned int prot)
+{
+	struct emulated_ioas *src = ioas_get(context, src_ioas), *dst;
+	int error;
+
+	if (!src)
+		return prot & (IOMMU_PROT_READ | IOMMU_PROT_WRITE) ? ENOENT : EINVAL;
+	dst = ioas_get(context, dst_ioas);
+	if (dst) {
+		error = emulated_ioas_copy(dst, dst_iova, src, src_iova, length, prot);
+	} else {
+		error = emulated_ioas_check_source(src, src_iova, length);
+		error = error ? error : ENOENT;
+	}
+	ioas_put(src);
+	ioas_put(dst);
+	return error;
+}
+
 static int op_copy(struct iommu_context *context, uint32_t dst_ioas, uint64_t dst_iova,
 		   uint32_t src_ioas, uint64_t src_iova, uint64_t length, unsigned int prot)
 {
-	struct emulated_ioas *dst, *src;
 	int error = injected(context->backend, IOMMU_EMULATED_COPY);
 
 	if (error)
 		return error;
-	src = ioas_get(context, src_ioas);
-	dst = ioas_get(context, dst_ioas);
-	error = src && dst ? emulated_ioas_copy(dst, dst_iova, src, src_iova, length, prot)
-			   : ENOENT;
-	ioas_put(src);
-	ioas_put(dst);
+	error = copy_by_ids(context, dst_ioas, dst_iova, src_ioas, src_iova, length, prot);
 	return counted(&context->counters.copies, error);
 }
 
@@ -186,7 +201,7 @@ static int op_page_table_new(struct iommu_context *context, struct iommu_device 
 	return error ? error : emulated_page_table_new(context, device, ioas, ret_page_table);
 }
 
-/* As on s390: no nesting, no dirty tracking. */
+/* As on s390: no nesting, so nothing that could be invalidated, and no dirty tracking. */
 static int op_page_table_new_nested(struct iommu_context *context, struct iommu_device *device,
 				    uint32_t parent, const struct iommu_nested_data *data,
 				    uint32_t *ret_page_table)
@@ -198,7 +213,14 @@ static int op_invalidate(struct iommu_context *context, uint32_t page_table, uin
 			 const void *entries, uint32_t entry_bytes, uint32_t n,
 			 uint32_t *ret_consumed)
 {
-	return EOPNOTSUPP;
+	struct emulated_object *object =
+		emulated_object_get(context, page_table, EMULATED_OBJECT_PAGE_TABLE);
+
+	*ret_consumed = 0;
+	if (!object)
+		return ENOENT;
+	emulated_object_put(context, object);
+	return EINVAL;
 }
 
 static int op_dirty_tracking(struct iommu_context *context, uint32_t page_table, bool on)

@@ -60,11 +60,18 @@ static uint64_t source_word(struct source *source, uint64_t i)
 	return (word & (inherited | ~UINT64_C(0) << EMULATED_MEMORY_SHIFT)) | source->flags;
 }
 
-static int check_range(uint64_t iova, uint64_t length)
+int emulated_check_bytes(uint64_t iova, uint64_t length)
 {
-	if (length == 0 || (iova | length) & PAGE_MASK)
+	if (length == 0)
 		return EINVAL;
 	return iova + (length - 1) < iova ? EOVERFLOW : 0;
+}
+
+static int check_range(uint64_t iova, uint64_t length)
+{
+	if ((iova | length) & PAGE_MASK)
+		return EINVAL;
+	return emulated_check_bytes(iova, length);
 }
 
 /* The window of the attached devices: [0, first) is reserved, above last no table reaches. */
@@ -106,7 +113,7 @@ static int ioas_prepare(struct emulated_ioas *ioas, uint64_t first, uint64_t las
 	return error;
 }
 
-static void ioas_prune(struct emulated_ioas *ioas, uint64_t first, uint64_t last)
+void emulated_ioas_prune(struct emulated_ioas *ioas, uint64_t first, uint64_t last)
 {
 	radix_prune(&ioas->radix, first, last);
 	for (struct iommu_device *d = ioas->devices; d; d = d->next_attached)
@@ -166,7 +173,7 @@ static int ioas_add(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
 	if (!error && ioas->n_page_tables)
 		error = source_pin(&ioas->context->memory, source, n);
 	if (error) {
-		ioas_prune(ioas, first, first + n - 1);
+		emulated_ioas_prune(ioas, first, first + n - 1);
 		return error;
 	}
 	ioas_commit(ioas, first, source, n);
@@ -217,6 +224,18 @@ static int check_source(struct emulated_ioas *src, uint64_t first, uint64_t n)
 		if (!radix_is_set(&cursor, first + i))
 			return ENOENT;
 	return 0;
+}
+
+int emulated_ioas_check_source(struct emulated_ioas *src, uint64_t iova, uint64_t length)
+{
+	int error = check_range(iova, length);
+
+	if (error)
+		return error;
+	pthread_rwlock_rdlock(&src->lock);
+	error = check_source(src, iova >> EMULATED_PAGE_BITS, length >> EMULATED_PAGE_BITS);
+	pthread_rwlock_unlock(&src->lock);
+	return error;
 }
 
 static int check_source_writable(struct emulated_ioas *src, uint64_t first, uint64_t n)
@@ -275,120 +294,6 @@ int emulated_ioas_copy(struct emulated_ioas *dst, uint64_t dst_iova, struct emul
 	if (src != dst)
 		pthread_rwlock_unlock(&src->lock);
 	return error;
-}
-
-/* Takes every translation in the range; returns how many there were. */
-static uint64_t ioas_clear(struct emulated_ioas *ioas, uint64_t first, uint64_t last)
-{
-	struct emulated_memory_table *table = &ioas->context->memory;
-	struct radix_cursor cursor = radix_cursor(&ioas->radix);
-	uint64_t page, n = 0;
-
-	for (struct iommu_device *d = ioas->devices; d; d = d->next_attached)
-		emulated_device_clear(d, first, last);
-	for (; radix_next(&ioas->radix, first, last, &page); first = page) {
-		for (; page <= last && radix_is_set(&cursor, page); page++, n++) {
-			uint64_t word = radix_get(&cursor, page);
-			struct emulated_memory *memory = emulated_memory_of(table, word);
-
-			radix_set(&cursor, page, 0);
-			if (ioas->n_page_tables)
-				emulated_memory_unpin(table, memory, emulated_word_page(word));
-			emulated_memory_unref(table, memory);
-		}
-	}
-	return n;
-}
-
-/* Whether page and the one before it lie in one area. */
-static bool same_area_as_before(struct radix_cursor *cursor, uint64_t page)
-{
-	uint64_t word = page <= EMULATED_LAST_PAGE ? radix_get(cursor, page) : 0;
-
-	return word && !(word & EMULATED_WORD_START);
-}
-
-/* The area that begins at page, if it ends within last. */
-static bool whole_area(struct radix_cursor *cursor, uint64_t page, uint64_t last,
-		       uint64_t *ret_last)
-{
-	while (page <= last && same_area_as_before(cursor, page + 1))
-		page++;
-	*ret_last = page;
-	return page <= last;
-}
-
-static int unmap_areas(struct emulated_ioas *ioas, uint64_t first, uint64_t last, uint64_t *ret_n)
-{
-	struct radix_cursor cursor = radix_cursor(&ioas->radix);
-	uint64_t at = first, page, area_last, n = 0;
-
-	while (radix_next(&ioas->radix, at, last, &page)) {
-		if (page == first && same_area_as_before(&cursor, page))
-			return ENOENT;
-		if (!whole_area(&cursor, page, last, &area_last))
-			return ENOENT;
-		n += ioas_clear(ioas, page, area_last);
-		at = area_last + 1;
-	}
-	*ret_n = n;
-	return n ? 0 : ENOENT;
-}
-
-static int unmap_locked(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
-			uint64_t *ret_unmapped)
-{
-	uint64_t first = iova >> EMULATED_PAGE_BITS;
-	uint64_t last = (iova + (length - 1)) >> EMULATED_PAGE_BITS, n;
-	int error;
-
-	error = unmap_areas(ioas, first, last, &n);
-	ioas_prune(ioas, first, last);
-	if (!error)
-		*ret_unmapped = n << EMULATED_PAGE_BITS;
-	return error;
-}
-
-int emulated_ioas_unmap(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
-			uint64_t *ret_unmapped)
-{
-	bool all = iova == 0 && length == UINT64_MAX;
-	int error;
-
-	*ret_unmapped = 0;
-	if (!all && (iova == UINT64_MAX || length == UINT64_MAX))
-		return EOVERFLOW;
-	error = all ? 0 : check_range(iova, length);
-	if (error)
-		return error;
-	pthread_rwlock_wrlock(&ioas->lock);
-	error = unmap_locked(ioas, iova, length, ret_unmapped);
-	pthread_rwlock_unlock(&ioas->lock);
-	return all ? 0 : error;
-}
-
-int emulated_ioas_cut(struct emulated_ioas *ioas, uint64_t iova, uint64_t length,
-		      uint64_t *ret_unmapped)
-{
-	uint64_t first = iova >> EMULATED_PAGE_BITS, last;
-	struct radix_cursor cursor;
-	int error;
-
-	*ret_unmapped = 0;
-	error = check_range(iova, length);
-	if (error)
-		return error;
-	if (!ioas->cuttable)
-		return EINVAL;
-	last = (iova + (length - 1)) >> EMULATED_PAGE_BITS;
-	pthread_rwlock_wrlock(&ioas->lock);
-	cursor = radix_cursor(&ioas->radix);
-	if (same_area_as_before(&cursor, last + 1))
-		radix_set(&cursor, last + 1, radix_get(&cursor, last + 1) | EMULATED_WORD_START);
-	*ret_unmapped = ioas_clear(ioas, first, last) << EMULATED_PAGE_BITS;
-	ioas_prune(ioas, first, last);
-	pthread_rwlock_unlock(&ioas->lock);
-	return 0;
 }
 
 struct iommu_range emulated_ioas_usable(struct emulated_ioas *ioas)
@@ -481,7 +386,7 @@ struct emulated_ioas *emulated_ioas_free(struct emulated_ioas *ioas)
 {
 	if (!ioas)
 		return NULL;
-	ioas_clear(ioas, 0, EMULATED_LAST_PAGE);
+	emulated_ioas_clear(ioas, 0, EMULATED_LAST_PAGE);
 	radix_deinit(&ioas->radix);
 	pthread_rwlock_destroy(&ioas->lock);
 	free(ioas);
