@@ -42,8 +42,8 @@ static uint64_t window_pages(const struct s390_anchor *anchor)
 static struct shadow_limits backing_limits(const struct guest *guest,
 					   const struct nested_plan *plan)
 {
-	uint64_t asked =
-		plan->mappings ? plan->mappings : guest->broker->settings.nested_mappings_default;
+	struct policy *policy = policy_get(guest->broker);
+	uint64_t asked = plan->mappings ? plan->mappings : policy->settings.nested_mappings_default;
 	uint64_t leaves =
 		min_u64(min_u64(max_u64(asked, 1), window_pages(&plan->anchor)), SHADOW_LEAVES);
 	uint64_t segments =
@@ -51,6 +51,7 @@ static struct shadow_limits backing_limits(const struct guest *guest,
 	uint64_t dense = max_u64(TABLES_MIN, leaves / LEAVES_A_TABLE);
 	uint64_t tables = min_u64(min_u64(segments + 2, leaves), min_u64(dense, SHADOW_TABLES));
 
+	policy_unref(policy);
 	return (struct shadow_limits){.leaves_max = leaves, .tables_max = (uint32_t)tables};
 }
 
@@ -187,12 +188,26 @@ uint32_t nested_backing_page_table(const struct nested_backing *backing)
 						 : backing->domain.page_table;
 }
 
+/* The kernel takes a place away in a time that grows with the number of places that show the same
+ * page, and an address space in one call that cannot be killed. So everything is cut before, in
+ * calls of bounded weight. What could not be cut goes with the address space. */
+static void shadow_cut_all(struct shadow *shadow, const struct memory_view *view)
+{
+	struct shadow_op op;
+
+	shadow_op_range(&op, SHADOW_OP_DROP, 0, UINT64_MAX);
+	while (shadow_step(shadow, view, &op, 0))
+		;
+}
+
 void nested_backing_empty(struct nested *owner, struct nested_backing *backing,
 			  const struct memory_view *view)
 {
 	struct guest *guest = owner->object.guest;
 
 	relaxed_free(guest, &backing->relaxed);
+	if (backing->shadow)
+		shadow_cut_all(backing->shadow, view);
 	domain_end(guest, &backing->domain);
 	if (backing->shadow)
 		shadow_forget(backing->shadow, view);

@@ -9,7 +9,7 @@
 
 #include "backend_tap.h"
 
-#define CALLS_MAX 256
+#define CALLS_MAX 1024
 
 static struct {
 	const char *call;
@@ -160,6 +160,34 @@ static void test_deregistration_does_not_reset(void **state)
 		assert_string_not_equal(calls[i].call, "device_stop");
 }
 
+/* One frame at so many places that the kernel would be long about them in one call. */
+static void test_crowded_frame_goes_in_parts(void **state)
+{
+	struct test *t = *state;
+	const uint64_t places = 512;
+	struct range_result result;
+	struct guest_description *guest;
+	uint64_t dropped;
+	size_t cuts = 0;
+
+	for (uint64_t i = 0; i < places; i++)
+		table_map(&t->f, t->root, IOVA + i * PAGE, PAGE, true);
+	assert_done(&t->f,
+		    guest_describe(t->f.broker, t->f.session, t->f.guest, &guest, &t->f.refusal));
+	result = refresh_one(&t->f, guest->nested[0].nested, IOVA, places * PAGE);
+	assert_int_equal(result.verdict, VERDICT_DONE);
+	n_calls = 0;
+	assert_done(&t->f, nested_destroy(t->f.broker, t->f.session, guest->nested[0].nested,
+					  &dropped, &t->f.refusal));
+	guest_description_free(guest);
+	assert_int_equal(dropped, places);
+	for (size_t i = 0; i < n_calls; i++)
+		cuts += !strcmp(calls[i].call, "cut");
+	assert_in_range(cuts, 2, 8);
+	assert_true(first_call("detach") < first_call("cut"));
+	assert_true(last_call("cut") < first_call("destroy"));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, nested_teardown)
 
 int main(void)
@@ -169,6 +197,7 @@ int main(void)
 		TEST(test_end_of_the_session),
 		TEST(test_unmap_in_slices),
 		TEST(test_deregistration_does_not_reset),
+		TEST(test_crowded_frame_goes_in_parts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
