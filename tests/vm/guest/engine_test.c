@@ -279,6 +279,20 @@ static void test_reset(void **state)
 	}
 }
 
+/* Stopped right after an access that was blocked, when the kernel may still have the function in
+ * its hands: the daemon does so when a VMM dies in the midst of it. */
+static void test_stop_after_an_error(void **state)
+{
+	map(DATA, 1, DATA_IOVA, RW);
+	for (unsigned int i = 0; i < 5; i++) {
+		lands(DATA_IOVA, 0);
+		misses(DATA_IOVA + PAGE);
+		assert_int_equal(bench.ops->device_stop(bench.device), 0);
+		assert_int_equal(engine_start(bench.engine), 0);
+	}
+	lands(DATA_IOVA, 0);
+}
+
 static void test_arguments(void **state)
 {
 	uint8_t bytes[2 * PAGE] = {0};
@@ -313,9 +327,11 @@ int main(void)
 {
 #define ENGINE_TEST(name) cmocka_unit_test_setup(test_##name, case_setup)
 	const struct CMUnitTest tests[] = {
-		ENGINE_TEST(write),    ENGINE_TEST(read),      ENGINE_TEST(not_mapped),
-		ENGINE_TEST(unmapped), ENGINE_TEST(read_only), ENGINE_TEST(detached),
-		ENGINE_TEST(reset),    ENGINE_TEST(arguments), ENGINE_TEST(no_device),
+		ENGINE_TEST(write),      ENGINE_TEST(read),
+		ENGINE_TEST(not_mapped), ENGINE_TEST(unmapped),
+		ENGINE_TEST(read_only),  ENGINE_TEST(detached),
+		ENGINE_TEST(reset),      ENGINE_TEST(stop_after_an_error),
+		ENGINE_TEST(arguments),  ENGINE_TEST(no_device),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
