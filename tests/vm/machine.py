@@ -56,7 +56,7 @@ class Suite:
         said = [line.rstrip() for line in self.lines if line.strip()]
         tally = TALLY.match(said[-1]) if said else None
         if self.status is None:
-            self.faults.append("the machine ended, or had to be ended, before the suite did")
+            self.faults = self.faults or ["the machine ended before the suite did"]
         elif self.status == 77 and not tally:
             self.counts = [0, 0, 1]
         elif tally:
@@ -242,7 +242,7 @@ def boot(todo, command, options, console):
     done = [suite for suite in todo if suite.status is not None]
     if machine.suite and machine.suite.status is None:
         if why:
-            machine.suite.faults.append(why)
+            machine.suite.faults.append(why + ", the machine was ended")
         done.append(machine.suite)
     elif not machine.over:
         faults.append(why or "the machine ended before its suites were over")
