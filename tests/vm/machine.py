@@ -55,13 +55,11 @@ class Suite:
         """Count what was said; whatever is not said right is a failure."""
         said = [line.rstrip() for line in self.lines if line.strip()]
         tally = TALLY.match(said[-1]) if said else None
-        if self.status is None:
-            self.faults = self.faults or ["the machine ended before the suite did"]
-        elif self.status == 77 and not tally:
+        if self.status == 77 and not tally:
             self.counts = [0, 0, 1]
         elif tally:
             self.counts = [int(number) for number in tally.groups()]
-        else:
+        elif self.status is not None:
             self.count_tap(said)
         if self.status not in (None, 0, 77) and not self.counts[1] and not self.faults:
             self.faults.append("exit status %d" % self.status)
@@ -100,6 +98,7 @@ class Machine:
         self.boot_log = []
         self.into = self.boot_log
         self.suite = None
+        self.done = []
         self.over = False
         self.deadline = time.monotonic() + BOOT_SECONDS * options.patience
         command = command[:-1] + [command[-1] + " ib.suites=" + ",".join(self.suites)]
@@ -177,11 +176,20 @@ class Machine:
             self.into = suite.log if suite else self.boot_log
         elif kind == "file" and suite and len(words) > 3:
             self.into = suite.files.setdefault(words[3], [])
-        elif kind == "over":
-            self.suite = None
-            self.into = []
+        elif kind == "over" and suite:
+            self.finish()
         elif kind == "done":
             self.over = True
+
+
+    def finish(self):
+        """The suite that is on has had its turn."""
+        save(self.suite, self.options.output)
+        self.suite.judge()
+        tell(self.suite, self.options.verbose)
+        self.done.append(self.suite)
+        self.suite = None
+        self.into = []
 
 
 def save(suite, folder):
@@ -239,20 +247,14 @@ def boot(todo, command, options, console):
     signal.signal(signal.SIGINT, stop)
     why = machine.run(console)
     faults += ["kernel log at boot: " + line for line in machine.boot_log if COMPLAINTS.search(line)][:1]
-    done = [suite for suite in todo if suite.status is not None]
-    if machine.suite and machine.suite.status is None:
-        if why:
-            machine.suite.faults.append(why + ", the machine was ended")
-        done.append(machine.suite)
+    if machine.suite:
+        machine.suite.faults.append(why + ", the machine was ended" if why else "the machine ended in it")
+        machine.finish()
     elif not machine.over:
         faults.append(why or "the machine ended before its suites were over")
-    for suite in done:
-        save(suite, options.output)
-        suite.judge()
-        tell(suite, options.verbose)
-    if not done:
+    if not machine.done:
         print("\n".join(machine.boot_log[-60:]))
-    return done, faults
+    return machine.done, faults
 
 
 def boots(suites, command, options):

@@ -210,6 +210,12 @@ boots() {
 	return $failed
 }
 
+keep_log() {
+	local kept
+	kept=$(mktemp "${TMPDIR:-/tmp}/ib-vm-$arch-XXXXXX.log") && mv "$log" "$kept" && chmod 644 "$kept" &&
+		echo "console log: $kept"
+}
+
 work() {
 	local status
 	python=/usr/bin/python3
@@ -222,14 +228,10 @@ work() {
 	elif [ $status -ne 0 ]; then
 		echo "0 1 0" >"$scratch/tally"
 	else
-		log=$(mktemp "${TMPDIR:-/tmp}/ib-vm-$arch-XXXXXX.log") || return
+		log=$scratch/console
 		boots
 		status=$?
-		if [ $status -eq 0 ] || [ ! -s "$log" ]; then
-			rm -f "$log"
-		else
-			echo "console log: $log"
-		fi
+		[ $status -eq 0 ] || [ ! -s "$log" ] || keep_log
 	fi
 	awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$scratch/tally"
 	return $status
