@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "broker/guest.h"
 #include "broker/root.h"
 #include "broker/session.h"
 
@@ -41,26 +42,40 @@ static uint64_t slice_bytes(uint64_t asked)
 	return slice;
 }
 
-static void broker_init(struct broker *broker, const struct broker_settings *settings)
+static void host_set_limits(struct broker *broker)
 {
-	broker->settings = *settings;
-	broker->slice_bytes = slice_bytes(settings->pin_slice_bytes);
+	struct ledger_limits limits;
+
+	policy_limit_host(broker->policy, &limits);
+	ledger_account_set_limits(&broker->ledger, &broker->host, &limits);
+}
+
+static void broker_init(struct broker *broker)
+{
+	pthread_mutex_init(&broker->policy_lock, NULL);
 	pthread_mutex_init(&broker->lock, NULL);
 	pthread_cond_init(&broker->session_gone, NULL);
 	ledger_init(&broker->ledger);
 	ledger_account_init(&broker->host, NULL, "host");
-	ledger_account_limit(&broker->host, LEDGER_PINNED_BYTES, settings->host_pinned_bytes_max,
-			     RULE_HOST_PINNED);
-	ledger_account_limit(&broker->host, LEDGER_MEMORY_FILES, settings->memory_files_max,
-			     RULE_HOST_FILES);
-	ledger_account_limit(&broker->host, LEDGER_SESSIONS, settings->sessions_max,
-			     RULE_HOST_SESSIONS);
+	host_set_limits(broker);
+}
+
+static struct broker *broker_alloc(const struct broker_settings *settings)
+{
+	struct broker *broker = calloc(1, sizeof(*broker));
+
+	if (broker)
+		broker->policy = policy_new(settings, NULL, NULL);
+	if (broker && broker->policy)
+		return broker;
+	free(broker);
+	return NULL;
 }
 
 int broker_new(struct broker **ret, struct iommu_backend *consume_backend,
 	       const struct broker_settings *settings)
 {
-	struct broker *broker = calloc(1, sizeof(*broker));
+	struct broker *broker = broker_alloc(settings);
 	int error;
 
 	if (!broker) {
@@ -68,7 +83,8 @@ int broker_new(struct broker **ret, struct iommu_backend *consume_backend,
 		return -ENOMEM;
 	}
 	broker->backend = consume_backend;
-	broker_init(broker, settings);
+	broker->slice_bytes = slice_bytes(settings->pin_slice_bytes);
+	broker_init(broker);
 	error = -broker_ops(broker)->probe(broker->backend, &broker->features);
 	if (!error)
 		error = pool_new(&broker->pool, settings->threads_max);
@@ -77,6 +93,43 @@ int broker_new(struct broker **ret, struct iommu_backend *consume_backend,
 		return error;
 	}
 	*ret = broker;
+	return 0;
+}
+
+/* ── another policy ────────────────────────────────────────────────────────────────────────── */
+
+static void session_reload(struct session *session)
+{
+	struct guest *guest;
+
+	if (!session->tenant)
+		return;
+	session_set_limits(session);
+	DL_FOREACH2(session->guests, guest, session_next)
+	guest_set_limits(guest);
+}
+
+int broker_set_settings(struct broker *broker, const struct broker_settings *settings,
+			void (*release)(void *context), void *context)
+{
+	struct policy *policy = policy_new(settings, release, context), *old;
+	struct session *session;
+	struct tenant *tenant;
+
+	if (!policy)
+		return -ENOMEM;
+	pthread_mutex_lock(&broker->lock);
+	pthread_mutex_lock(&broker->policy_lock);
+	old = broker->policy;
+	broker->policy = policy;
+	pthread_mutex_unlock(&broker->policy_lock);
+	host_set_limits(broker);
+	DL_FOREACH (broker->tenants, tenant)
+		tenant_reload(broker, tenant);
+	DL_FOREACH (broker->sessions, session)
+		session_reload(session);
+	pthread_mutex_unlock(&broker->lock);
+	policy_unref(old);
 	return 0;
 }
 
@@ -120,6 +173,8 @@ struct broker *broker_free(struct broker *broker)
 	ledger_deinit(&broker->ledger);
 	pthread_cond_destroy(&broker->session_gone);
 	pthread_mutex_destroy(&broker->lock);
+	pthread_mutex_destroy(&broker->policy_lock);
+	policy_unref(broker->policy);
 	free(broker);
 	return NULL;
 }

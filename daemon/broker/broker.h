@@ -84,10 +84,10 @@ struct broker_settings {
 	unsigned int threads_max; /* 1 .. 32 */
 	uint64_t pin_slice_bytes; /* at most 256 MiB */
 	/* Who is charged: broker/tenant_rule.h. None: each user is a tenant, with the limits above.
-	 * Borrowed until broker_free(). */
+	 * Borrowed until broker_free(), or release() of broker_set_settings(). */
 	const struct tenant_rule *tenant_rules;
 	size_t n_tenant_rules;
-	const struct broker_device_rule *device_rules; /* borrowed until broker_free() */
+	const struct broker_device_rule *device_rules; /* borrowed likewise */
 	size_t n_device_rules;
 	bool open_devices; /* no rule needed: the emulated backend without configuration */
 };
@@ -98,6 +98,12 @@ struct session;
 /* consume_backend: freed with the broker, also if this fails. 0 or a negative errno. */
 int broker_new(struct broker **ret, struct iommu_backend *consume_backend,
 	       const struct broker_settings *settings);
+/* Other settings from now on; threads_max and pin_slice_bytes stay. What is charged stays charged,
+ * also above a lower limit; a tenant that no rule is for any more keeps what it has and gets
+ * nothing new. release(context) is called, from any thread, when nobody uses the settings any more.
+ * 0 or -ENOMEM: nothing changed, and release is not called. */
+int broker_set_settings(struct broker *broker, const struct broker_settings *settings,
+			void (*release)(void *context), void *context);
 /* Ends every session, waits for the pool. NULL is fine; returns NULL. */
 struct broker *broker_free(struct broker *broker);
 struct pool *broker_pool(struct broker *broker);

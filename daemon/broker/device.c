@@ -109,10 +109,14 @@ static int device_open_backend(struct device *device, const struct device_open_r
 static int device_grant(struct device *device, bool by_descriptor, struct refusal *refusal)
 {
 	struct broker *broker = device->object.guest->broker;
+	struct policy *policy = policy_get(broker);
 	struct device_grant grant;
+	bool granted;
 
-	if (!device_rule_match(&broker->settings, device->object.session->uid, by_descriptor,
-			       &device->info, &grant))
+	granted = device_rule_match(&policy->settings, device->object.session->uid, by_descriptor,
+				    &device->info, &grant);
+	policy_unref(policy);
+	if (!granted)
 		return refuse_no_rule(refusal);
 	device->relaxed_granted = grant.relaxed;
 	return 0;
@@ -188,10 +192,12 @@ static int device_open_in(struct guest *guest, const struct device_open_request 
 			  uint64_t *ret_device, int *ret_fd, struct refusal *refusal)
 {
 	struct broker *broker = guest->broker;
+	struct policy *policy = policy_get(broker);
 	bool certain, may;
 	int status;
 
-	may = device_rule_may_open(&broker->settings, guest->session->uid, request, &certain);
+	may = device_rule_may_open(&policy->settings, guest->session->uid, request, &certain);
+	policy_unref(policy);
 	status = may ? ledger_charge_one(&broker->ledger, &guest->account, LEDGER_DEVICES, 1,
 					 refusal)
 		     : refuse_no_rule(refusal);
@@ -347,7 +353,10 @@ enum attachment device_attachment(struct device *device, struct nested **ret_nes
  * s390 function, restricts none. */
 unsigned int device_designations(const struct device *device)
 {
-	unsigned int supported = device->object.guest->broker->settings.designations;
+	struct policy *policy = policy_get(device->object.guest->broker);
+	unsigned int supported = policy->settings.designations;
+
+	policy_unref(policy);
 
 	return device->info.designations ? device->info.designations & supported : supported;
 }

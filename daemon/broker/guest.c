@@ -72,17 +72,23 @@ int guest_refuse_cancelled(const struct guest *guest, struct refusal *refusal)
 
 /* ── create ────────────────────────────────────────────────────────────────────────────────── */
 
-static void guest_set_limits(struct guest *guest, const struct guest_create_request *request)
+void guest_set_limits(struct guest *guest)
 {
-	struct ledger_account *account = &guest->account;
+	const struct tenant *tenant = guest->session->tenant;
+	struct broker *broker = guest->broker;
+	struct ledger_limits limits;
 
-	tenant_limit_guest(guest->broker, guest->session->tenant->rule, account);
-	if (request->pinned_bytes_max)
-		ledger_account_tighten(account, LEDGER_PINNED_BYTES, request->pinned_bytes_max,
-				       RULE_GUEST_ASKED);
-	if (request->mappings_max)
-		ledger_account_tighten(account, LEDGER_MAPPINGS, request->mappings_max,
-				       RULE_GUEST_ASKED);
+	if (tenant->stranger)
+		policy_limit_stranger(&limits);
+	else
+		policy_limit_guest(broker->policy, tenant->rule, &limits);
+	if (guest->asked.pinned_bytes_max)
+		ledger_limits_tighten(&limits, LEDGER_PINNED_BYTES, guest->asked.pinned_bytes_max,
+				      RULE_GUEST_ASKED);
+	if (guest->asked.mappings_max)
+		ledger_limits_tighten(&limits, LEDGER_MAPPINGS, guest->asked.mappings_max,
+				      RULE_GUEST_ASKED);
+	ledger_account_set_limits(&broker->ledger, &guest->account, &limits);
 }
 
 static bool take_down_run(struct pool_job *job)
@@ -130,7 +136,8 @@ static struct guest *guest_alloc(struct broker *broker, struct session *session,
 	atomic_init(&guest->view, memory_view_empty(guest->generation));
 	guest_set_identity(guest, request);
 	ledger_account_init(&guest->account, &session->account, session->tenant_name);
-	guest_set_limits(guest, request);
+	guest->asked.pinned_bytes_max = request->pinned_bytes_max;
+	guest->asked.mappings_max = request->mappings_max;
 	guest->take_down = (struct pool_job){
 		.run = take_down_run,
 		.lane = guest->lane,
@@ -152,8 +159,10 @@ static int guest_publish(struct guest *guest, struct refusal *refusal)
 		return status;
 	pthread_mutex_lock(&guest->broker->lock);
 	closed = session->closed;
-	if (!closed)
+	if (!closed) {
+		guest_set_limits(guest);
 		DL_APPEND2(session->guests, guest, session_prev, session_next);
+	}
 	pthread_mutex_unlock(&guest->broker->lock);
 	if (!closed)
 		return 0;

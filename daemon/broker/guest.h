@@ -27,6 +27,9 @@ struct guest {
 	struct pool_lane *lane;
 	struct event_ring *events;
 	struct ledger_account account;
+	struct {
+		uint64_t pinned_bytes_max, mappings_max; /* at CreateGuest; 0: no limit */
+	} asked;
 
 	/* fixed once it is made */
 	bool has_uuid;
@@ -67,6 +70,9 @@ struct guest *guest_find(struct broker *broker, struct session *session, uint64_
 			 struct refusal *refusal);
 struct guest *guest_ref(struct guest *guest);
 struct guest *guest_unref(struct guest *guest);
+
+/* By the policy that holds. With the broker's lock held, while its session lives. */
+void guest_set_limits(struct guest *guest);
 
 /* Stop what runs, and queue its end on its lane. Once; does not block, may be called with the
  * broker's lock held. */

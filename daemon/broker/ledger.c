@@ -2,6 +2,7 @@
 #include "broker/ledger.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 const char *ledger_resource_name(enum ledger_resource resource)
@@ -37,24 +38,37 @@ void ledger_account_init(struct ledger_account *account, struct ledger_account *
 	memset(account, 0, sizeof(*account));
 	account->parent = parent;
 	account->tenant = tenant;
-	for (int i = 0; i < LEDGER_RESOURCES; i++) {
+	for (int i = 0; i < LEDGER_RESOURCES; i++)
 		account->entries[i].max = UINT64_MAX;
-		account->entries[i].rule = "no limit";
+}
+
+void ledger_limits_init(struct ledger_limits *limits)
+{
+	for (int i = 0; i < LEDGER_RESOURCES; i++) {
+		limits->of[i].max = UINT64_MAX;
+		limits->of[i].rule = "no limit";
 	}
 }
 
-void ledger_account_limit(struct ledger_account *account, enum ledger_resource resource,
-			  uint64_t max, const char *rule)
+void ledger_limits_tighten(struct ledger_limits *limits, enum ledger_resource resource,
+			   uint64_t max, const char *rule)
 {
-	account->entries[resource].max = max;
-	account->entries[resource].rule = rule;
+	if (max >= limits->of[resource].max)
+		return;
+	limits->of[resource].max = max;
+	limits->of[resource].rule = rule;
 }
 
-void ledger_account_tighten(struct ledger_account *account, enum ledger_resource resource,
-			    uint64_t max, const char *rule)
+void ledger_account_set_limits(struct ledger *ledger, struct ledger_account *account,
+			       const struct ledger_limits *limits)
 {
-	if (max < account->entries[resource].max)
-		ledger_account_limit(account, resource, max, rule);
+	pthread_mutex_lock(&ledger->lock);
+	for (int i = 0; i < LEDGER_RESOURCES; i++) {
+		account->entries[i].max = limits->of[i].max;
+		snprintf(account->entries[i].rule, sizeof(account->entries[i].rule), "%s",
+			 limits->of[i].rule);
+	}
+	pthread_mutex_unlock(&ledger->lock);
 }
 
 /* A limit may have been lowered below what is used, so current can be above max. */

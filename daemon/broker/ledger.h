@@ -14,17 +14,26 @@
 
 #include "broker/broker.h"
 
+#define LEDGER_RULE_MAX 96
+
 struct ledger {
 	pthread_mutex_t lock;
+};
+
+/* Of one account. What is not set has none. */
+struct ledger_limits {
+	struct {
+		uint64_t max;
+		const char *rule; /* borrowed */
+	} of[LEDGER_RESOURCES];
 };
 
 struct ledger_account {
 	struct ledger_account *parent; /* NULL: the host */
 	const char *tenant;            /* borrowed; who a refusal names */
 	struct {
-		uint64_t max;
-		const char *rule; /* borrowed: where the limit stands */
-		uint64_t current, peak, events;
+		uint64_t max, current, peak, events;
+		char rule[LEDGER_RULE_MAX]; /* where the limit stands */
 	} entries[LEDGER_RESOURCES];
 };
 
@@ -37,12 +46,13 @@ void ledger_init(struct ledger *ledger);
 void ledger_deinit(struct ledger *ledger);
 void ledger_account_init(struct ledger_account *account, struct ledger_account *parent,
 			 const char *tenant);
-/* rule: borrowed for the account's life. Set before the account is used. */
-void ledger_account_limit(struct ledger_account *account, enum ledger_resource resource,
-			  uint64_t max, const char *rule);
-/* The same, if it is the lower limit. */
-void ledger_account_tighten(struct ledger_account *account, enum ledger_resource resource,
-			    uint64_t max, const char *rule);
+void ledger_limits_init(struct ledger_limits *limits);
+/* Set it, if it is lower than what is set. */
+void ledger_limits_tighten(struct ledger_limits *limits, enum ledger_resource resource,
+			   uint64_t max, const char *rule);
+/* At any time: what is above a lower limit stays charged, and nothing is added to it. */
+void ledger_account_set_limits(struct ledger *ledger, struct ledger_account *account,
+			       const struct ledger_limits *limits);
 
 /* 0 or REFUSED (QUOTA, naming the first resource and level that has no room). */
 int ledger_charge(struct ledger *ledger, struct ledger_account *account,

@@ -75,9 +75,12 @@ static void memory_file_list_add(struct guest *guest, struct memory_file *file)
 static int memory_file_make(struct memory_file *file, bool writable, struct refusal *refusal)
 {
 	struct guest *guest = file->object.guest;
+	struct policy *policy = policy_get(guest->broker);
+	enum broker_seals seals = policy->settings.require_seals;
 	struct file_facts facts;
 
-	if (file_check(file->fd, writable, guest->broker->settings.require_seals, &facts, refusal))
+	policy_unref(policy);
+	if (file_check(file->fd, writable, seals, &facts, refusal))
 		return REFUSED;
 	file->writable = writable;
 	if (memory_file_map(file, &facts, refusal))

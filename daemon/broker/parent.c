@@ -160,13 +160,16 @@ int parent_check_populated(struct guest *guest, const struct region *region, str
 int parent_populate(struct guest *guest, const struct region *region, const char *field,
 		    struct operation *operation, struct file_look *look, struct refusal *refusal)
 {
+	struct policy *policy = policy_get(guest->broker);
+	enum broker_unpopulated how = policy->settings.unpopulated_memory;
 	uint64_t at = 0, length;
 
+	policy_unref(policy);
 	while ((length = region_slice(region, at, guest->broker->slice_bytes))) {
 		if (guest_cancelled(guest, operation))
 			return guest_refuse_cancelled(guest, refusal);
-		if (file_populate(region->file, region->offset + at, length,
-				  guest->broker->settings.unpopulated_memory, field, look, refusal))
+		if (file_populate(region->file, region->offset + at, length, how, field, look,
+				  refusal))
 			return REFUSED;
 		at += length;
 	}

@@ -8,6 +8,7 @@
 
 #include "broker/handle.h"
 #include "broker/ledger.h"
+#include "broker/policy.h"
 
 /* A call that takes something away and must not fail is tried this often before the next, harder
  * way is taken. */
@@ -31,8 +32,10 @@
 struct broker {
 	struct iommu_backend *backend;
 	struct iommu_features features;
-	struct broker_settings settings;
-	uint64_t slice_bytes; /* pin_slice_bytes, rounded down to a power of two */
+	pthread_mutex_t
+		policy_lock;   /* the innermost: of the next, for those without the next lock */
+	struct policy *policy; /* lock to change it too */
+	uint64_t slice_bytes;  /* pin_slice_bytes at the start, rounded down to a power of two */
 	struct pool *pool;
 	struct ledger ledger;
 	struct ledger_account host;

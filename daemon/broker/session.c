@@ -36,6 +36,14 @@ static struct session *session_alloc(struct broker *broker, const struct peer *p
 	return session;
 }
 
+void session_set_limits(struct session *session)
+{
+	struct ledger_limits limits;
+
+	policy_limit_session(session->broker->policy, &limits);
+	ledger_account_set_limits(&session->broker->ledger, &session->account, &limits);
+}
+
 /* Charge it and put it into the list; with the broker's lock held. */
 static int session_admit(struct session *session, const struct peer *peer, struct refusal *refusal)
 {
@@ -54,8 +62,7 @@ static int session_admit(struct session *session, const struct peer *peer, struc
 	session->share = pool_share_ref(tenant->share);
 	memcpy(session->tenant_name, tenant->name, sizeof(session->tenant_name));
 	ledger_account_init(&session->account, &tenant->account, session->tenant_name);
-	ledger_account_limit(&session->account, LEDGER_GUESTS,
-			     broker->settings.guests_per_session_max, RULE_SESSION_GUESTS);
+	session_set_limits(session);
 	session->id = ++broker->next_session_id;
 	DL_APPEND(broker->sessions, session);
 	broker->n_sessions++;

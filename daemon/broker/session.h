@@ -39,6 +39,8 @@ struct session {
 	struct session *prev, *next;
 };
 
+/* By the policy that holds. With the broker's lock held. */
+void session_set_limits(struct session *session);
 /* A guest is about to be made: it is counted, or REFUSED as the session is closed. */
 int session_enter(struct session *session, struct refusal *refusal);
 /* What session_enter() counted is gone with all that it held; with the last one a closed session

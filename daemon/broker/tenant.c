@@ -10,52 +10,6 @@
 
 #include "broker/root.h"
 
-/* ── limits ────────────────────────────────────────────────────────────────────────────────── */
-
-static void limits_apply(struct ledger_account *account,
-			 const struct tenant_limit limits[LEDGER_RESOURCES])
-{
-	for (int i = 0; i < LEDGER_RESOURCES; i++)
-		if (limits[i].set)
-			ledger_account_tighten(account, i, limits[i].max, limits[i].where);
-}
-
-void tenant_limit_guest(const struct broker *broker, const struct tenant_rule *rule,
-			struct ledger_account *account)
-{
-	const struct broker_settings *s = &broker->settings;
-	const struct {
-		enum ledger_resource resource;
-		uint64_t max;
-		const char *rule;
-	} settings[] = {
-		{LEDGER_PINNED_BYTES, s->guest_pinned_bytes_max, RULE_GUEST_PINNED},
-		{LEDGER_MAPPINGS, s->guest_mappings_max, RULE_GUEST_MAPPINGS},
-		{LEDGER_REGIONS, s->regions_per_guest_max, RULE_GUEST_REGIONS},
-		{LEDGER_MEMORY_FILES, BROKER_MEMORY_FILES_MAX, RULE_GUEST_FILES},
-		{LEDGER_DEVICES, s->devices_per_guest_max, RULE_GUEST_DEVICES},
-		{LEDGER_NESTED, s->nested_per_guest_max, RULE_GUEST_NESTED},
-	};
-
-	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
-		ledger_account_limit(account, settings[i].resource, settings[i].max,
-				     settings[i].rule);
-	if (rule)
-		limits_apply(account, rule->guest);
-}
-
-static void tenant_set_limits(const struct broker *broker, struct tenant *tenant)
-{
-	const struct broker_settings *s = &broker->settings;
-
-	ledger_account_limit(&tenant->account, LEDGER_SESSIONS, s->sessions_per_user_max,
-			     RULE_TENANT_SESSIONS);
-	ledger_account_limit(&tenant->account, LEDGER_MEMORY_FILES, s->memory_files_per_user_max,
-			     RULE_TENANT_FILES);
-	if (tenant->rule)
-		limits_apply(&tenant->account, tenant->rule->tenant);
-}
-
 /* ── whose ─────────────────────────────────────────────────────────────────────────────────── */
 
 static int refuse_stranger(const struct tenant_identity *identity, struct refusal *refusal)
@@ -67,26 +21,39 @@ static int refuse_stranger(const struct tenant_identity *identity, struct refusa
 
 /* Without any rule each user is a tenant; with rules root and the daemon's own user are still
  * served, so that an operator who tries something out is not turned away. */
-static int tenant_find_rule(const struct broker *broker, const struct tenant_identity *identity,
+static bool may_go_without_rule(const struct broker_settings *s, uid_t uid)
+{
+	return !s->n_tenant_rules || !uid || uid == geteuid();
+}
+
+static int tenant_find_rule(const struct policy *policy, const struct tenant_identity *identity,
 			    const struct tenant_rule **ret_rule, char ret_name[BROKER_NAME_MAX],
 			    struct refusal *refusal)
 {
-	const struct broker_settings *s = &broker->settings;
+	const struct broker_settings *s = &policy->settings;
 
 	*ret_rule = tenant_rule_find(s->tenant_rules, s->n_tenant_rules, identity);
 	if (*ret_rule)
 		tenant_rule_name(*ret_rule, identity, ret_name);
-	else if (s->n_tenant_rules && identity->uid && identity->uid != geteuid())
+	else if (!may_go_without_rule(s, identity->uid))
 		return refuse_stranger(identity, refusal);
 	else
 		snprintf(ret_name, BROKER_NAME_MAX, "uid:%lu", (unsigned long)identity->uid);
 	return 0;
 }
 
-static struct tenant *tenant_new(struct broker *broker, const char *name,
+static void tenant_set_limits(struct broker *broker, struct tenant *tenant)
+{
+	struct ledger_limits limits;
+
+	policy_limit_tenant(broker->policy, tenant->rule, &limits);
+	ledger_account_set_limits(&broker->ledger, &tenant->account, &limits);
+}
+
+static struct tenant *tenant_new(struct broker *broker, const char *name, uid_t uid,
 				 const struct tenant_rule *rule)
 {
-	unsigned int quarter = broker->settings.threads_max / 4;
+	unsigned int quarter = broker->policy->settings.threads_max / 4;
 	struct tenant *tenant = calloc(1, sizeof(*tenant));
 
 	if (!tenant)
@@ -98,6 +65,9 @@ static struct tenant *tenant_new(struct broker *broker, const char *name,
 	}
 	snprintf(tenant->name, sizeof(tenant->name), "%s", name);
 	tenant->rule = rule;
+	tenant->uid = uid;
+	if (rule)
+		memcpy(tenant->rule_name, rule->name, sizeof(tenant->rule_name));
 	ledger_account_init(&tenant->account, &broker->host, tenant->name);
 	tenant_set_limits(broker, tenant);
 	DL_APPEND(broker->tenants, tenant);
@@ -119,21 +89,41 @@ int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **r
 	struct tenant *tenant;
 
 	/* A rule that is not found for want of knowledge could be the one that restricts. */
-	if (!peer->identity && broker->settings.n_tenant_rules)
+	if (!peer->identity && broker->policy->settings.n_tenant_rules)
 		return refuse(refusal, REFUSAL_DENIED, "PEER_UNKNOWN",
 			      "groups and cgroup of process %d cannot be read", (int)peer->pid);
-	if (tenant_find_rule(broker, identity, &rule, name, refusal))
+	if (tenant_find_rule(broker->policy, identity, &rule, name, refusal))
 		return REFUSED;
 	DL_FOREACH (broker->tenants, tenant)
 		if (!strcmp(tenant->name, name))
 			break;
 	if (!tenant)
-		tenant = tenant_new(broker, name, rule);
+		tenant = tenant_new(broker, name, identity->uid, rule);
 	if (!tenant)
 		return refuse_errno(refusal, ENOMEM, "session");
 	tenant->sessions++;
 	*ret = tenant;
 	return 0;
+}
+
+/* The rule of its name, which may be another text now. Where each user was a tenant for want of
+ * rules, and now there are some, there is none for it. */
+void tenant_reload(struct broker *broker, struct tenant *tenant)
+{
+	const struct broker_settings *s = &broker->policy->settings;
+	struct ledger_limits limits;
+
+	tenant->rule = NULL;
+	for (size_t i = 0; i < s->n_tenant_rules && tenant->rule_name[0]; i++)
+		if (!strcmp(s->tenant_rules[i].name, tenant->rule_name))
+			tenant->rule = &s->tenant_rules[i];
+	tenant->stranger =
+		!tenant->rule && (tenant->rule_name[0] || !may_go_without_rule(s, tenant->uid));
+	if (tenant->stranger)
+		policy_limit_stranger(&limits);
+	else
+		policy_limit_tenant(broker->policy, tenant->rule, &limits);
+	ledger_account_set_limits(&broker->ledger, &tenant->account, &limits);
 }
 
 void tenant_put(struct broker *broker, struct tenant *tenant)

@@ -5,11 +5,14 @@
 /* Who is charged. A tenant lives as long as one of its sessions does. */
 
 #include "broker/ledger.h"
-#include "broker/tenant_rule.h"
+#include "broker/policy.h"
 
 struct tenant {
 	char name[BROKER_NAME_MAX];
-	const struct tenant_rule *rule; /* NULL: the settings' limits for each user */
+	const struct tenant_rule *rule; /* of the policy that holds; NULL: the settings' limits */
+	char rule_name[TENANT_RULE_NAME_MAX]; /* "": made where no rule was for it */
+	uid_t uid;                            /* of the first of its clients */
+	bool stranger;                        /* no rule is for it any more */
 	struct ledger_account account;
 	struct pool_share *share; /* at most a quarter of the pool */
 	uint32_t sessions;        /* broker's lock */
@@ -22,8 +25,7 @@ int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **r
 	       struct refusal *refusal);
 /* One session fewer. With the broker's lock held. */
 void tenant_put(struct broker *broker, struct tenant *tenant);
-/* The limits of a guest under that rule, or NULL, on a new account. */
-void tenant_limit_guest(const struct broker *broker, const struct tenant_rule *rule,
-			struct ledger_account *account);
+/* The policy has changed. With the broker's lock held. */
+void tenant_reload(struct broker *broker, struct tenant *tenant);
 
 #endif

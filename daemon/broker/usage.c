@@ -72,14 +72,13 @@ static void fit_compare_guests(struct broker *broker, const struct session *sess
 			       const struct fit_request *request, struct fit_missing *worst)
 {
 	uint64_t guests = request->amount[LEDGER_GUESTS], limit;
-	struct ledger_account guest;
+	struct ledger_limits guest;
 
-	ledger_account_init(&guest, NULL, "");
-	tenant_limit_guest(broker, session ? session->tenant->rule : NULL, &guest);
-	limit = guest.entries[worst->resource].max;
+	policy_limit_guest(broker->policy, session ? session->tenant->rule : NULL, &guest);
+	limit = guest.of[worst->resource].max;
 	if (guests > 1 && __builtin_mul_overflow(limit, guests, &limit))
 		limit = UINT64_MAX;
-	fit_compare(worst, limit, 0, guest.entries[worst->resource].rule);
+	fit_compare(worst, limit, 0, guest.of[worst->resource].rule);
 }
 
 /* The level at which most is missing; missing 0: it fits. With the broker's lock held. */

@@ -14,6 +14,16 @@ struct chain {
 	struct refusal refusal;
 };
 
+static void limit(struct ledger *ledger, struct ledger_account *account,
+		  enum ledger_resource resource, uint64_t max, const char *rule)
+{
+	struct ledger_limits limits;
+
+	ledger_limits_init(&limits);
+	ledger_limits_tighten(&limits, resource, max, rule);
+	ledger_account_set_limits(ledger, account, &limits);
+}
+
 static int chain_setup(void **state)
 {
 	static struct chain c;
@@ -48,7 +58,7 @@ static void test_charge_is_all_or_nothing(void **state)
 	struct chain *c = *state;
 	struct ledger_amounts amounts = {0};
 
-	ledger_account_limit(&c->host, LEDGER_MAPPINGS, 10, "host rule");
+	limit(&c->ledger, &c->host, LEDGER_MAPPINGS, 10, "host rule");
 	amounts.amount[LEDGER_MAPPINGS] = 11;
 	amounts.amount[LEDGER_NESTED] = 1;
 	assert_int_equal(ledger_charge(&c->ledger, &c->guest, &amounts, &c->refusal), REFUSED);
@@ -88,8 +98,8 @@ static void test_peak_events_and_room(void **state)
 	struct chain *c = *state;
 	struct usage usage[LEDGER_RESOURCES];
 
-	ledger_account_limit(&c->tenant, LEDGER_DEVICES, 5, "tenant rule");
-	ledger_account_limit(&c->guest, LEDGER_DEVICES, 8, "guest rule");
+	limit(&c->ledger, &c->tenant, LEDGER_DEVICES, 5, "tenant rule");
+	limit(&c->ledger, &c->guest, LEDGER_DEVICES, 8, "guest rule");
 	assert_int_equal(ledger_charge_one(&c->ledger, &c->guest, LEDGER_DEVICES, 4, &c->refusal),
 			 0);
 	assert_int_equal(ledger_room(&c->ledger, &c->guest, LEDGER_DEVICES), 1);
@@ -103,7 +113,7 @@ static void test_peak_events_and_room(void **state)
 	assert_int_equal(usage[LEDGER_DEVICES].max, 5);
 	ledger_usage(&c->ledger, &c->guest, usage);
 	assert_int_equal(usage[LEDGER_DEVICES].events, 0); /* it was the tenant's limit */
-	ledger_account_limit(&c->tenant, LEDGER_DEVICES, 0, "lowered");
+	limit(&c->ledger, &c->tenant, LEDGER_DEVICES, 0, "lowered");
 	assert_int_equal(ledger_room(&c->ledger, &c->guest, LEDGER_DEVICES), 0);
 }
 

@@ -174,6 +174,125 @@ static void test_limit_of_a_guest(void **state)
 	fixture_deinit(&f);
 }
 
+/* ── another configuration while they live ─────────────────────────────────────────────────── */
+
+static unsigned int released;
+
+static void release(void *context)
+{
+	released += *(unsigned int *)context;
+}
+
+static void reload(struct fixture *f, const struct broker_settings *settings)
+{
+	static unsigned int one = 1;
+
+	assert_int_equal(broker_set_settings(f->broker, settings, release, &one), 0);
+}
+
+static struct usage guests_used(struct fixture *f, struct session *session)
+{
+	struct usage_report report;
+
+	assert_done(f, usage_report(f->broker, session, &report, &f->refusal));
+	return report.usage[LEDGER_GUESTS];
+}
+
+/* What is above the lower limit stays, is to be seen, and gets nothing added; a guest's own limits
+ * follow too. */
+static void test_lowered_limits_revoke_nothing(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct session *session;
+	uint64_t a, b, c;
+	struct fixture f;
+
+	(void)state;
+	limit(rules[0].tenant, LEDGER_GUESTS, 2, "vms.conf:4");
+	fixture_init_broker(&f, &settings);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
+	assert_done(&f, guest_of(&f, session, &a));
+	assert_done(&f, guest_of(&f, session, &b));
+	limit(rules[0].tenant, LEDGER_GUESTS, 1, "vms.conf:40");
+	reload(&f, &settings);
+	assert_int_equal(guests_used(&f, session).current, 2);
+	assert_int_equal(guests_used(&f, session).max, 1);
+	assert_quota_of(&f, guest_of(&f, session, &c), "vms", "vms.conf:40");
+	assert_done(&f, guest_destroy(f.broker, session, a, &f.refusal));
+	assert_quota_of(&f, guest_of(&f, session, &c), "vms", "vms.conf:40");
+	assert_done(&f, guest_destroy(f.broker, session, b, &f.refusal));
+	assert_done(&f, guest_of(&f, session, &c));
+	limit(rules[0].tenant, LEDGER_GUESTS, 3, "vms.conf:41");
+	reload(&f, &settings);
+	assert_done(&f, guest_of(&f, session, &a));
+	session_end(session);
+	fixture_deinit(&f);
+}
+
+static void test_limits_of_a_living_guest(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct guest_create_request request = {.pinned_bytes_max = 8 * MIB};
+	uint8_t secret[BROKER_SECRET_BYTES];
+	struct memory_file_added file;
+	struct session *session;
+	struct fixture f;
+	uint64_t guest;
+
+	(void)state;
+	fixture_init_broker(&f, &settings);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
+	assert_done(&f, guest_create(f.broker, session, &request, &guest, secret, &f.refusal));
+	limit(rules[0].guest, LEDGER_MEMORY_FILES, 0, "vms.conf:9");
+	reload(&f, &settings);
+	assert_quota_of(&f,
+			memory_file_add(f.broker, session, guest, memfd_filled(MIB, NULL), true,
+					&file, &f.refusal),
+			"vms", "vms.conf:9");
+	session_end(session);
+	fixture_deinit(&f);
+}
+
+/* Its rule is gone: it keeps what it has, gets nothing, and comes back with the rule. */
+static void test_rule_that_is_gone(void **state)
+{
+	struct broker_settings with = settings_with_rules(), without = with;
+	struct session *session;
+	uint64_t a, b;
+	struct fixture f;
+
+	(void)state;
+	without.tenant_rules = &rules[1];
+	without.n_tenant_rules = 1;
+	fixture_init_broker(&f, &with);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
+	assert_done(&f, guest_of(&f, session, &a));
+	reload(&f, &without);
+	assert_quota_of(&f, guest_of(&f, session, &b), "vms", "no rule of quota.d any more");
+	assert_int_equal(guests_used(&f, session).current, 1);
+	reload(&f, &with);
+	assert_done(&f, guest_of(&f, session, &b));
+	session_end(session);
+	fixture_deinit(&f);
+}
+
+/* Each is released once, and the last one with the broker. */
+static void test_settings_are_released(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct fixture f;
+
+	(void)state;
+	released = 0;
+	fixture_init_broker(&f, &settings);
+	reload(&f, &settings);
+	assert_int_equal(released, 0);
+	reload(&f, &settings);
+	assert_int_equal(released, 1);
+	fixture_deinit(&f);
+	assert_int_equal(released, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -181,6 +300,10 @@ int main(void)
 		cmocka_unit_test(test_unknown_peer_is_refused),
 		cmocka_unit_test(test_limit_of_a_tenant),
 		cmocka_unit_test(test_limit_of_a_guest),
+		cmocka_unit_test(test_lowered_limits_revoke_nothing),
+		cmocka_unit_test(test_limits_of_a_living_guest),
+		cmocka_unit_test(test_rule_that_is_gone),
+		cmocka_unit_test(test_settings_are_released),
 	};
 
 	return cmocka_run_group_tests_name("tenant", tests, NULL, NULL);

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_POLICY_H
+#define IB_BROKER_POLICY_H
+
+/*
+ * The settings that hold at a moment, and the limits that follow from them at each level.
+ *
+ * A reload makes another policy; whoever decides by one keeps a reference while it does.
+ */
+
+#include <stdatomic.h>
+
+#include "broker/ledger.h"
+#include "broker/tenant_rule.h"
+
+struct policy {
+	atomic_uint refs;
+	struct broker_settings settings;
+	void (*release)(void *context); /* what the settings borrow is not needed any more */
+	void *context;
+};
+
+/* NULL: no memory, and release() was not called. */
+struct policy *policy_new(const struct broker_settings *settings, void (*release)(void *context),
+			  void *context);
+/* A reference to the one that holds now. Any thread, any lock held. */
+struct policy *policy_get(struct broker *broker);
+struct policy *policy_unref(struct policy *policy); /* returns NULL */
+
+/* rule: the tenant's, or NULL. */
+void policy_limit_host(const struct policy *policy, struct ledger_limits *ret);
+void policy_limit_tenant(const struct policy *policy, const struct tenant_rule *rule,
+			 struct ledger_limits *ret);
+void policy_limit_session(const struct policy *policy, struct ledger_limits *ret);
+void policy_limit_guest(const struct policy *policy, const struct tenant_rule *rule,
+			struct ledger_limits *ret);
+/* Of a tenant that no rule is for any more: it keeps what it has. */
+void policy_limit_stranger(struct ledger_limits *ret);
+
+#endif
