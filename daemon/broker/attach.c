@@ -73,8 +73,10 @@ int device_switch(struct device *device, enum attachment to, struct nested *nest
 	struct nested *left;
 	enum attachment from = device_attachment(device, &left);
 
-	if (attach_to(device, to, nested, refusal))
+	if (attach_to(device, to, nested, refusal)) {
+		device_attach_back(device);
 		return REFUSED;
+	}
 	device_set_attachment(device, to, to == ATTACHMENT_NESTED ? nested : NULL);
 	if (from == ATTACHMENT_RELAXED && to != ATTACHMENT_RELAXED)
 		relaxed_free(device->object.guest, &device->relaxed);

@@ -394,8 +394,46 @@ int device_backend_attach(struct device *device, uint32_t page_table)
 			clock_sleep_ns(ATTACH_RETRY_NS);
 		error = ops->attach(device->backend, page_table);
 	}
+	if (!error) {
+		device->page_table = page_table;
+		device->has_page_table = true;
+	}
+	/* EADDRINUSE: the IOMMU's driver was not asked. */
+	device->disturbed = error && error != EADDRINUSE;
 	pthread_mutex_unlock(&device->call_lock);
 	return error;
+}
+
+/* The kernel takes a device whose attach failed for attached as before; but an IOMMU's driver may
+ * have blocked it before it failed (VT-d, s390), and to attach it where it is taken to be attached
+ * does nothing. So it is detached first. */
+static int device_reattach_locked(struct device *device)
+{
+	const struct iommu_backend_ops *ops = broker_ops(device->object.guest->broker);
+	int error = EBUSY;
+
+	for (int i = 0; error && i < BROKER_TRIES; i++) {
+		error = ops->detach(device->backend);
+		if (!error)
+			error = ops->attach(device->backend, device->page_table);
+	}
+	return error;
+}
+
+void device_attach_back(struct device *device)
+{
+	struct nested *nested;
+	int error = 0;
+
+	device_attachment(device, &nested);
+	pthread_mutex_lock(&device->call_lock);
+	/* Whoever blocked it meanwhile did so with this lock. */
+	if (device->disturbed && device->has_page_table)
+		error = device_reattach_locked(device);
+	device->disturbed = false;
+	pthread_mutex_unlock(&device->call_lock);
+	if (error)
+		device_block_broken(device, nested ? nested->object.handle : 0);
 }
 
 /* A device that cannot be stopped is blocked all the same: that is what keeps memory safe. */
@@ -418,6 +456,7 @@ bool device_block(struct device *device, bool stop)
 	pthread_mutex_lock(&device->call_lock);
 	if (device->backend && device->bound)
 		blocked = device_block_locked(device, stop);
+	device->has_page_table = false;
 	pthread_mutex_unlock(&device->call_lock);
 	device_set_attachment(device, ATTACHMENT_BLOCKED, NULL);
 	return blocked;

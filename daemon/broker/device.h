@@ -25,6 +25,11 @@ struct device {
 	bool relaxed_granted;
 	struct relaxed relaxed; /* what ATTACHMENT_RELAXED is attached to; lane */
 
+	/* call_lock */
+	bool has_page_table; /* attached, as far as we had it done */
+	bool disturbed;      /* an attach failed since */
+	uint32_t page_table;
+
 	/* guest->lock to change */
 	bool bound;
 	enum attachment attachment;
@@ -44,6 +49,8 @@ void device_unref(struct device *device);
 /* The kernel's errno. Waits a little while the device is in reset. */
 int device_backend_attach(struct device *device, uint32_t page_table);
 int device_refuse_attach(int error, struct refusal *refusal);
+/* After an attach that failed for good: to what it was attached to, or blocked, and told. */
+void device_attach_back(struct device *device);
 
 /* What of a user page table's designations may be registered for it. */
 unsigned int device_designations(const struct device *device);

@@ -229,6 +229,8 @@ static int nested_first_walk(struct nested *nested, bool attach, struct nested_c
 
 	if (attach) {
 		if (device_switch(nested->device, ATTACHMENT_NESTED, nested, refusal)) {
+			if (refusal_is_resources(refusal))
+				return created_drop(nested, VERDICT_RESOURCES, ret);
 			nested_drop(nested);
 			return REFUSED;
 		}
@@ -376,9 +378,19 @@ static int nested_exchange(struct nested *nested, struct nested_backing *other)
 		error = device_backend_attach(nested->device, nested_backing_page_table(other));
 	if (!error)
 		nested_swap_backing(nested, other);
+	else
+		device_attach_back(nested->device);
 	nested_publish_stats(nested);
 	nested_lane_leave(nested);
 	return error;
+}
+
+static int refused_or_verdict(const struct refusal *refusal, struct nested_created *ret)
+{
+	if (!refusal_is_resources(refusal))
+		return REFUSED;
+	ret->verdict = VERDICT_RESOURCES;
+	return 0;
 }
 
 /* T changes, or the window of a relaxed anchor: another page table. The former one is kept until
@@ -389,12 +401,8 @@ static int nested_replace_backing(struct nested *nested, const struct nested_pla
 	struct nested_backing other;
 	int error;
 
-	if (nested_backing_new(nested, plan, &other, refusal)) {
-		if (!refusal_is_resources(refusal))
-			return REFUSED;
-		ret->verdict = VERDICT_RESOURCES;
-		return 0;
-	}
+	if (nested_backing_new(nested, plan, &other, refusal))
+		return refused_or_verdict(refusal, ret);
 	error = nested_exchange(nested, &other);
 	if (!error) {
 		nested_reconcile(nested, &ret->walk);
@@ -405,7 +413,10 @@ static int nested_replace_backing(struct nested *nested, const struct nested_pla
 	nested_lane_enter(nested);
 	nested_backing_free(nested, &other);
 	nested_lane_leave(nested);
-	return error ? device_refuse_attach(error, refusal) : 0;
+	if (!error)
+		return 0;
+	device_refuse_attach(error, refusal);
+	return refused_or_verdict(refusal, ret);
 }
 
 static int nested_replace_in(struct nested *nested, uint64_t iota, uint64_t pba, uint64_t pal,

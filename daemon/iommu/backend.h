@@ -162,7 +162,10 @@ struct iommu_backend_ops {
 	int (*device_bind)(struct iommu_device *device, struct iommu_context *context,
 			   const uint8_t *vf_token, uint32_t *ret_kernel_id);
 	int (*device_info)(struct iommu_device *device, struct iommu_device_info *ret);
-	/* Attach to a page table, replacing what was attached. EBUSY: the device is in reset. */
+	/* Attach to a page table, replacing what was attached. EBUSY: the device is in reset.
+	 * After a failure the device may be blocked, and is only attached to what it was attached
+	 * to before if it is detached first (VT-d, s390: the driver blocks it, then fails; the
+	 * kernel does not know). Never after EADDRINUSE. */
 	int (*attach)(struct iommu_device *device, uint32_t page_table);
 	/* Blocked afterwards; nothing attached is success. */
 	int (*detach)(struct iommu_device *device);

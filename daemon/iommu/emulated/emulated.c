@@ -295,7 +295,11 @@ static int op_attach(struct iommu_device *device, uint32_t page_table)
 {
 	int error = injected(device->backend, IOMMU_EMULATED_ATTACH);
 
-	return error ? error : emulated_device_attach(device, page_table);
+	if (!error)
+		return emulated_device_attach(device, page_table);
+	/* Drivers of the kernel's block a device before what can fail, and leave it so. */
+	emulated_device_detach(device);
+	return error;
 }
 
 static int op_detach(struct iommu_device *device)
