@@ -157,6 +157,10 @@ struct shadow_work {
 	bool broken;
 	bool whole; /* the operation walks the whole window */
 	size_t hint;
+	/* What the first pass of this step found, if the operation is about one segment only: the
+	 * second need not search for it again. */
+	bool has_seen;
+	struct s390_found seen;
 	struct {
 		uint64_t first, last, weight;
 		bool pending;

@@ -117,10 +117,32 @@ static void source_path(struct merge *merge)
 		merge->found.kind = S390_FOUND_END;
 }
 
+/* Most refreshes are about one segment. The path to it was walked once, by this very step, which is
+ * as good as twice; its leaves are loaded again. */
+static bool source_seen(struct merge *merge)
+{
+	if (!merge->mapping || !merge->work->has_seen)
+		return false;
+	merge->found = merge->work->seen;
+	return true;
+}
+
+static void source_keep(struct merge *merge)
+{
+	struct shadow_work *work = merge->work;
+
+	if (segment_of(work->op->first) != segment_of(work->op->last))
+		return;
+	work->has_seen = true;
+	work->seen = merge->found;
+}
+
 static void source_tables(struct merge *merge)
 {
 	struct shadow_work *work = merge->work;
 
+	if (source_seen(merge))
+		return;
 	if (over_bound(work) && merge->mapping) {
 		work->op->cursor.stop = true;
 		merge->found.kind = S390_FOUND_END;
@@ -195,10 +217,12 @@ static void merge_present(struct merge *merge)
 	merge_charge(merge, 1);
 	merge->work->op->cursor.next = segment + 1;
 	merge->have = false;
-	if (merge->mapping)
+	if (merge->mapping) {
 		visit_map(merge->work, &merge->found, table);
-	else
-		visit_unmap(merge->work, &merge->found, table);
+		return;
+	}
+	visit_unmap(merge->work, &merge->found, table);
+	source_keep(merge);
 }
 
 /* One kept table under the bad entry, or the end of it. */

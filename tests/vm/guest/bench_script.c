@@ -263,6 +263,92 @@ void bench_scripts_load(struct bench_scripts *ret, const char *path)
 	input_free(&trace);
 }
 
+/* ── invalidated early ─────────────────────────────────────────────────────────────────────── */
+
+#define NONE SIZE_MAX
+
+static size_t *indices_new(size_t n)
+{
+	size_t *indices = bench_alloc(n, sizeof(*indices));
+
+	for (size_t i = 0; i < n; i++)
+		indices[i] = NONE;
+	return indices;
+}
+
+/* For each change: the next one of the same page. */
+static size_t *changes_next(const struct bench_script *script)
+{
+	size_t n_pages = (script->last - script->first) / BENCH_PAGE_BYTES + 1;
+	size_t *next = indices_new(script->n_changes), *of_page = indices_new(n_pages);
+
+	for (size_t i = script->n_changes; i-- > 0;) {
+		size_t page = (script->changes[i].iova - script->first) / BENCH_PAGE_BYTES;
+
+		next[i] = of_page[page];
+		of_page[page] = i;
+	}
+	free(of_page);
+	return next;
+}
+
+static size_t frames_of(const struct bench_script *script)
+{
+	uint64_t last = 0;
+
+	for (size_t i = 0; i < script->n_changes; i++)
+		if (script->changes[i].gpa > last)
+			last = script->changes[i].gpa;
+	return last / BENCH_PAGE_BYTES + 1;
+}
+
+/* Writes of one step: the recorded ones, then those of places whose frame it maps anew. A place
+ * that was mapped by the same step, is gone already, or is not unmapped next, stays. */
+static void step_invalidate(struct bench_script *script, struct bench_step *step,
+			    const struct bench_leaf *recorded, const size_t *next, size_t *shown_by)
+{
+	size_t first = step->first_write, n = step->n_writes;
+
+	step->first_write = script->n_writes;
+	step->n_writes = 0;
+	for (size_t i = 0; i < n; i++)
+		step_write(script, step, &recorded[first + i]);
+	for (size_t i = step->first_change; i < step->first_change + step->n_changes; i++) {
+		const struct bench_leaf *leaf = &script->changes[i];
+		size_t frame = leaf->gpa / BENCH_PAGE_BYTES, before;
+		struct bench_leaf gone = {.access = ZPCI_LEAF_NONE};
+
+		if (leaf->access == ZPCI_LEAF_NONE)
+			continue;
+		before = shown_by[frame];
+		shown_by[frame] = i;
+		if (before == NONE || before >= step->first_change || next[before] == NONE ||
+		    next[before] < step->first_change + step->n_changes ||
+		    script->changes[next[before]].access != ZPCI_LEAF_NONE)
+			continue;
+		gone.iova = script->changes[before].iova;
+		step_write(script, step, &gone);
+	}
+}
+
+void bench_scripts_invalidate_early(struct bench_scripts *scripts)
+{
+	for (size_t s = 0; s < scripts->n; s++) {
+		struct bench_script *script = &scripts->scripts[s];
+		struct bench_leaf *recorded = script->writes;
+		size_t *next = changes_next(script), *shown_by = indices_new(frames_of(script));
+
+		script->writes =
+			bench_alloc(script->n_writes + script->n_changes, sizeof(*script->writes));
+		script->n_writes = 0;
+		for (size_t i = 0; i < script->n_steps; i++)
+			step_invalidate(script, &script->steps[i], recorded, next, shown_by);
+		free(recorded);
+		free(next);
+		free(shown_by);
+	}
+}
+
 void bench_scripts_free(struct bench_scripts *scripts)
 {
 	for (size_t i = 0; i < scripts->n; i++) {

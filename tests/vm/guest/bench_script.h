@@ -47,6 +47,11 @@ struct bench_scripts {
  * is none. */
 void bench_scripts_load(struct bench_scripts *ret, const char *path);
 
+/* A trace tells of a leaf when it was refreshed, and a guest that flushes lazily has invalidated it
+ * long before. When is not recorded, but where its frame was mapped anew it had been: let those be
+ * written there. */
+void bench_scripts_invalidate_early(struct bench_scripts *scripts);
+
 /*
  * A guest that flushes lazily (Linux, DMA-FQ): n_frames frames in turn are each mapped at an IOVA
  * that was not used before, said by a refresh of that page, and invalidated without one when the
