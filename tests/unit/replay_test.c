@@ -24,6 +24,7 @@
 #include "replay/check.h"
 #include "replay/input.h"
 #include "replay/play.h"
+#include "replay/workspace.h"
 #include "replay/zpci.h"
 
 /* ---- Files ---- */
@@ -424,6 +425,45 @@ static void test_model(void **state)
 	finish(&bench);
 }
 
+/* ---- Pages of the device's own ---- */
+
+static void test_workspace(void **state)
+{
+	static const struct check_ops checks = {.workspace_pages = 8};
+	struct machine machine = {.checks = &checks, .ram_bytes = AREA_BYTES, .n_functions = 2};
+	struct function *function = &machine.functions[1];
+	struct leaves leaves = {.n = 0};
+	struct zpci_tables tables;
+
+	machine.memory = aligned_alloc(0x4000, AREA_BYTES);
+	assert_int_equal(workspaces_place(&machine), 0);
+	assert_true(workspace_has_frame(&machine, AREA_BYTES - 1));
+	assert_false(workspace_has_frame(&machine, AREA_BYTES));
+	assert_false(workspace_has_frame(&machine, machine.functions[0].workspace.gpa - 1));
+	/* A guest's own tables, with one leaf beside which the pages go. */
+	tables = tables_at(machine.memory, AREA_BYTES);
+	assert_int_equal(zpci_tables_init(&tables, 0x804), 0);
+	assert_int_equal(zpci_tables_set(&tables, WINDOW + 0x200000, 0, ZPCI_LEAF_READ), 0);
+	tables = workspace_adopt(&machine, function, zpci_tables_iota(&tables, 0x804));
+	assert_int_equal(workspace_lay_out(function, &tables, WINDOW + 0x123), 0);
+	assert_int_equal(zpci_walk(machine.memory, AREA_BYTES, zpci_tables_iota(&tables, 0x804),
+				   WINDOW, UINT64_MAX, note_leaf, &leaves),
+			 0);
+	assert_int_equal(leaves.n, 9);
+	for (uint64_t i = 0; i < 8; i++) {
+		assert_true(leaves.iova[i] == WINDOW + i * 0x1000);
+		assert_true(workspace_has_iova(function, leaves.iova[i]));
+		assert_true(workspace_has_frame(&machine, leaves.gpa[i]));
+		assert_int_equal(leaves.access[i], ZPCI_LEAF_READ_WRITE);
+	}
+	assert_false(workspace_has_iova(function, leaves.iova[8]));
+	assert_false(workspace_has_iova(function, WINDOW - 1));
+	/* Guest memory that has no room for them. */
+	machine.ram_bytes = 0x20000;
+	assert_int_equal(workspaces_place(&machine), -ENOSPC);
+	free(machine.memory);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -431,7 +471,7 @@ int main(void)
 		cmocka_unit_test(test_designations),    cmocka_unit_test(test_bad_tables),
 		cmocka_unit_test(test_trace_functions), cmocka_unit_test(test_honest_device),
 		cmocka_unit_test(test_wrong_device),    cmocka_unit_test(test_leaf_set),
-		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_model),           cmocka_unit_test(test_workspace),
 	};
 
 	return cmocka_run_group_tests_name("replay", tests, NULL, NULL);

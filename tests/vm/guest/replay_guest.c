@@ -146,6 +146,7 @@ void replay_guest_run(const struct replay_recording *recording, const struct rep
 	CHECK_EQUAL(proc_pinned_bytes(place->daemon), device.pinned_bytes);
 	compare_effort(&device);
 	tell(&machine, &device);
+	check_step("closing");
 	machine_close(&machine);
 	CHECK_EQUAL(machine.totals.dma_failures, 0);
 	CHECK_EQUAL(machine.totals.failures, 0);
