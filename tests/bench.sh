@@ -6,6 +6,10 @@
 # ratios: both sides of one are measured by turns in one run; values depend on the machine. NAME
 # chooses rows by the beginning of their names. Leaves behind nothing but build-bench/ in the source
 # folder (or in $IB_BUILD_ROOT).
+#
+# Rows kernel_x86_64_* and kernel_s390x_* are of real kernels on QEMU's emulated processors
+# (tests/vm/run.sh, some minutes each), where those are at hand in ../shared/vm; else it says that
+# they are left out.
 set -eu
 source=$(cd "$(dirname "$0")/.." && pwd)
 build=${IB_BUILD_ROOT:-$source}/build-bench
@@ -62,9 +66,36 @@ for _ in $(seq 200); do
 	sleep 0.05
 done
 
+# wanted PREFIX: whether NAME... choose rows that begin so.
+wanted() {
+	local name
+	[ "$names" ] || return 0
+	for name in $names; do
+		case $name in "$1"*) return 0 ;; esac
+		case $1 in "$name"*) return 0 ;; esac
+	done
+	return 1
+}
+
+# kernel_rows ARCH: those that its machine gives out.
+kernel_rows() {
+	local rows=$private/vm/$1/bench/rows
+	if [ ! -f "$source/../shared/vm/bzImage-$1" ]; then
+		echo "left out: kernel_$1_* (no kernel for it in ../shared/vm)" >&2
+	elif "$source/tests/vm/run.sh" --output "$private/vm" "$1" bench >"$private/vm.log" 2>&1 && [ -s "$rows" ]; then
+		sed -E 's/"(name|against)": "/&kernel_'"$1"'_/g' "$rows"
+	else
+		tail -n 20 "$private/vm.log" >&2
+		echo "left out: kernel_$1_* (its machine did not run to the end)" >&2
+	fi
+}
+
 {
 	"$build/tests/bench/refresh_bench" "$private/run" "$private/echo.sock"
 	"$build/tests/bench/shadow_bench" "$source/tests/data/traces/nvme-virtio-lazy.tables.gz"
+	for arch in x86_64 s390x; do
+		! wanted "kernel_${arch}_" || kernel_rows "$arch"
+	done
 } >"$private/rows"
 
 python3 - "$private/rows" "$json" $names <<'END'
