@@ -125,7 +125,7 @@ find_kernel() {
 	kernel=$source/../shared/vm/bzImage-$arch
 	[ ! -f "$kernel" ] || return 0
 	# shellcheck disable=SC2086
-	quiet "kernel" "$here/kernel.sh" $at_hand "$arch" || return
+	quiet "kernel" "$here/kernel.sh" "$arch" $at_hand || return
 	kernel=$(printed 1)
 }
 
