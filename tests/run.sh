@@ -3,7 +3,8 @@
 # All tests: tests/run.sh [--list] [--verbose] [PART…]
 #
 # Installs what is missing as root, otherwise says what to install. Builds and leaves behind nothing
-# but build-tests/ in the source folder (or in $IB_BUILD_ROOT). The last line is
+# but build-tests/ in the source folder (or in $IB_BUILD_ROOT) and packages in the user's cache folder
+# (~/.cache/iommubroker). The last line is
 # "N passed, N failed, N skipped"; every skip says why; the status is 0 only without failures.
 set -u
 source=$(cd "$(dirname "$0")/.." && pwd)
