@@ -332,7 +332,7 @@ machine() {
 	tallied "vm ($1)" env IB_BUILD_ROOT="$root" IB_VM_BUILD="$2" "$source/tests/vm/run.sh" --at-hand $verbose "$1"
 }
 part_vm-x86_64() { need gcc && machine x86_64 "$root/gcc"; }
-part_vm-s390x() { machine s390x ''; }
+part_vm-s390x() { can_s390x vm-s390x && need s390x && machine s390x "$root/s390x"; }
 
 start=$SECONDS
 for part in ${chosen:-$parts}; do
