@@ -23,6 +23,7 @@
  * refused. */
 #define RESET_LIMIT_NS UINT64_C(10000000000)
 #define RESET_SLEEP_NS UINT64_C(10000000)
+#define RESETS_MAX     3u
 /* How long the kernel may take to recover a function from error state. */
 #define RECOVERY_LIMIT_NS UINT64_C(2000000000)
 #define RECOVERY_SLEEP_NS UINT64_C(2000000)
@@ -260,26 +261,41 @@ static int has_reset(struct engine *engine, bool *ret)
 	return 0;
 }
 
-/*
- * A function in error state answers nothing. Its reset would lock the kernel's recovery out, and
- * wait a minute for the function to come back by itself. The status is read because VFIO does not
- * answer for the device there.
- */
+/* The status is read because VFIO does not answer for the device there. */
+static bool answers(struct engine *engine)
+{
+	uint16_t status;
+
+	return !read_all(engine->fd, engine->config + PCI_STATUS, &status, sizeof(status)) &&
+	       status != UINT16_MAX;
+}
+
+/* A function in error state answers nothing. Its reset would lock the kernel's recovery out, and
+ * wait a minute for the function to come back by itself. */
 static void recovery_wait(struct engine *engine)
 {
 	struct engine_patience patience = engine_patience(RECOVERY_LIMIT_NS, RECOVERY_SLEEP_NS);
-	uint16_t status;
 
-	do {
-		if (!read_all(engine->fd, engine->config + PCI_STATUS, &status, sizeof(status)) &&
-		    status != UINT16_MAX)
-			return;
-	} while (engine_patience_left(&patience));
+	while (!answers(engine) && engine_patience_left(&patience))
+		;
+}
+
+static int reset_once(struct engine *engine)
+{
+	struct engine_patience patience = engine_patience(RESET_LIMIT_NS, RESET_SLEEP_NS);
+
+	recovery_wait(engine);
+	while (ioctl(engine->fd, UAPI_VFIO_DEVICE_RESET) < 0) {
+		if (errno != EAGAIN && errno != EBUSY)
+			return -errno;
+		if (!engine_patience_left(&patience))
+			return -ETIMEDOUT;
+	}
+	return answers(engine) ? 0 : -EIO;
 }
 
 int engine_reset(struct engine *engine)
 {
-	struct engine_patience patience = engine_patience(RESET_LIMIT_NS, RESET_SLEEP_NS);
 	bool can_reset = false;
 	int r = has_reset(engine, &can_reset);
 
@@ -288,12 +304,9 @@ int engine_reset(struct engine *engine)
 		return r;
 	if (!can_reset)
 		return engine_enable(engine, false);
-	recovery_wait(engine);
-	while (ioctl(engine->fd, UAPI_VFIO_DEVICE_RESET) < 0) {
-		if (errno != EAGAIN && errno != EBUSY)
-			return -errno;
-		if (!engine_patience_left(&patience))
-			return -ETIMEDOUT;
-	}
-	return 0;
+	r = -EIO;
+	/* What the device had still under way can put it into error state once more, just then. */
+	for (unsigned int i = 0; r < 0 && i < RESETS_MAX; i++)
+		r = reset_once(engine);
+	return r;
 }
