@@ -169,8 +169,6 @@ int config_load(struct config **ret, const char *config_dir)
 	if (!config)
 		return -ENOMEM;
 	*ret = config;
-	config->rpc.client_uids = config->client_uids;
-	config->rpc.client_gids = config->client_gids;
 	status = defaults_apply(config);
 	if (!status && config_dir && access(config_dir, R_OK | X_OK)) {
 		status = -EINVAL;
@@ -189,6 +187,23 @@ int config_load(struct config **ret, const char *config_dir)
 	if (!status)
 		status = functions_check(config);
 	return status;
+}
+
+void config_print_pending(FILE *out, const struct config *running, const struct config *read)
+{
+	for (size_t i = 0; i < n_config_settings; i++) {
+		const struct setting *setting = &config_settings[i];
+		size_t bytes = setting->type == SETTING_BYTES ? sizeof(uint64_t) : sizeof(uint32_t);
+
+		if (setting->at_start && memcmp((const char *)running + setting->offset,
+						(const char *)read + setting->offset, bytes))
+			fprintf(out, "[%s] %s= takes effect at the next start\n", setting->section,
+				setting->name);
+	}
+	if (running->n_emulated != read->n_emulated ||
+	    memcmp(running->emulated, read->emulated,
+		   running->n_emulated * sizeof(running->emulated[0])))
+		fputs("[EmulatedFunction] sections take effect at the next start\n", out);
 }
 
 struct config *config_free(struct config *config)

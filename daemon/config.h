@@ -18,7 +18,7 @@
 #include "rpc/dispatch.h"
 
 #define CONFIG_DEVICE_RULES_MAX 4096
-#define CONFIG_IDS_MAX          64
+#define CONFIG_IDS_MAX          RPC_CLIENT_IDS_MAX
 
 /* A text of a file that a rule borrows. */
 struct config_text {
@@ -30,8 +30,6 @@ struct config_text {
 struct config {
 	struct broker_settings broker;
 	struct rpc_settings rpc;
-	uid_t client_uids[CONFIG_IDS_MAX];
-	gid_t client_gids[CONFIG_IDS_MAX];
 	struct broker_device_rule *device_rules; /* on the heap */
 	struct tenant_rule *tenant_rules;        /* likewise */
 	struct config_text *texts;               /* that the rules borrow */
@@ -45,6 +43,10 @@ struct config {
  * caller's to free. */
 int config_load(struct config **ret, const char *config_dir);
 struct config *config_free(struct config *config);
+
+/* A line for each setting of the one that was read which only another start of the daemon, which
+ * runs with the other, would bring into effect. */
+void config_print_pending(FILE *out, const struct config *running, const struct config *read);
 
 /* The default file, every key commented out at its default. */
 void config_print_default(FILE *out);

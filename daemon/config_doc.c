@@ -7,6 +7,8 @@
 #include "config.h"
 #include "config_table.h"
 
+#define AT_START "Read at start only."
+
 static void wrapped_print(FILE *out, const char *text)
 {
 	size_t column = 0;
@@ -36,6 +38,8 @@ static void section_print(FILE *out, const struct setting *table, size_t n, bool
 			fprintf(out, "\n%s[%s]\n", examples ? "#" : "", section);
 		}
 		wrapped_print(out, table[i].doc);
+		if (table[i].at_start)
+			fputs("# " AT_START "\n", out);
 		fprintf(out, "#%s=%s\n", table[i].name, table[i].default_text);
 	}
 }
@@ -53,9 +57,10 @@ void config_print_default(FILE *out)
 	section_print(out, emulated_settings, n_emulated_settings, true);
 }
 
-static void manual_entry(FILE *out, const char *name, const char *default_text, const char *doc)
+static void manual_entry(FILE *out, const char *name, const char *default_text, const char *doc,
+			 bool at_start)
 {
-	fprintf(out, ".TP\n.BR %s =\n%s\n", name, doc);
+	fprintf(out, ".TP\n.BR %s =\n%s\n%s", name, doc, at_start ? AT_START "\n" : "");
 	if (*default_text)
 		fprintf(out, "Default: %s.\n", default_text);
 }
@@ -69,7 +74,8 @@ static void manual_table(FILE *out, const struct setting *table, size_t n)
 			section = table[i].section;
 			fprintf(out, ".SS [%s]\n", section);
 		}
-		manual_entry(out, table[i].name, table[i].default_text, table[i].doc);
+		manual_entry(out, table[i].name, table[i].default_text, table[i].doc,
+			     table[i].at_start);
 	}
 }
 
@@ -88,7 +94,9 @@ void config_print_manual(FILE *out)
 	      "names; a name in an earlier folder hides the same name in a later one. With\n"
 	      ".BR \\-\\-config\\-dir\nonly that folder is read. A mistake in any file is fatal at "
 	      "start and is\n"
-	      "told with file, line and key.\n"
+	      "told with file, line and key. A reload takes all files again, or, after a mistake "
+	      "in "
+	      "any,\nkeeps everything as it was; what is used above a lower limit stays.\n"
 	      ".PP\nSizes are in bytes, or with the suffix K, M, G, T, P or E (powers of 1024), "
 	      "or a\npercentage of the host's memory, or\n.BR infinity .\n"
 	      ".SH SETTINGS\n",
@@ -116,11 +124,11 @@ void config_print_manual(FILE *out)
 	      out);
 	for (size_t i = 0; i < n_match_rule_keys; i++)
 		manual_entry(out, match_rule_keys[i].name, match_rule_keys[i].default_text,
-			     match_rule_keys[i].doc);
+			     match_rule_keys[i].doc, false);
 	fputs(".SS [Quota]\n", out);
 	for (size_t i = 0; i < n_quota_rule_keys; i++)
 		manual_entry(out, quota_rule_keys[i].key.name, quota_rule_keys[i].key.default_text,
-			     quota_rule_keys[i].key.doc);
+			     quota_rule_keys[i].key.doc, false);
 	fputs(".SH DEVICE RULES\n"
 	      "Files in device.d hold sections [Device]. The first rule that matches the caller "
 	      "and\n"
@@ -129,7 +137,7 @@ void config_print_manual(FILE *out)
 	      out);
 	for (size_t i = 0; i < n_device_rule_keys; i++)
 		manual_entry(out, device_rule_keys[i].name, device_rule_keys[i].default_text,
-			     device_rule_keys[i].doc);
+			     device_rule_keys[i].doc, false);
 	fputs(".SH EXAMPLE\n.nf\n[Device]\nUser=libvirt\\-qemu\nFunctionId=0x12 0x13\n"
 	      "RelaxedTranslation=no\n.fi\n"
 	      ".SH SEE ALSO\n.BR iommubrokerd (8),\n.BR iommubrokerctl (1)\n",

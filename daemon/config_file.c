@@ -150,7 +150,8 @@ int config_main_key(struct config_file *file, const char *section, const char *k
 
 		n_target = users ? &config->rpc.n_client_uids : &config->rpc.n_client_gids;
 		if (setting_parse(setting, value,
-				  users ? (void *)config->client_uids : (void *)config->client_gids,
+				  users ? (void *)config->rpc.client_uids
+					: (void *)config->rpc.client_gids,
 				  n_target, error, sizeof(error)))
 			return config_file_error(file, "[%s] %s=: %s", section, key, error);
 		return 0;

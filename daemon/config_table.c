@@ -63,7 +63,8 @@ const struct setting config_settings[] = {
 	{"Memory", "PinSliceSize", SETTING_BYTES, BROKER(pin_slice_bytes), "256M", 1ull << 20,
 	 256ull << 20, NULL,
 	 "Memory that is pinned in one call of the kernel; between calls progress is told, and the "
-	 "operation can be cancelled."},
+	 "operation can be cancelled.",
+	 true},
 	{"Clients", "Users", SETTING_USERS, RPC(client_uids), "", 0, 0, NULL,
 	 "Users whose processes may connect, besides root and the daemon's own user."},
 	{"Clients", "Groups", SETTING_GROUPS, RPC(client_gids), "", 0, 0, NULL,
@@ -73,17 +74,18 @@ const struct setting config_settings[] = {
 	{"Clients", "ConnectionsPerUserMax", SETTING_COUNT32, RPC(connections_per_user_max), "256",
 	 1, 65536, NULL, "Connections of the processes of one user."},
 	{"Clients", "CallsPerConnectionMax", SETTING_COUNT32, RPC(calls_per_connection_max), "64",
-	 1, 1024, NULL, "Calls in flight on one connection; a client that makes more is dropped."},
+	 1, 1024, NULL, "Calls in flight on one connection; a client that makes more is dropped.",
+	 true},
 	{"Clients", "DescriptorsWaitingMax", SETTING_COUNT32, RPC(descriptors_waiting_max), "16", 1,
 	 64, NULL, "Descriptors of one session that wait to be used or fetched."},
 	{"Clients", "DescriptorTimeout", SETTING_MILLISECONDS, RPC(descriptor_wait_ms), "10s", 10,
 	 600000, NULL, "How long such a descriptor waits before it is closed."},
 	{"Clients", "FirstRequestTimeout", SETTING_MILLISECONDS, RPC(first_request_ms), "10s", 10,
-	 600000, NULL, "How long a new connection may stay silent before it is dropped."},
+	 600000, NULL, "How long a new connection may stay silent before it is dropped.", true},
 	{"Translation", "Designations", SETTING_DESIGNATIONS, BROKER(designations), "ST RT RS RF",
 	 0, 0, NULL, "Designation types of s390 anchors that are served, blank between them."},
 	{"Service", "WorkerThreadsMax", SETTING_COUNT32, BROKER(threads_max), "32", 4, 32, NULL,
-	 "Threads for long work; one tenant uses at most a quarter of them."},
+	 "Threads for long work; one tenant uses at most a quarter of them.", true},
 };
 const size_t n_config_settings = LENGTH(config_settings);
 

@@ -4,6 +4,7 @@
 
 /* The table of settings itself, shared by the parser and the documentation that is made from it. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,7 @@ struct setting {
 	uint64_t min, max;          /* of numbers; max 0: none */
 	const char *const *choices; /* NULL-terminated, value is the index */
 	const char *doc;            /* one or two sentences */
+	bool at_start;              /* a reload does not change it */
 };
 
 /* Settings of iommubrokerd.conf, in the order in which they are documented. */

@@ -11,13 +11,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <systemd/sd-daemon.h>
 
+#include "reload.h"
 #include "rpc/grpc_log.h"
 #include "rpc/listener.h"
 #include "status_line.h"
@@ -38,6 +38,7 @@ struct service {
 	struct listener *broker_listener, *fd_listener, *admin_listener;
 	struct event *terminate, *interrupt, *hangup, *watchdog, *status;
 	struct status_line status_line;
+	struct reload reload;
 	int broker_fd, fd_fd, admin_fd; /* from systemd, or -1 */
 };
 
@@ -45,20 +46,6 @@ static int broke(const char *what, int status)
 {
 	log_error("%s: %s", what, strerror(-status));
 	return status;
-}
-
-/* The kernel's own ceiling behind our ledger. Only ever lowered: the unit grants infinity. */
-static void memlock_limit_set(uint64_t pinned_bytes_max)
-{
-	struct rlimit limit;
-
-	if (pinned_bytes_max == UINT64_MAX || getrlimit(RLIMIT_MEMLOCK, &limit) ||
-	    limit.rlim_cur <= pinned_bytes_max)
-		return;
-	limit.rlim_cur = pinned_bytes_max;
-	if (setrlimit(RLIMIT_MEMLOCK, &limit))
-		log_warning("cannot lower the locked-memory limit to PinnedMemoryMax=: %s",
-			    strerror(errno));
 }
 
 static int backend_start(struct service *service, struct iommu_backend **ret)
@@ -79,7 +66,7 @@ static int backend_start(struct service *service, struct iommu_backend **ret)
 			  "rule");
 	if (status)
 		return broke("cannot start the iommufd backend", status);
-	memlock_limit_set(config->broker.host_pinned_bytes_max);
+	reload_memlock(config->broker.host_pinned_bytes_max);
 	return 0;
 }
 
@@ -98,7 +85,12 @@ static int model_start(struct service *service)
 		return broke("cannot make the event loop", status);
 	status = dispatcher_new(&service->dispatcher, service->broker, service->loop,
 				&service->config->rpc);
-	return status ? broke("cannot start dispatching", status) : 0;
+	if (status)
+		return broke("cannot start dispatching", status);
+	reload_init(&service->reload, service->options, service->config, service->broker,
+		    service->dispatcher);
+	dispatcher_set_operator(service->dispatcher, &reload_operator, &service->reload);
+	return 0;
 }
 
 static int transports_start(struct service *service)
@@ -205,10 +197,11 @@ static void on_signal(evutil_socket_t signal, short what, void *context)
 
 static void on_hangup(evutil_socket_t signal, short what, void *context)
 {
+	struct service *service = context;
+
 	(void)signal;
 	(void)what;
-	(void)context;
-	log_warning("SIGHUP changes nothing: the configuration is read at start only");
+	reload_now(&service->reload);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *context)
@@ -280,6 +273,7 @@ static void service_stop(struct service *service)
 	native_transport_free(service->native);
 	dispatcher_free(service->dispatcher);
 	broker_free(service->broker);
+	reload_deinit(&service->reload);
 	event_drop(service->terminate);
 	event_drop(service->interrupt);
 	event_drop(service->hangup);

@@ -259,7 +259,7 @@ part_systemd() {
 	fi
 	mkdir "$folder"
 	cp "$source"/systemd/*.socket "$folder"
-	sed 's,@LIBEXECDIR@/iommubroker/iommubrokerd,/bin/true,' \
+	sed 's,@LIBEXECDIR@/iommubroker/iommubrokerd,/bin/true,;s,@BINDIR@/iommubrokerctl,/bin/true,' \
 		"$source/systemd/iommubrokerd.service.in" >"$folder/iommubrokerd.service"
 	single "units are valid" bash -c "cd '$folder' && out=\$(systemd-analyze verify --man=no ./*.service ./*.socket 2>&1) && [ -z \"\$out\" ] || { echo \"\$out\"; false; }"
 	exposure=$(systemd-analyze security --offline=true "$folder/iommubrokerd.service" 2>&1 |

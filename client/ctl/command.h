@@ -25,6 +25,8 @@ int command_list(struct command_context *context, int argc, char **argv);
 int command_show(struct command_context *context, int argc, char **argv);
 int command_explain(struct command_context *context, int argc, char **argv);
 int command_dump(struct command_context *context, int argc, char **argv);
+int command_reload(struct command_context *context, int argc, char **argv);
+int command_config(struct command_context *context, int argc, char **argv);
 
 /* Told on stderr if it is not OK. */
 int command_outcome(const struct command_context *context, const struct rpc_status *status);

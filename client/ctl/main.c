@@ -30,6 +30,8 @@ static const struct command commands[] = {
 	{"explain", "GUEST IOVA", 2, 2, command_explain,
 	 "walk a guest's tables for an address (--fid, --nested)"},
 	{"dump", "", 0, 0, command_dump, "everything, as JSON"},
+	{"reload", "", 0, 0, command_reload, "read the configuration again, and take it"},
+	{"config", "check", 1, 1, command_config, "read it, tell mistakes, change nothing"},
 };
 
 static void usage(FILE *to)

@@ -408,3 +408,44 @@ int handle_admin_explain(struct call *call)
 	response.explanation = &message;
 	return call_answer(call, &response.base);
 }
+
+/* ── Configure ────────────────────────────────────────────────────────────────────────────── */
+
+/* Lines, cut in place. */
+static int notes_split(struct call *call, char *text, char ***ret, size_t *ret_n)
+{
+	size_t n = 0, lines = 1;
+
+	for (const char *at = text; *at; at++)
+		lines += *at == '\n';
+	*ret = call_array(call, lines, sizeof(**ret));
+	if (!*ret)
+		return call_refuse_memory(call);
+	for (char *line; (line = strsep(&text, "\n"));)
+		if (*line)
+			(*ret)[n++] = line;
+	*ret_n = n;
+	return 0;
+}
+
+int handle_configure(struct call *call)
+{
+	const Iommubroker__V1__ConfigureRequest *request =
+		(const Iommubroker__V1__ConfigureRequest *)call->request;
+	Iommubroker__V1__ConfigureResponse response = IOMMUBROKER__V1__CONFIGURE_RESPONSE__INIT;
+	struct dispatcher *dispatcher = call->dispatcher;
+	char *notes = NULL;
+	int status;
+
+	if (!dispatcher->operator_ops)
+		return refuse_unimplemented(&call->refusal, "CONFIGURE",
+					    "this daemon has no configuration to read again");
+	status = dispatcher->operator_ops->configure(dispatcher->operator_context,
+						     !request->check_only, &notes, &call->refusal);
+	if (!status && notes)
+		status = notes_split(call, notes, &response.notes, &response.n_notes);
+	if (!status)
+		status = call_answer(call, &response.base);
+	free(notes);
+	return status;
+}

@@ -27,6 +27,8 @@
 #define RPC_DETAILS_BYTES_MAX 4096
 
 /* Settings of the transports; main fills them. */
+#define RPC_CLIENT_IDS_MAX 64
+
 struct rpc_settings {
 	uint32_t connections_max; /* of all clients */
 	uint32_t connections_per_user_max;
@@ -35,9 +37,9 @@ struct rpc_settings {
 	uint32_t first_request_ms;         /* a silent connection is dropped after that */
 	uint32_t descriptor_wait_ms;       /* a waiting descriptor is closed after that */
 	/* Who may connect to the client sockets: root and our own uid always, and these. */
-	const uid_t *client_uids;
+	uid_t client_uids[RPC_CLIENT_IDS_MAX];
 	size_t n_client_uids;
-	const gid_t *client_gids; /* primary or supplementary group of the peer */
+	gid_t client_gids[RPC_CLIENT_IDS_MAX]; /* primary or supplementary group of the peer */
 	size_t n_client_gids;
 };
 
@@ -105,11 +107,24 @@ bool method_streams(const struct method *method); /* the server may send several
 /* 0 or a negative errno. Everything is borrowed. */
 int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *loop,
 		   const struct rpc_settings *settings);
+/* Other settings from now on. Connections, sessions and descriptors that are above a lower limit
+ * stay; calls_per_connection_max and first_request_ms are those of the start. Any thread. */
+void dispatcher_set_settings(struct dispatcher *dispatcher, const struct rpc_settings *settings);
+/* What an operator may ask of the daemon as a whole, which is not ours to do. Set before the
+ * transports are made. */
+struct operator_ops {
+	/* Read the configuration again, and with apply take it. 0 or REFUSED: nothing changed. A
+	 * worker thread; ret_notes: sentences for the operator, one a line, the caller frees it. */
+	int (*configure)(void *context, bool apply, char **ret_notes, struct refusal *refusal);
+};
+void dispatcher_set_operator(struct dispatcher *dispatcher, const struct operator_ops *ops,
+			     void *context);
 /* End all sessions and open no more; before the transports are freed. NULL is fine. */
 void dispatcher_stop(struct dispatcher *dispatcher);
 struct dispatcher *dispatcher_free(struct dispatcher *dispatcher);
 struct broker *dispatcher_broker(struct dispatcher *dispatcher);
-const struct rpc_settings *dispatcher_settings(struct dispatcher *dispatcher);
+/* Those that hold now. Any thread. */
+struct rpc_settings dispatcher_settings(struct dispatcher *dispatcher);
 
 void dispatch_call(struct dispatcher *dispatcher, const struct method *method,
 		   struct rpc_call *call);
@@ -125,7 +140,7 @@ void dispatch_writable(struct rpc_call *call);
 void dispatcher_fail(struct dispatcher *dispatcher, int status);
 
 /* Whether this peer may connect to the client sockets, or to the admin socket. */
-bool peer_allowed(const struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door);
+bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door);
 
 /* A connection is counted against the host's and its user's limit before it is served. */
 bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer);

@@ -97,6 +97,7 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	RB_INIT(&dispatcher->users);
 	RB_INIT(&dispatcher->drops);
 	RB_INIT(&dispatcher->waiting);
+	pthread_mutex_init(&dispatcher->settings_lock, NULL);
 	pthread_mutex_init(&dispatcher->lock, NULL);
 	pthread_cond_init(&dispatcher->idle, NULL);
 	*ret = dispatcher;
@@ -150,6 +151,7 @@ struct dispatcher *dispatcher_free(struct dispatcher *dispatcher)
 	spare_free(dispatcher);
 	pool_share_unref(dispatcher->strangers);
 	pthread_cond_destroy(&dispatcher->idle);
+	pthread_mutex_destroy(&dispatcher->settings_lock);
 	pthread_mutex_destroy(&dispatcher->lock);
 	free(dispatcher);
 	return NULL;
@@ -160,9 +162,32 @@ struct broker *dispatcher_broker(struct dispatcher *dispatcher)
 	return dispatcher->broker;
 }
 
-const struct rpc_settings *dispatcher_settings(struct dispatcher *dispatcher)
+struct rpc_settings dispatcher_settings(struct dispatcher *dispatcher)
 {
-	return &dispatcher->settings;
+	struct rpc_settings settings;
+
+	pthread_mutex_lock(&dispatcher->settings_lock);
+	settings = dispatcher->settings;
+	pthread_mutex_unlock(&dispatcher->settings_lock);
+	return settings;
+}
+
+void dispatcher_set_settings(struct dispatcher *dispatcher, const struct rpc_settings *settings)
+{
+	struct rpc_settings now = *settings;
+
+	pthread_mutex_lock(&dispatcher->settings_lock);
+	now.calls_per_connection_max = dispatcher->settings.calls_per_connection_max;
+	now.first_request_ms = dispatcher->settings.first_request_ms;
+	dispatcher->settings = now;
+	pthread_mutex_unlock(&dispatcher->settings_lock);
+}
+
+void dispatcher_set_operator(struct dispatcher *dispatcher, const struct operator_ops *ops,
+			     void *context)
+{
+	dispatcher->operator_ops = ops;
+	dispatcher->operator_context = context;
 }
 
 void dispatcher_fail(struct dispatcher *dispatcher, int status)
@@ -175,12 +200,13 @@ void dispatcher_fail(struct dispatcher *dispatcher, int status)
 
 bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
 {
+	struct rpc_settings settings = dispatcher_settings(dispatcher);
 	bool charged;
 
 	pthread_mutex_lock(&dispatcher->lock);
-	charged = dispatcher->connections < dispatcher->settings.connections_max &&
+	charged = dispatcher->connections < settings.connections_max &&
 		  user_count_charge(&dispatcher->users, peer->uid, 1,
-				    dispatcher->settings.connections_per_user_max);
+				    settings.connections_per_user_max);
 	if (charged)
 		dispatcher->connections++;
 	pthread_mutex_unlock(&dispatcher->lock);

@@ -31,7 +31,10 @@ struct refresh_call;
 struct dispatcher {
 	struct broker *broker;
 	struct loop *loop;
+	pthread_mutex_t settings_lock; /* the innermost */
 	struct rpc_settings settings;
+	const struct operator_ops *operator_ops; /* NULL: none */
+	void *operator_context;
 	uint64_t started_ns;
 	struct pool_share *strangers; /* of the pool, for who has no session */
 	_Atomic uint64_t calls, refusals;

@@ -100,7 +100,7 @@ static void on_gone(struct grpc_host *host, struct grpc_connection *connection)
 int grpc_transport_new(struct grpc_transport **ret, struct dispatcher *dispatcher,
 		       struct loop *loop, enum rpc_door door)
 {
-	const struct rpc_settings *settings = dispatcher_settings(dispatcher);
+	struct rpc_settings settings = dispatcher_settings(dispatcher);
 	struct grpc_transport *transport = calloc(1, sizeof(*transport));
 	int status;
 
@@ -119,8 +119,8 @@ int grpc_transport_new(struct grpc_transport **ret, struct dispatcher *dispatche
 		.door = door,
 		.loop = grpc_engine_loop(transport->engine),
 		.queue = grpc_engine_queue(transport->engine),
-		.calls_max = settings->calls_per_connection_max,
-		.first_request_ms = settings->first_request_ms,
+		.calls_max = settings.calls_per_connection_max,
+		.first_request_ms = settings.first_request_ms,
 		.gone = on_gone,
 	};
 	*ret = transport;

@@ -92,6 +92,7 @@ int handle_list_all(struct call *call);
 int handle_show_guest(struct call *call);
 int prepare_admin_explain(struct call *call);
 int handle_admin_explain(struct call *call);
+int handle_configure(struct call *call);
 
 /* health.c */
 int handle_health_check(struct call *call);

@@ -86,10 +86,12 @@ static void loop_on_wake(evutil_socket_t fd, short what, void *context)
 			break;
 		post->function(post);
 	}
+	/* Also when the loop ends: whoever turns it afterwards waits for what was posted, and a
+	 * post wakes nobody while another is queued. */
+	if (loop_waiting(loop))
+		loop_wake(loop);
 	if (atomic_load(&loop->exiting))
 		event_base_loopbreak(loop->base);
-	else if (loop_waiting(loop))
-		loop_wake(loop);
 }
 
 static struct event_base *base_new(void)

@@ -408,6 +408,14 @@ static const struct method methods[] = {
 		.handle = handle_admin_explain,
 	},
 	{
+		PATH("/iommubroker.v1.Admin/Configure"),
+		.number = N(ADMIN_CONFIGURE),
+		.flags = METHOD_ADMIN | METHOD_NO_SESSION,
+		.place = PLACE_POOL,
+		.request = &R(configure_request),
+		.handle = handle_configure,
+	},
+	{
 		.number = N(JOIN_SESSION),
 		.flags = METHOD_CLIENT | METHOD_NO_SESSION,
 		.place = PLACE_INLINE,

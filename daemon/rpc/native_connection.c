@@ -267,7 +267,7 @@ static struct native_call *call_reserve(struct native_connection *connection,
 					const struct native_packet *packet,
 					struct refusal *ret_refusal, const char **ret_why)
 {
-	size_t max = dispatcher_settings(connection->dispatcher)->calls_per_connection_max;
+	size_t max = connection->transport->calls_max;
 	struct native_call *call = NULL;
 
 	*ret_why = NULL;
@@ -443,7 +443,7 @@ static void on_silence(evutil_socket_t timer, short what, void *context)
 static bool connection_watch(struct native_connection *connection)
 {
 	struct event_base *base = loop_base(connection->transport->loop);
-	uint32_t ms = dispatcher_settings(connection->dispatcher)->first_request_ms;
+	uint32_t ms = connection->transport->first_request_ms;
 	struct timeval wait = {ms / 1000, (suseconds_t)(ms % 1000) * 1000};
 
 	connection->readable =

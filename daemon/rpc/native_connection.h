@@ -20,6 +20,7 @@ TAILQ_HEAD(native_connections, native_connection);
 struct native_transport {
 	struct dispatcher *dispatcher;
 	struct loop *loop;
+	uint32_t calls_max, first_request_ms; /* settings of the start */
 	struct native_connections connections;
 	uint8_t *buffer; /* of the packet that is being read */
 };

@@ -20,6 +20,8 @@ int native_transport_new(struct native_transport **ret, struct dispatcher *dispa
 	}
 	transport->dispatcher = dispatcher;
 	transport->loop = loop;
+	transport->calls_max = dispatcher_settings(dispatcher).calls_per_connection_max;
+	transport->first_request_ms = dispatcher_settings(dispatcher).first_request_ms;
 	transport->buffer = buffer;
 	TAILQ_INIT(&transport->connections);
 	*ret = transport;

@@ -29,18 +29,19 @@ static bool any_group_is_listed(const struct rpc_settings *settings, const struc
 	return false;
 }
 
-bool peer_allowed(const struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door)
+bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door)
 {
-	const struct rpc_settings *settings = &dispatcher->settings;
+	struct rpc_settings settings;
 
 	if (peer->uid == 0 || peer->uid == geteuid())
 		return true;
 	if (door == RPC_DOOR_ADMIN)
 		return false;
-	for (size_t i = 0; i < settings->n_client_uids; i++)
-		if (settings->client_uids[i] == peer->uid)
+	settings = dispatcher_settings(dispatcher);
+	for (size_t i = 0; i < settings.n_client_uids; i++)
+		if (settings.client_uids[i] == peer->uid)
 			return true;
-	if (!settings->n_client_gids)
+	if (!settings.n_client_gids)
 		return false;
-	return group_is_listed(settings, peer->gid) || any_group_is_listed(settings, peer);
+	return group_is_listed(&settings, peer->gid) || any_group_is_listed(&settings, peer);
 }

@@ -381,11 +381,11 @@ void rpc_session_end_all(struct dispatcher *dispatcher)
 
 int rpc_session_reserve_descriptor(struct rpc_session *session, struct refusal *refusal)
 {
+	struct rpc_settings settings = dispatcher_settings(session->dispatcher);
 	int status;
 
 	pthread_mutex_lock(&session->lock);
-	status = descriptor_set_reserve(&session->descriptors,
-					session->dispatcher->settings.descriptors_waiting_max,
+	status = descriptor_set_reserve(&session->descriptors, settings.descriptors_waiting_max,
 					refusal);
 	pthread_mutex_unlock(&session->lock);
 	return status;
@@ -401,7 +401,8 @@ void rpc_session_unreserve_descriptor(struct rpc_session *session)
 int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool ours,
 			       uint64_t *ret_token)
 {
-	uint64_t wait_ns = (uint64_t)session->dispatcher->settings.descriptor_wait_ms * 1000000;
+	uint64_t wait_ns =
+		(uint64_t)dispatcher_settings(session->dispatcher).descriptor_wait_ms * 1000000;
 	uint64_t token;
 	int status = random_handle(&token);
 	bool ended;

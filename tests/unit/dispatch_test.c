@@ -410,16 +410,13 @@ static void test_broken_daemon(void **state)
 
 static void test_peer_allowed(void **state)
 {
-	static const uid_t uids[] = {4000};
-	gid_t gids[] = {0};
 	struct peer peer = fixture.peer;
 
 	(void)state;
 	fixture_stop(&fixture);
-	gids[0] = 5000;
-	fixture.settings.client_uids = uids;
+	fixture.settings.client_uids[0] = 4000;
 	fixture.settings.n_client_uids = 1;
-	fixture.settings.client_gids = gids;
+	fixture.settings.client_gids[0] = 5000;
 	fixture.settings.n_client_gids = 1;
 	fixture_start(&fixture);
 	peer = fixture.peer;

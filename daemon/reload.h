@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_RELOAD_H
+#define IB_RELOAD_H
+
+/*
+ * Another configuration while the daemon runs, whole or not at all. Asked for by SIGHUP, or over
+ * the admin socket.
+ */
+
+#include <pthread.h>
+
+#include "config.h"
+#include "options.h"
+
+struct reload {
+	const struct options *options;
+	const struct config *start; /* what the daemon started with */
+	struct broker *broker;
+	struct dispatcher *dispatcher;
+	pthread_mutex_t lock; /* one at a time */
+};
+
+extern const struct operator_ops reload_operator; /* its context is a struct reload */
+
+/* Everything is borrowed until reload_deinit(), when no transport lives any more. */
+void reload_init(struct reload *reload, const struct options *options, const struct config *start,
+		 struct broker *broker, struct dispatcher *dispatcher);
+void reload_deinit(struct reload *reload);
+/* Take it, and tell the log and systemd how that went. */
+void reload_now(struct reload *reload);
+
+/* The kernel's own ceiling behind our ledger: the soft limit follows, up to what it was at the
+ * start, which the unit grants. */
+void reload_memlock(uint64_t pinned_bytes_max);
+
+#endif
