@@ -172,6 +172,34 @@ static void test_unpost(void **state)
 	loop_free(loop);
 }
 
+static void on_ran_posts(struct loop_post *post)
+{
+	struct counted *counted = (struct counted *)post;
+
+	ran++;
+	loop_post(counted->loop, &counted[1].post);
+}
+
+/* As a transport does that waits for its connections at a stop. */
+static void test_turned_after_its_end(void **state)
+{
+	struct loop *loop = loop_open();
+	struct counted chain[2] = {{{on_ran_posts, NULL}, loop, 0, 0},
+				   {{on_ran, NULL}, loop, 0, 0}};
+	struct loop_post between = {on_ran, NULL};
+
+	(void)state;
+	loop_exit(loop, 0);
+	assert_int_equal(loop_run(loop), 0);
+	loop_post(loop, &chain[0].post);
+	loop_post(loop, &between);
+	event_base_loop(loop_base(loop), EVLOOP_ONCE | EVLOOP_NONBLOCK);
+	assert_int_equal(ran, 2);
+	event_base_loop(loop_base(loop), EVLOOP_ONCE | EVLOOP_NONBLOCK);
+	assert_int_equal(ran, 3);
+	loop_free(loop);
+}
+
 static void *exit_main(void *context)
 {
 	loop_exit(context, 0);
@@ -197,6 +225,7 @@ int main(void)
 		cmocka_unit_test(test_order_of_each_thread_is_kept),
 		cmocka_unit_test(test_post_from_a_post),
 		cmocka_unit_test(test_exit_before_run),
+		cmocka_unit_test(test_turned_after_its_end),
 		cmocka_unit_test(test_first_failure_wins),
 		cmocka_unit_test(test_unpost),
 		cmocka_unit_test(test_exit_from_another_thread),
