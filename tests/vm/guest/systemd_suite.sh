@@ -179,7 +179,7 @@ sandbox() {
 	probe_unit
 	systemctl start systemd-probe.service
 	journalctl -q -u systemd-probe.service -t systemd_probe -o cat >"$work/probe"
-	told "$work/probe" 30 "the sandbox"
+	told "$work/probe" 29 "the sandbox"
 	rm /run/systemd/system/systemd-probe.service
 	systemctl daemon-reload
 	is "systemd says of no directive that it cannot keep it" \
