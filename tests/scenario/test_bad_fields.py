@@ -85,7 +85,11 @@ TABLE = {
         "on_behalf_of.token": [Bad(1, "UNIMPLEMENTED", reason="ON_BEHALF_OF")],
     },
     "ListGuests": {},
-    "DescribeGuest": {"guest": foreign("guest")},
+    "DescribeGuest": {
+        "guest": foreign("guest"),
+        "regions_from": Any("an address where nothing is, or above everything, is answered with what there is"),
+        "regions_max": Any("more than there are is all of them"),
+    },
     "ResetGuest": {"request_id": ID, "guest": foreign("guest")},
     "DestroyGuest": {"request_id": ID, "guest": foreign("guest")},
     "AddMemoryFile": {
