@@ -9,6 +9,7 @@
  *
  *   kernel_failures sampled|every|refused...    parts of the names of cases
  *
+ * With IB_VM_VERBOSE every failure is shown, and with IB_VM_CALL=77 only that call fails.
  * The cases "sampled_..." skip among the later allocations of a call, and among calls of a kind.
  */
 
@@ -158,16 +159,17 @@ static uint32_t nth_after(const struct sweep *sweep, uint32_t nth)
 	return nth + nth / 2;
 }
 
-static void fail_call(struct sweep *sweep, struct player_order order, uint32_t call)
+/* The device takes its time, so it judges only the first failures of a call. Of an attach it judges
+ * all: how far the IOMMU's driver got decides what is attached then. */
+static void fail_call(struct sweep *sweep, struct player_order order, uint32_t call, bool attaches)
 {
 	uint32_t nth = 1;
 
 	while (fail_once(sweep, &order, call, nth)) {
 		nth = nth_after(sweep, nth);
-		if (!sweep->sampled)
-			continue;
-		order.on_failure = (call + nth) % 2 == 0 ? PLAYER_LEAVE : PLAYER_RETRY;
-		order.dma = order.dma && nth < 3;
+		order.dma = order.dma && (nth < 3 || attaches);
+		if (sweep->sampled)
+			order.on_failure = (call + nth) % 2 == 0 ? PLAYER_LEAVE : PLAYER_RETRY;
 	}
 }
 
@@ -210,6 +212,7 @@ static bool device_judges(uint32_t request)
 static void sweep_run(struct sweep *sweep, struct player_order order, bool only_end)
 {
 	uint32_t requests[FAIL_NTH_CALLS_MAX], n, first, done = 0;
+	const char *only = getenv("IB_VM_CALL");
 	double started = now_s();
 
 	n = calls_count(sweep, &order, requests, &first);
@@ -217,13 +220,16 @@ static void sweep_run(struct sweep *sweep, struct player_order order, bool only_
 	for (uint32_t call = first; call <= n; call++) {
 		struct kind *kind = kind_of(sweep, requests[call - 1]);
 
+		if (only != NULL && strtoul(only, NULL, 0) != call)
+			continue;
 		if (sweep->sampled && kind->calls >= 3 && call % 4 != 0)
 			continue;
-		order.dma = device_judges(requests[call - 1]) &&
-			    (!sweep->sampled || kind->calls % 4 == 1);
+		order.dma = device_judges(requests[call - 1]) && order.on_failure == PLAYER_RETRY &&
+			    (!sweep->sampled || kind->calls % 8 == 1);
 		kind->calls++;
 		done++;
-		fail_call(sweep, order, call);
+		fail_call(sweep, order, call,
+			  requests[call - 1] == (uint32_t)UAPI_VFIO_DEVICE_ATTACH);
 		if (check_failures() > 40)
 			break;
 	}
