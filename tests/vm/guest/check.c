@@ -23,6 +23,9 @@
 /* Ends what hangs; nothing is judged by it. The machine has a limit of its own outside. */
 #define SECONDS_DEFAULT 600
 
+/* Of a case; what comes after the first is mostly their consequence. */
+#define FAILURES_SHOWN 20
+
 struct counts {
 	_Atomic unsigned int checks, failures;
 };
@@ -61,7 +64,8 @@ __attribute__((format(printf, 3, 4))) static bool fail(const char *file, int lin
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	atomic_fetch_add(&counts->failures, 1);
+	if (atomic_fetch_add(&counts->failures, 1) >= FAILURES_SHOWN)
+		return false;
 	printf("  %s:%d: %s%s%s\n", name != NULL ? name + 1 : file, line, step,
 	       step[0] != '\0' ? ": " : "", text);
 	fflush(stdout);

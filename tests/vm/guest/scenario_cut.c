@@ -70,8 +70,7 @@ static void cut_while_writing(struct vmm *vmm, uint64_t iova)
 	pthread_t thread;
 
 	REQUIRE_EQUAL(pthread_create(&thread, NULL, write_neighbours, &writer), 0);
-	while (atomic_load(&writer.misses) == 0 &&
-	       (rounds < ROUNDS || atomic_load(&writer.writes) < WRITES)) {
+	while (check_failures() == 0 && (rounds < ROUNDS || atomic_load(&writer.writes) < WRITES)) {
 		check_step("round %u", rounds);
 		cut_once(vmm, iova, rounds++);
 	}
