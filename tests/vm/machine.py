@@ -212,7 +212,7 @@ def tell(suite, verbose):
     if failed and not verbose:
         print("\n".join(suite.lines))
     if failed:
-        for line in suite.log[-60:]:
+        for line in suite.log[-20:]:
             print("  kernel: " + line)
     for fault in suite.faults:
         print("FAILED %s: %s" % (suite.name, fault))
