@@ -3,14 +3,18 @@
 /*
  * A VMM is killed while its device's DMA runs. The device must be stopped before it is cut off, and
  * cut off before its pages are given back: no access of it may be refused, which the host's kernel
- * would log as an error of the function, and none may arrive in what is nobody's memory any more.
+ * logs as a fault or an error of the function, and none may arrive in what is nobody's memory any
+ * more.
  */
 
+#include <endian.h>
 #include <errno.h>
+#include <linux/vfio.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -26,6 +30,10 @@
 #define DATA_PAGES   16u
 #define ROUNDS       6u
 #define AFTERMATH_US 400000u /* edu's DMA begins to act 100 ms after it was asked for */
+
+#define PCI_COMMAND        4u
+#define PCI_BUS_MASTER     4u
+#define NVME_CONFIGURATION 0x14u /* 0 after a reset */
 
 static const char *const dma_trouble[] = {
 	"DMAR: [DMA",
@@ -204,9 +212,28 @@ static int take_descriptor(pid_t from, int number)
 	return fd;
 }
 
+/* A word of the device's configuration space or registers, through a descriptor that is left. */
+static uint32_t device_word(int fd, unsigned int region, unsigned int at)
+{
+	struct vfio_region_info info = {.argsz = sizeof(info), .index = region};
+	uint32_t word = UINT32_MAX;
+
+	REQUIRE(ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, &info) == 0);
+	REQUIRE(pread(fd, &word, sizeof(word), (off_t)(info.offset + at)) == sizeof(word));
+	return le32toh(word);
+}
+
+/* An emulated function whose anchor is gone has its accesses refused in silence, so that the log
+ * alone does not tell whether it was stopped before. edu knows no reset. */
+static void check_stopped(int fd)
+{
+	CHECK_EQUAL(device_word(fd, VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND) & PCI_BUS_MASTER, 0);
+	if (machine_is_s390x())
+		CHECK_EQUAL(device_word(fd, VFIO_PCI_BAR0_REGION_INDEX, NVME_CONFIGURATION), 0);
+}
+
 static pid_t spawn_driver(const struct machine *machine, struct stage *stage, pid_t owner)
 {
-	pid_t driver;
 	int theirs;
 
 	while (!atomic_load(&stage->up)) {
@@ -217,9 +244,7 @@ static pid_t spawn_driver(const struct machine *machine, struct stage *stage, pi
 	theirs = stage->vmm.device_fd;
 	stage->vmm.device_fd = take_descriptor(owner, theirs);
 	atomic_store(&stage->go_on, true);
-	driver = machine_spawn(machine, VMM_UID, drive_device, stage);
-	close(stage->vmm.device_fd);
-	return driver;
+	return machine_spawn(machine, VMM_UID, drive_device, stage);
 }
 
 /* The device is open in a process that is left: it can be opened, but not bound. */
@@ -258,11 +283,15 @@ void case_killed_but_device_held(void)
 	driver = spawn_driver(&machine, stage, owner);
 	stage_wait_writes(stage, 10);
 	mark = kernel_log_mark();
+	CHECK(device_word(stage->vmm.device_fd, VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND) &
+	      PCI_BUS_MASTER);
 	check_step("the session's owner was killed");
 	kill_child(owner);
 	machine_check_empty(&machine);
 	check_still(stage->vmm.memory, true);
 	CHECK_EQUAL(kernel_log_count(mark, dma_trouble, true), 0);
+	check_stopped(stage->vmm.device_fd);
+	close(stage->vmm.device_fd);
 	check_step("the device is still held");
 	machine_run_vmm(&machine, bind_in_vain, NULL);
 	machine_check_empty(&machine);
