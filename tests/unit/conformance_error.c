@@ -176,10 +176,11 @@ void conformance_invalidate_of_a_plain_table(void **state)
 	struct rig *rig = rig_new();
 	uint32_t table, ioas = rig_space(rig, false, &table), consumed = 1;
 	uint64_t entry[4] = {0};
+	int error =
+		rig->ops->invalidate(rig->context, table, 1, entry, sizeof(entry), 1, &consumed);
 
-	assert_int_equal(
-		rig->ops->invalidate(rig->context, table, 1, entry, sizeof(entry), 1, &consumed),
-		EINVAL);
+	/* Older kernels look for a nested table alone, and find none. */
+	assert_true(error == EINVAL || error == ENOENT);
 	assert_int_equal(consumed, 0);
 	consumed = 1;
 	assert_int_equal(

@@ -14,11 +14,14 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "fail_nth_control.h"
@@ -206,6 +209,7 @@ static bool device_judges(uint32_t request)
 	return request == (uint32_t)UAPI_VFIO_IOMMU_UNMAP_DMA ||
 	       request == (uint32_t)UAPI_IOMMU_IOAS_COPY ||
 	       request == (uint32_t)UAPI_IOMMU_IOAS_MAP_FILE ||
+	       request == (uint32_t)UAPI_IOMMU_IOAS_MAP ||
 	       request == (uint32_t)UAPI_VFIO_DEVICE_ATTACH;
 }
 
@@ -361,6 +365,22 @@ static void play_refused_copies(struct life *life, struct fail_nth *control)
 	CHECK(life_device_reaches(life, 25));
 }
 
+/* How the daemon has memory pinned here: kernels before 6.13 have no MAP_FILE. A player may not
+ * ask, the device node is not its. */
+static uint32_t pin_request;
+
+static void pin_request_find(void)
+{
+	struct uapi_ioas_map_file map = {.size = sizeof(map)};
+	int fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	bool missing;
+
+	REQUIRE(fd >= 0);
+	missing = ioctl(fd, UAPI_IOMMU_IOAS_MAP_FILE, &map) < 0 && errno == ENOTTY;
+	close(fd);
+	pin_request = missing ? UAPI_IOMMU_IOAS_MAP : UAPI_IOMMU_IOAS_MAP_FILE;
+}
+
 /* What came cannot be pinned, and what went cannot be pinned again: it is lost, and said so. */
 static void play_refused_pins(struct life *life, struct fail_nth *control)
 {
@@ -368,7 +388,7 @@ static void play_refused_pins(struct life *life, struct fail_nth *control)
 	uint64_t leaves = life_leaves(life);
 	struct outcome outcome;
 
-	fail_nth_arm(control, 0, UAPI_IOMMU_IOAS_MAP_FILE, 2);
+	fail_nth_arm(control, 0, pin_request, 2);
 	outcome = life_step(life, step);
 	fail_nth_disarm(control);
 	CHECK_EQUAL(outcome.result, -ENOMEM);
@@ -407,6 +427,7 @@ static void refused_copies(void)
 
 static void refused_pins(void)
 {
+	pin_request_find();
 	refused(play_refused_pins);
 }
 
