@@ -77,6 +77,14 @@ class Console(unittest.TestCase):
     def test_tap_that_ends_early(self):
         self.assertEqual(self.say(suite("one", "1..3\nok 1 - a\nok 2 - b"))[0], (2, 1, 0))
 
+    def test_tally_of_nothing(self):
+        tally, said = self.say(suite("one", "0 passed, 0 failed, 0 skipped"))
+        self.assertEqual(tally, (0, 1, 0))
+        self.assertIn("ran no test", said)
+
+    def test_as_many_failures_as_the_status_of_a_skip(self):
+        self.assertEqual(self.say(suite("one", "1..2\nok 1 - a\nnot ok 2 - b", 77))[0], (1, 1, 0))
+
     def test_no_tally(self):
         tally, said = self.say(suite("one", "all is well"))
         self.assertEqual(tally, (0, 1, 0))
@@ -88,7 +96,16 @@ class Console(unittest.TestCase):
         self.assertIn("no such device here", said)
 
     def test_complaint_of_the_kernel(self):
-        for line in ("WARNING: CPU: 0 PID: 1 at kernel/x.c:1", "BUG: sleeping function", "BUG: KASAN: use-after-free"):
+        for line in (
+            "WARNING: CPU: 0 PID: 1 at kernel/x.c:1",
+            "BUG: sleeping function",
+            "BUG: KASAN: use-after-free",
+            "BUG kmalloc-64 (Not tainted): Poison overwritten",
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "Call Trace:",
+            "DMAR: ERROR: DMA PTE for vPFN 0x1 already set",
+            "iommubrokerd[71]: segfault at 0 ip 0 sp 0 error 4",
+        ):
             tally, said = self.say(suite("one", "1 passed, 0 failed, 0 skipped", log="[ 1.0] " + line))
             self.assertEqual(tally, (1, 1, 0))
             self.assertIn(line, said)
@@ -132,6 +149,18 @@ class Console(unittest.TestCase):
         self.assertEqual(tally[0], 0)
         self.assertGreaterEqual(tally[1], 2)
         self.assertIn("no boot", said)
+
+    def test_machine_that_dies_after_its_suites(self):
+        text = suite("one", "1 passed, 0 failed, 0 skipped") + "@@ib done\nKernel panic - not syncing: soon"
+        tally, said = self.play("cat <<'EOF'\n%s\nEOF" % text)
+        self.assertEqual(tally, (1, 1, 0))
+        self.assertIn("Kernel panic", said)
+
+    def test_machine_that_does_not_go_off(self):
+        text = suite("one", "1 passed, 0 failed, 0 skipped") + "@@ib done"
+        tally, said = self.play("cat <<'EOF'\n%s\nEOF\nexec sleep 1000" % text, patience="0.05")
+        self.assertEqual(tally, (1, 1, 0))
+        self.assertIn("did not go off", said)
 
     def test_suite_that_does_not_end(self):
         script = """case $0 in
