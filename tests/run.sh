@@ -95,11 +95,13 @@ skip() {
 	say "skipped $*"
 }
 
-# Run a command whose last line is a tally; show the rest if there is something to tell.
+# Run a command whose last line is a tally; show the rest if there is something to tell. One that says
+# by its status that something is wrong, and by its counts that nothing is, died on the way.
 tallied() {
-	local name=$1 line
+	local name=$1 line status
 	shift
 	"$@" >"$scratch/out" 2>&1
+	status=$?
 	line=$(tail -n 1 "$scratch/out")
 	if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
 		passed=$((passed + BASH_REMATCH[1]))
@@ -107,6 +109,9 @@ tallied() {
 		skipped=$((skipped + BASH_REMATCH[3]))
 		sed '$d' "$scratch/out"
 		say "$name: $line"
+		# 75: nothing was run, and it said why
+		[ $status -eq 0 ] || [ $status -eq 75 ] || [ "${BASH_REMATCH[2]}" -ne 0 ] ||
+			fail "$name: ended with status $status"
 	else
 		cat "$scratch/out"
 		fail "$name: gave no tally"
@@ -198,6 +203,8 @@ start_builds() {
 }
 
 unit() {
+	# or what is counted may be of another run
+	rm -f "$root/$1/meson-logs/testlog.json"
 	meson test -C "$root/$1" --no-rebuild --print-errorlogs -q -t "$2" >"$scratch/meson" 2>&1
 	tallied "unit ($1)" "$python" "$source/tests/tally.py" "$root/$1"
 }
@@ -231,12 +238,11 @@ part_clang() {
 part_generated() {
 	single "documents name what is there" "$python" "$source/tests/docs_test.py"
 	need gcc || return
-	local committed generated any=
+	local committed generated
 	for generated in iommubrokerd.conf iommubrokerd.conf.5; do
 		[ -f "$root/gcc/daemon/$generated" ] || { fail "generated: no $generated"; continue; }
 		for committed in "$source/docs/$generated" "$source/docs/man/$generated"; do
 			[ -f "$committed" ] || continue
-			any=1
 			single "generated: $generated" diff -u "$committed" "$root/gcc/daemon/$generated"
 		done
 	done

@@ -178,9 +178,9 @@ describe_machine() {
 	esac
 }
 
-# boot BOOT SUITE...: one kind of machine; its counts are added to $scratch/tally.
+# boot BOOT SUITE...: one kind of machine; its counts are added to $scratch/tally, whatever happens.
 boot() {
-	local kind=${1%%+*} words=${1#"${1%%+*}"} status
+	local kind=${1%%+*} words=${1#"${1%%+*}"} status counted
 	shift
 	image "$kind"
 	status=$?
@@ -192,9 +192,16 @@ boot() {
 	describe_machine
 	machine[-1]+=" $append ${words//+/ }"
 	echo "-- $arch, $kind${words//+/ }, ${kernel##*/}"
+	counted=$(wc -l <"$scratch/tally")
 	"$python" "$here/machine.py" --log "$log" ${output:+--output "$output/$arch"} $verbose \
 		--patience "${IB_VM_PATIENCE:-3}" --suites "$here/suites" --tally "$scratch/tally" \
 		"$@" -- "$qemu" "${machine[@]}" 2>&1
+	status=$?
+	if [ "$(wc -l <"$scratch/tally")" -eq "$counted" ]; then
+		echo "FAILED $kind: nothing was counted, status $status"
+		echo "0 1 0" >>"$scratch/tally"
+	fi
+	return $status
 }
 
 # All that was chosen, a boot for each kind of machine.
