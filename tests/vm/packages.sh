@@ -7,7 +7,8 @@
 #	packages.sh [--arch ARCH] [--suite SUITE] --candidate PACKAGE       prints the version there is
 #
 # A private apt configuration is made from the machine's own sources of Debian (one-line and deb822,
-# their Signed-By, proxy and credentials kept). ARCH is Debian's name, the machine's own unless told.
+# their Signed-By, proxy and credentials kept). What is not signed is not taken, whatever the machine's
+# configuration says of itself. ARCH is Debian's name, the machine's own unless told.
 # SUITE (sid, bookworm-backports, ...) is added to the machine's own suite, and preferred to it. With
 # all packages that are depended on, of which none counts as installed; --no-deps: those named only.
 #
@@ -122,6 +123,10 @@ apt_prepare() {
 			APT::Architectures { "$arch"; };
 			APT::Install-Recommends "false";
 			APT::Sandbox::User "root";
+			APT::Get::AllowUnauthenticated "false";
+			Acquire::AllowInsecureRepositories "false";
+			Acquire::AllowWeakRepositories "false";
+			Acquire::AllowDowngradeToInsecureRepositories "false";
 			Acquire::Languages "none";
 			Acquire::Retries "2";
 			Acquire::http::Timeout "30";
