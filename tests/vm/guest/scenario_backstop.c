@@ -204,8 +204,11 @@ struct lever {
 static void limit_ask(struct lever *lever, unsigned int mib)
 {
 	lever->want_mib = mib;
-	while (lever->have_mib != mib)
+	while (lever->have_mib != mib) {
+		if (check_failures() != 0)
+			check_give_up();
 		usleep(1000);
+	}
 }
 
 static void lose_region(const struct machine *machine, void *user_data)
