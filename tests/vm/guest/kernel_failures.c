@@ -48,6 +48,7 @@ struct sweep {
 	unsigned int lives;
 	struct kind kinds[KINDS_MAX];
 	size_t n_kinds;
+	unsigned int by_slab, by_pages, by_iommufd, unnamed; /* who let the allocation fail */
 	struct failure_log log;
 };
 
@@ -109,6 +110,18 @@ static void sweep_end(struct sweep *sweep)
 
 /* ── one failure ───────────────────────────────────────────────────────────────────────────── */
 
+static void injector_add(struct sweep *sweep)
+{
+	if (strcmp(sweep->log.injector, "failslab") == 0)
+		sweep->by_slab++;
+	else if (strcmp(sweep->log.injector, "fail_page_alloc") == 0)
+		sweep->by_pages++;
+	else if (strcmp(sweep->log.injector, "fail_iommufd") == 0)
+		sweep->by_iommufd++;
+	else
+		sweep->unnamed++; /* __GFP_NOWARN: its caller does without */
+}
+
 static void kind_add(struct sweep *sweep, const struct player_report *report)
 {
 	struct kind *kind = kind_of(sweep, sweep->control->last_request);
@@ -145,6 +158,7 @@ static bool fail_once(struct sweep *sweep, struct player_order *order, uint32_t 
 	if (strcmp(sweep->log.injector, "fail_iommufd") != 0)
 		CHECK(control->last_error == 0 || control->last_error == ENOMEM);
 	kind_add(sweep, &report);
+	injector_add(sweep);
 	if (getenv("IB_VM_VERBOSE") != NULL)
 		printf("  call %u %s, allocation %u (%s): errno %d; %s: %s %s verdict %u\n", call,
 		       request_name(control->last_request), nth, sweep->log.injector,
@@ -218,6 +232,7 @@ static void sweep_run(struct sweep *sweep, struct player_order order, bool only_
 	uint32_t requests[FAIL_NTH_CALLS_MAX], n, first, done = 0;
 	const char *only = getenv("IB_VM_CALL");
 	double started = now_s();
+	bool attaches;
 
 	n = calls_count(sweep, &order, requests, &first);
 	first = only_end ? first + 1 : 1;
@@ -228,12 +243,13 @@ static void sweep_run(struct sweep *sweep, struct player_order order, bool only_
 			continue;
 		if (sweep->sampled && kind->calls >= 3 && call % 4 != 0)
 			continue;
+		attaches = requests[call - 1] == (uint32_t)UAPI_VFIO_DEVICE_ATTACH;
+		/* The first attach replaces nothing. */
 		order.dma = device_judges(requests[call - 1]) && order.on_failure == PLAYER_RETRY &&
-			    (!sweep->sampled || kind->calls % 8 == 1);
+			    (!sweep->sampled || kind->calls == (attaches ? 1 : 0));
 		kind->calls++;
 		done++;
-		fail_call(sweep, order, call,
-			  requests[call - 1] == (uint32_t)UAPI_VFIO_DEVICE_ATTACH);
+		fail_call(sweep, order, call, attaches);
 		if (check_failures() > 40)
 			break;
 	}
@@ -255,10 +271,35 @@ static void kinds_show(const struct sweep *sweep)
 	}
 }
 
+/* A kernel that lets nothing fail would pass everything else. */
+static void check_reached(struct sweep *sweep, const uint64_t *requests, size_t n)
+{
+	printf("  let fail: %u by failslab, %u by fail_page_alloc, %u by fail_iommufd, %u "
+	       "unnamed\n",
+	       sweep->by_slab, sweep->by_pages, sweep->by_iommufd, sweep->unnamed);
+	if (getenv("IB_VM_CALL") != NULL)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		check_step("failures in %s", request_name((uint32_t)requests[i]));
+		CHECK(kind_of(sweep, (uint32_t)requests[i])->injected > 0);
+	}
+}
+
 /* ── cases ─────────────────────────────────────────────────────────────────────────────────── */
 
 static void lives(bool sampled)
 {
+	static const uint64_t reached[] = {
+		FAIL_NTH_OPEN,
+		FAIL_NTH_MMAP,
+		UAPI_IOMMU_IOAS_ALLOC,
+		UAPI_IOMMU_HWPT_ALLOC,
+		UAPI_IOMMU_IOAS_MAP_FILE,
+		UAPI_IOMMU_IOAS_COPY,
+		UAPI_VFIO_IOMMU_UNMAP_DMA,
+		UAPI_VFIO_DEVICE_BIND,
+		UAPI_VFIO_DEVICE_ATTACH,
+	};
 	struct player_order order = {.n_steps = life_steps()};
 	struct sweep sweep;
 
@@ -269,6 +310,8 @@ static void lives(bool sampled)
 		sweep_run(&sweep, order, false);
 	}
 	kinds_show(&sweep);
+	check_reached(&sweep, reached, sizeof(reached) / sizeof(reached[0]));
+	CHECK((sweep.by_slab > 0 && sweep.by_pages > 0) || getenv("IB_VM_CALL") != NULL);
 	sweep_end(&sweep);
 }
 
@@ -285,12 +328,14 @@ static void every_life(void)
 /* The VMM is gone while all of it stands: nobody is there to be told of a failure. */
 static void deaths(bool sampled)
 {
+	static const uint64_t reached[] = {UAPI_IOMMU_IOAS_UNMAP};
 	struct player_order order = {.n_steps = life_step_find("refresh that changes") + 1};
 	struct sweep sweep;
 
 	sweep_begin(&sweep, sampled);
 	sweep_run(&sweep, order, true);
 	kinds_show(&sweep);
+	check_reached(&sweep, reached, 1);
 	sweep_end(&sweep);
 }
 
