@@ -251,10 +251,16 @@ void rig_shows_nothing(struct rig *rig, uint32_t ioas, uint64_t at)
 	rig_dma_misses(rig, at);
 }
 
+void rig_skip(const char *why)
+{
+	print_message("%s\n", why);
+	skip();
+}
+
 uint64_t rig_pinned(struct rig *rig)
 {
 	if (!rig->host->pinned_pages)
-		skip();
+		rig_skip("what is pinned is told nowhere");
 	return rig->host->pinned_pages(rig->context);
 }
 

@@ -93,6 +93,7 @@ void rig_dma_reads(struct rig *rig, uint64_t at, uint64_t memory_page);
 void rig_dma_misses(struct rig *rig, uint64_t at);
 void rig_attach(struct rig *rig, uint32_t page_table);
 uint64_t rig_pinned(struct rig *rig); /* skips the case where it cannot be told */
+void rig_skip(const char *why);       /* does not return */
 
 #define CONFORMANCE_MEMORY_CASES(CASE)           \
 	CASE(map_shows_memory)                   \

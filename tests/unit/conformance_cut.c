@@ -234,7 +234,7 @@ void conformance_cut_leaves_neighbours_in_flight(void **state)
 	struct change change = {.ioas = four_runs(rig), .spare = spare_pages(rig), .cut = true};
 
 	if (!rig->dma)
-		skip();
+		rig_skip("no DMA of this device is known");
 	change_in_flight(rig, &change);
 	rig_free(rig);
 }
@@ -245,7 +245,7 @@ void conformance_unmap_leaves_neighbours_in_flight(void **state)
 	struct change change = {.ioas = four_runs(rig), .spare = spare_pages(rig)};
 
 	if (!rig->dma)
-		skip();
+		rig_skip("no DMA of this device is known");
 	rig_cut(rig, change.ioas, 20, 24, 24);
 	for (unsigned int i = 20; i < 44; i++)
 		rig_copy(rig, change.ioas, i, change.spare, i, 1, RW, 0);

@@ -220,9 +220,12 @@ def tell(suite, verbose):
         print("FAILED %s: %s" % (suite.name, fault))
     if suite.status == 77 and not failed:
         print("skipped %s: %s" % (suite.name, next((line for line in suite.lines[::-1] if line.strip()), "")))
+    why = ""
     for line in suite.lines:
         if (line.startswith("skipped ") or SKIPPED.match(line)) and not failed and not verbose:
-            print("%s: %s" % (suite.name, line))
+            # what it printed before, if that is not another result
+            print("%s: %s%s" % (suite.name, line, ": " + why if why and SKIPPED.match(line) else ""))
+        why = "" if RESULT.match(line) else line.strip()
     print("%s: %d passed, %d failed, %d skipped (%.0f s)" % (suite.name, *suite.counts, suite.took), flush=True)
 
 

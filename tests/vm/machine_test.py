@@ -68,8 +68,10 @@ class Console(unittest.TestCase):
         self.assertEqual(self.say(suite("one", "3 passed, 0 failed, 0 skipped", 1))[0], (3, 1, 0))
 
     def test_tap(self):
-        tap = "1..3\nok 1 - a\nok 2 - b\nnot ok 3 # SKIP c\n# ok - tests"
-        self.assertEqual(self.say(suite("one", tap))[0], (2, 0, 1))
+        tap = "1..3\nok 1 - a\nok 2 - b\nthere is no moon\nnot ok 3 # SKIP c\n# ok - tests"
+        tally, said = self.say(suite("one", tap))
+        self.assertEqual(tally, (2, 0, 1))
+        self.assertIn("# SKIP c: there is no moon", said)
 
     def test_tap_failure(self):
         self.assertEqual(self.say(suite("one", "1..2\nok 1 - a\nnot ok 2 - b", 1))[0], (1, 1, 0))
