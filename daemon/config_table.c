@@ -128,14 +128,14 @@ const struct rule_key match_rule_keys[] = {
 	 "read. * is any."},
 	{"Group", "", "Groups, likewise: any that the client is in, supplementary ones too."},
 	{"Unit", "",
-	 "Globs of units (.service, .scope): the client's own, or one that it is under."},
+	 "Globs of the client's unit (.service, .scope): the system manager's, not one below it."},
 	{"Slice", "", "Globs of slices that the client is in, at any depth."},
 	{"CGroup", "",
 	 "Globs of cgroup paths, the client's own or one above it; * does not cross a /."},
 	{"TenantPer", "rule",
 	 "Who is one tenant, with limits of its own: all for whom the rule is (rule), each user, "
 	 "each "
-	 "unit, or each slice; of several units or slices the innermost."},
+	 "unit, or each slice; of several slices the innermost."},
 };
 const size_t n_match_rule_keys = LENGTH(match_rule_keys);
 

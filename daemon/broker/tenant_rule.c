@@ -51,7 +51,9 @@ static bool is_slice(const char *name)
 	return ends_with(name, ".slice");
 }
 
-/* The next name of a path from *at on. false: there is none, or it is too long for a cgroup's. */
+/* The next slice of a path, or the unit that ends its slices; from *at on. What is below a unit is
+ * named by whoever the unit was given to, such as a user's own manager: nothing to go by. false:
+ * there is no more, or it is too long for a cgroup's name. */
 static bool path_next(const char *path, size_t *at, char ret_name[256])
 {
 	size_t length;
@@ -62,7 +64,7 @@ static bool path_next(const char *path, size_t *at, char ret_name[256])
 		return false;
 	memcpy(ret_name, path + *at, length);
 	ret_name[length] = '\0';
-	*at += length;
+	*at = is_slice(ret_name) ? *at + length : strlen(path);
 	return true;
 }
 
@@ -113,7 +115,7 @@ const struct tenant_rule *tenant_rule_find(const struct tenant_rule *rules, size
 	return NULL;
 }
 
-/* The innermost name of that kind; "" if there is none. */
+/* The innermost slice, or the unit; "" if there is none. */
 static void innermost(const char *path, bool (*is_kind)(const char *name), char ret_name[256])
 {
 	char name[256];

@@ -38,8 +38,8 @@ struct tenant_identity {
 enum tenant_property {
 	TENANT_USER,   /* a uid; names are made uids when the rules are read */
 	TENANT_GROUP,  /* likewise, of any group that the client is in */
-	TENANT_UNIT,   /* a .service or .scope that the client is in, or under */
-	TENANT_SLICE,  /* a .slice that it is under */
+	TENANT_UNIT,   /* the .service or .scope that the client is in: the outermost */
+	TENANT_SLICE,  /* a .slice that this is under */
 	TENANT_CGROUP, /* the path of its cgroup, or of one above it; * does not cross a / */
 	TENANT_PROPERTIES,
 };

@@ -11,8 +11,9 @@
 
 #include <cmocka.h>
 
-#define QEMU "/machine.slice/machine-qemu\\x2d7\\x2dweb.scope"
-#define POD  "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod12ab.slice/cri-77.scope"
+#define QEMU  "/machine.slice/machine-qemu\\x2d7\\x2dweb.scope"
+#define POD   "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod12ab.slice/cri-77.scope"
+#define USERS "/user.slice/user-1000.slice/user@1000.service"
 
 static struct tenant_identity client(uid_t uid, gid_t gid, const char *cgroup)
 {
@@ -62,6 +63,12 @@ static void test_each_property(void **state)
 		{TENANT_CGROUP, "/kubepods.slice/*/*/cri-77.scope", POD, true},
 		{TENANT_CGROUP, "/*", "", false},
 		{TENANT_SLICE, "*", "", false},
+		/* What a user's own manager made, of whatever name. */
+		{TENANT_UNIT, "prod.service", USERS "/prod.service", false},
+		{TENANT_SLICE, "prod.slice", USERS "/prod.slice/a.service", false},
+		{TENANT_UNIT, "user@1000.service", USERS "/prod.service", true},
+		{TENANT_SLICE, "user-1000.slice", USERS "/prod.service", true},
+		{TENANT_UNIT, "prod.service", "/given/prod.service", false},
 		/* A name that only looks like an ancestor's. */
 		{TENANT_SLICE, "machine.slice", "/user.slice/notmachine.slice/a.service", false},
 		{TENANT_CGROUP, "/machine.slice", "/machine.slice.d/a.service", false},
@@ -134,6 +141,9 @@ static void test_names(void **state)
 	assert_name(TENANT_PER_SLICE, QEMU, "vms/machine.slice");
 	assert_name(TENANT_PER_SLICE, POD, "vms/kubepods-burstable-pod12ab.slice"); /* innermost */
 	assert_name(TENANT_PER_UNIT, "/user.slice", "vms");
+	/* Nobody becomes another tenant, or many, by what is run below a unit. */
+	assert_name(TENANT_PER_UNIT, USERS "/machine-a.scope", "vms/user@1000.service");
+	assert_name(TENANT_PER_SLICE, USERS "/app.slice/a.scope", "vms/user-1000.slice");
 }
 
 /* Long names that differ only where they are cut are two tenants, and neither can be made to be the
