@@ -28,21 +28,25 @@ static void groups_add(struct tenant_identity *identity, const char *list)
 	}
 }
 
-/* "0::/a.slice/b.service", or "1:name=systemd:/…" where that is the only one that systemd keeps. */
-static void cgroup_set(struct tenant_identity *identity, char *line)
+/* "0::/a.slice/b.service", or "1:name=systemd:/…" where that is the only one that systemd keeps.
+ * A path may have colons of its users' making. false: it is longer than what can be kept. */
+static bool cgroup_set(struct tenant_identity *identity, char *line)
 {
-	char *path;
+	const char *of = line + strcspn(line, ":"), *path;
 
 	line[strcspn(line, "\n")] = '\0';
 	if (!strncmp(line, "0::/", 4))
 		path = line + 3;
-	else if ((path = strstr(line, ":name=systemd:/")) && !identity->cgroup[0])
-		path = strrchr(path, ':') + 1;
+	else if (!strncmp(of, ":name=systemd:/", 15) && !identity->cgroup[0])
+		path = of + 14;
 	else
-		return;
+		return true;
+	if (strlen(path) >= TENANT_CGROUP_MAX)
+		return false;
 	/* "/.." and the like: outside of what we can see. */
-	if (strlen(path) < TENANT_CGROUP_MAX && strncmp(path, "/..", 3) && strcmp(path, "/"))
+	if (strncmp(path, "/..", 3) && strcmp(path, "/"))
 		strcpy(identity->cgroup, path);
+	return true;
 }
 
 static bool file_read_lines(const struct peer *peer, const char *name,
@@ -50,21 +54,22 @@ static bool file_read_lines(const struct peer *peer, const char *name,
 {
 	char path[64], *line = NULL;
 	size_t bytes = 0;
+	bool whole = true;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/%s", (int)peer->pid, name);
 	file = fopen(path, "re");
 	if (!file)
 		return false;
-	while (getline(&line, &bytes, file) > 0) {
+	while (whole && getline(&line, &bytes, file) > 0) {
 		if (!strcmp(name, "cgroup"))
-			cgroup_set(identity, line);
+			whole = cgroup_set(identity, line);
 		else if (!strncmp(line, "Groups:", strlen("Groups:")))
 			groups_add(identity, line + strlen("Groups:"));
 	}
 	free(line);
 	fclose(file);
-	return true;
+	return whole;
 }
 
 bool peer_identity_read(const struct peer *peer, struct tenant_identity *ret)
