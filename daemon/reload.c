@@ -2,6 +2,7 @@
 #include "reload.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -103,6 +104,22 @@ static int reload_configure(void *context, bool apply, char **ret_notes, struct 
 	return status;
 }
 
+static bool job_run(struct pool_job *job)
+{
+	struct reload *reload = (struct reload *)((char *)job - offsetof(struct reload, job));
+	struct refusal refusal;
+	char *notes = NULL;
+
+	reload->asked = false;
+	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+		   (unsigned long long)(clock_monotonic_ns() / 1000));
+	if (!reload_configure(reload, true, &notes, &refusal) && notes && notes[0])
+		log_warning("%.*s", (int)strcspn(notes, "\n"), notes);
+	free(notes);
+	sd_notify(0, "READY=1");
+	return false;
+}
+
 const struct operator_ops reload_operator = {.configure = reload_configure};
 
 void reload_init(struct reload *reload, const struct options *options, const struct config *start,
@@ -114,6 +131,7 @@ void reload_init(struct reload *reload, const struct options *options, const str
 		.broker = broker,
 		.dispatcher = dispatcher,
 	};
+	reload->job.run = job_run;
 	pthread_mutex_init(&reload->lock, NULL);
 }
 
@@ -123,15 +141,9 @@ void reload_deinit(struct reload *reload)
 		pthread_mutex_destroy(&reload->lock);
 }
 
-void reload_now(struct reload *reload)
+/* Asked again while it runs, it runs again. */
+void reload_later(struct reload *reload)
 {
-	struct refusal refusal;
-	char *notes = NULL;
-
-	sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-		   (unsigned long long)(clock_monotonic_ns() / 1000));
-	if (!reload_configure(reload, true, &notes, &refusal) && notes && notes[0])
-		log_warning("%.*s", (int)strcspn(notes, "\n"), notes);
-	free(notes);
-	sd_notify(0, "READY=1");
+	if (!atomic_exchange(&reload->asked, true))
+		pool_submit(broker_pool(reload->broker), &reload->job);
 }

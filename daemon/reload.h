@@ -8,9 +8,12 @@
  */
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 
 #include "config.h"
 #include "options.h"
+#include "util/pool.h"
 
 struct reload {
 	const struct options *options;
@@ -18,6 +21,8 @@ struct reload {
 	struct broker *broker;
 	struct dispatcher *dispatcher;
 	pthread_mutex_t lock; /* one at a time */
+	struct pool_job job;  /* of reload_later() */
+	_Atomic bool asked;   /* it was, and has not begun */
 };
 
 extern const struct operator_ops reload_operator; /* its context is a struct reload */
@@ -26,8 +31,9 @@ extern const struct operator_ops reload_operator; /* its context is a struct rel
 void reload_init(struct reload *reload, const struct options *options, const struct config *start,
 		 struct broker *broker, struct dispatcher *dispatcher);
 void reload_deinit(struct reload *reload);
-/* Take it, and tell the log and systemd how that went. */
-void reload_now(struct reload *reload);
+/* Take it, and tell the log and systemd how that went; on a worker, since names of users can be a
+ * slow network's to tell. Never blocks. */
+void reload_later(struct reload *reload);
 
 /* The kernel's own ceiling behind our ledger: the soft limit follows, up to what it was at the
  * start, which the unit grants. */

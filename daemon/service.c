@@ -201,7 +201,7 @@ static void on_hangup(evutil_socket_t signal, short what, void *context)
 
 	(void)signal;
 	(void)what;
-	reload_now(&service->reload);
+	reload_later(&service->reload);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *context)

@@ -14,23 +14,25 @@ static bool process_lives(int pidfd)
 }
 
 /* "27 100 \n" */
-static void groups_add(struct tenant_identity *identity, const char *list)
+bool peer_identity_add_groups(struct tenant_identity *identity, const char *list)
 {
 	char *end;
 
-	while (identity->n_groups < TENANT_GROUPS_MAX) {
+	for (;;) {
 		unsigned long gid = strtoul(list, &end, 10);
 
 		if (end == list)
-			return;
+			return true;
+		if (identity->n_groups == TENANT_GROUPS_MAX)
+			return false;
 		identity->groups[identity->n_groups++] = (gid_t)gid;
 		list = end;
 	}
 }
 
 /* "0::/a.slice/b.service", or "1:name=systemd:/…" where that is the only one that systemd keeps.
- * A path may have colons of its users' making. false: it is longer than what can be kept. */
-static bool cgroup_set(struct tenant_identity *identity, char *line)
+ * A path may have colons of its users' making. */
+bool peer_identity_add_cgroup(struct tenant_identity *identity, char *line)
 {
 	const char *of = line + strcspn(line, ":"), *path;
 
@@ -41,10 +43,10 @@ static bool cgroup_set(struct tenant_identity *identity, char *line)
 		path = of + 14;
 	else
 		return true;
-	if (strlen(path) >= TENANT_CGROUP_MAX)
+	if (strlen(path) >= TENANT_CGROUP_MAX || !strcmp(path, "/..") || !strncmp(path, "/../", 4))
 		return false;
-	/* "/.." and the like: outside of what we can see. */
-	if (strncmp(path, "/..", 3) && strcmp(path, "/"))
+	/* The root of the unified hierarchy, where systemd keeps another. */
+	if (strcmp(path, "/"))
 		strcpy(identity->cgroup, path);
 	return true;
 }
@@ -63,9 +65,9 @@ static bool file_read_lines(const struct peer *peer, const char *name,
 		return false;
 	while (whole && getline(&line, &bytes, file) > 0) {
 		if (!strcmp(name, "cgroup"))
-			whole = cgroup_set(identity, line);
+			whole = peer_identity_add_cgroup(identity, line);
 		else if (!strncmp(line, "Groups:", strlen("Groups:")))
-			groups_add(identity, line + strlen("Groups:"));
+			whole = peer_identity_add_groups(identity, line + strlen("Groups:"));
 	}
 	free(line);
 	fclose(file);

@@ -14,8 +14,14 @@
 #include "broker/broker.h"
 #include "broker/tenant_rule.h"
 
-/* false: the process is gone, or /proc does not show it. A cgroup outside of our own namespace, or
- * of a host without the unified or systemd's hierarchy, is "". */
+/* false: the process is gone, or what rules could ask for cannot be known: /proc does not show it,
+ * its cgroup lies outside of our own namespace, its path or the number of its groups is too large.
+ * On a host without the unified or systemd's hierarchy the cgroup is "". */
 bool peer_identity_read(const struct peer *peer, struct tenant_identity *ret);
+
+/* The parts of it: a line of /proc/PID/cgroup, cut at its end, and what follows "Groups:" in
+ * /proc/PID/status. false: as above. */
+bool peer_identity_add_cgroup(struct tenant_identity *identity, char *line);
+bool peer_identity_add_groups(struct tenant_identity *identity, const char *list);
 
 #endif
