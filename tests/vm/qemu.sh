@@ -17,9 +17,11 @@ s390x) package=qemu-system-s390x devices='nvme zpci sclpconsole virtio-blk-ccw' 
 esac
 program=qemu-system-$1
 
-# Told by what it has, not by its version. Device by device: "-device help" would load all modules.
+# Told by what it has, not by its version. Device by device: "-device help" would load all modules. The
+# accelerator is a module too, which only a machine that starts asks for.
 suits() {
 	local device
+	echo quit | timeout 60 "$1" -M none -accel tcg -nodefaults -display none -monitor stdio >/dev/null 2>&1 || return 1
 	for device in $devices; do
 		"$1" -device "$device,help" >/dev/null 2>&1 </dev/null || return 1
 	done
@@ -39,22 +41,22 @@ for found in "${XDG_CACHE_HOME:-$HOME/.cache}"/iommubroker/roots/*."$program"; d
 done
 
 # wrapper ROOT: makes a program beside the unpacked packages that runs QEMU with their loader, their
-# libraries and their firmware, and prints it. Named after ROOT, so right or not there.
+# libraries and their firmware, and prints it. Made anew each time: one that is there can be of
+# another version of these tests.
 wrapper() {
 	local root=$1 file=$1.$program libraries interpreter
-	if [ ! -x "$file" ]; then
-		libraries=$(find "$root" -type f -path '*/lib/*' -name 'lib*.so*' -printf '%h\n' | sort -u | tr '\n' ':')
-		interpreter=$(readelf -lW "$root/usr/bin/$program" | sed -n 's/.*program interpreter: \(.*\)\]/\1/p')
-		[ -e "$root$interpreter" ] || interpreter=/usr$interpreter
-		cat >"$file.$$" <<-EOF
-			#!/bin/sh
-			root='$root'
-			export QEMU_MODULE_DIR="\$(echo "\$root"/usr/lib/*/qemu)"
-			exec "\$root$interpreter" --library-path '${libraries%:}' "\$root/usr/bin/$program" \\
-				-L "\$root/usr/share/qemu" -L "\$root/usr/share/seabios" -L "\$root/usr/lib/ipxe/qemu" "\$@"
-		EOF
-		chmod 755 "$file.$$" && mv "$file.$$" "$file" || return 1
-	fi
+	libraries=$(find "$root" -type f -path '*/lib/*' -name 'lib*.so*' -printf '%h\n' | sort -u | tr '\n' ':')
+	interpreter=$(readelf -lW "$root/usr/bin/$program" | sed -n 's/.*program interpreter: \(.*\)\]/\1/p')
+	[ -e "$root$interpreter" ] || interpreter=/usr$interpreter
+	# usr/lib/ipxe/qemu is firmware, no modules
+	cat >"$file.$$" <<-EOF
+		#!/bin/sh
+		root='$root'
+		export QEMU_MODULE_DIR="\$(echo "\$root"/usr/lib/*-linux-*/qemu)"
+		exec "\$root$interpreter" --library-path '${libraries%:}' "\$root/usr/bin/$program" \\
+			-L "\$root/usr/share/qemu" -L "\$root/usr/share/seabios" -L "\$root/usr/lib/ipxe/qemu" "\$@"
+	EOF
+	chmod 755 "$file.$$" && mv "$file.$$" "$file" || return 1
 	echo "$file"
 }
 
