@@ -138,7 +138,9 @@ void config_print_manual(FILE *out)
 	for (size_t i = 0; i < n_device_rule_keys; i++)
 		manual_entry(out, device_rule_keys[i].name, device_rule_keys[i].default_text,
 			     device_rule_keys[i].doc, false);
-	fputs(".SH EXAMPLE\n.nf\n[Device]\nUser=libvirt\\-qemu\nFunctionId=0x12 0x13\n"
+	fputs(".SH EXAMPLE\nA file of quota.d, and one of device.d:\n.PP\n.nf\n[Match]\n"
+	      "Slice=machine.slice\n[Quota]\nPinnedMemoryMax=64G\nPinnedMemoryPerGuestMax=16G\n"
+	      "\n[Device]\nUser=libvirt\\-qemu\nFunctionId=0x12 0x13\n"
 	      "RelaxedTranslation=no\n.fi\n"
 	      ".SH SEE ALSO\n.BR iommubrokerd (8),\n.BR iommubrokerctl (1)\n",
 	      out);

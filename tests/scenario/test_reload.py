@@ -41,7 +41,7 @@ class Reload(VmmCase):
         self.assertEqual(self.ctl("config", "check").returncode, 0)
         self.assertEqual(self.guests_max(), 2, "looked at only")
         done = self.ctl("reload")
-        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "no mistakes in any file\n", ""))
         self.assertEqual(self.guests_max(), 1)
         with self.assertRaises(Refused) as refused:
             self.new_vmm()
@@ -72,7 +72,7 @@ class Reload(VmmCase):
         self.assertEqual(
             sorted(done.stdout.splitlines()),
             ["[Memory] PinSliceSize= takes effect at the next start",
-             "[Service] WorkerThreadsMax= takes effect at the next start"],
+             "[Service] WorkerThreadsMax= takes effect at the next start", "no mistakes in any file"],
         )  # fmt: skip
 
     def test_device_rules_follow(self):

@@ -59,6 +59,12 @@ for name in "$@"; do
 done
 [ "$chosen" ] || chosen=$(suites | awk '$3 == "always" { print $1 }')
 
+# Whoever has a finished build has the packages.
+if [ -z "${IB_VM_BUILD:-}" ]; then
+	"$source/tests/install-deps.sh" || exit 1
+	echo "-- $arch: building, and fetching what is not there yet (some minutes, the first time)"
+fi
+
 umask 022
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/ib-vm-XXXXXX") || exit 1
 
