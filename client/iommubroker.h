@@ -290,8 +290,8 @@ struct iommubroker_guest_info {
 	const struct iommubroker_guest_device *devices;
 	const struct iommubroker_guest_nested *nested;
 };
-/* A guest with many regions takes several answers. If its memory is changed meanwhile the regions can
- * be partly of before and partly of after: describe it when no update is under way. */
+/* A guest with many regions takes several answers. If its memory is changed meanwhile the regions
+ * can be partly of before and partly of after: describe it when no update is under way. */
 IOMMUBROKER_API int iommubroker_guest_describe(struct iommubroker_guest *guest,
 					       struct iommubroker_guest_info **ret_info,
 					       struct iommubroker_error **ret_error);
