@@ -20,7 +20,8 @@
 #define BLOCKED_MARK UINT64_C(0xb10cced000000000)
 #define BLOCKED_MASK UINT64_C(0xfffffffff0000000)
 
-#define PINS_EVERY 8 /* refreshes */
+#define PINS_EVERY    8 /* refreshes */
+#define RECOVER_TRIES 4
 
 /* Which of the leaves that a recording changes are tried, for each kind: the first few, then one of
  * so many. Odd numbers, for recordings repeat themselves in powers of two. */
@@ -134,16 +135,21 @@ static int renew(struct machine *machine, struct function *function)
 static void recover(struct machine *machine, struct function *function)
 {
 	struct judge *judge = judge_of(function);
-	int r;
+	int r = 0;
 
 	if (!judge->stops)
 		return;
 	device_of(machine)->recoveries++;
-	r = engine_reset(judge->engine);
-	if (r == 0)
-		r = renew(machine, function);
-	if (r == 0)
-		r = engine_start(judge->engine);
+	/* The error of a blocked access can be told late, after the reset that was to end it. */
+	for (int i = 0; i < RECOVER_TRIES; i++) {
+		r = engine_reset(judge->engine);
+		if (r == 0)
+			r = renew(machine, function);
+		if (r == 0)
+			r = engine_start(judge->engine);
+		if (r != -EIO)
+			break;
+	}
 	judge->lost = r < 0;
 	if (r < 0)
 		machine_fail(machine, "function %u: does not come back from an error: %s",
