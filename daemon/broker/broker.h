@@ -455,9 +455,32 @@ enum ledger_resource {
 	LEDGER_SESSIONS,
 	LEDGER_TABLE_BYTES, /* kept tables, at most */
 	LEDGER_MEMORY_FILES,
+	LEDGER_EVENT_SLOTS,  /* events that may wait, of all guests' queues */
+	LEDGER_WATCHES,      /* calls of WatchEvents */
+	LEDGER_CONNECTIONS,  /* of here on: of clients, not of guests; charged through
+				broker_charge() */
+	LEDGER_CALLS,        /* in flight */
+	LEDGER_DESCRIPTORS,  /* that wait to be used or fetched */
+	LEDGER_QUEUED_BYTES, /* of calls that wait for the pool, and of answers not sent yet */
 	LEDGER_RESOURCES
 };
 const char *ledger_resource_name(enum ledger_resource resource); /* "pinned_bytes" */
+
+/* ── what clients hold beside their guests ────────────────────────────────────────────────── */
+
+struct tenant;
+/* INLINE. The tenant of whoever connected, found or made: a reference. REFUSED: no rule is for it,
+ * no memory. It stays that tenant when the rules change. */
+int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct peer *peer,
+		       struct refusal *refusal);
+/* INLINE. tenant NULL is fine; returns NULL. */
+struct tenant *broker_tenant_unref(struct broker *broker, struct tenant *tenant);
+/* INLINE. At the tenant and the host, or at none; tenant NULL: at the host only. 0 or REFUSED
+ * (QUOTA). */
+int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
+		  uint64_t amount, struct refusal *refusal);
+void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
+		   uint64_t amount);
 
 struct usage {
 	uint64_t current, max, peak, events;

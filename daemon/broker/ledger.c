@@ -17,6 +17,12 @@ const char *ledger_resource_name(enum ledger_resource resource)
 		[LEDGER_SESSIONS] = "sessions",
 		[LEDGER_TABLE_BYTES] = "table_bytes",
 		[LEDGER_MEMORY_FILES] = "memory_files",
+		[LEDGER_EVENT_SLOTS] = "event_slots",
+		[LEDGER_WATCHES] = "event_watches",
+		[LEDGER_CONNECTIONS] = "connections",
+		[LEDGER_CALLS] = "calls",
+		[LEDGER_DESCRIPTORS] = "descriptors",
+		[LEDGER_QUEUED_BYTES] = "queued_bytes",
 	};
 
 	return resource < LEDGER_RESOURCES ? names[resource] : "unknown";

@@ -101,7 +101,7 @@ int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **r
 		tenant = tenant_new(broker, name, identity->uid, rule);
 	if (!tenant)
 		return refuse_errno(refusal, ENOMEM, "session");
-	tenant->sessions++;
+	tenant->refs++;
 	*ret = tenant;
 	return 0;
 }
@@ -128,10 +128,47 @@ void tenant_reload(struct broker *broker, struct tenant *tenant)
 
 void tenant_put(struct broker *broker, struct tenant *tenant)
 {
-	if (--tenant->sessions)
+	if (--tenant->refs)
 		return;
 	DL_DELETE(broker->tenants, tenant);
 	broker->n_tenants--;
 	pool_share_unref(tenant->share);
 	free(tenant);
+}
+
+/* ── for rpc/ ──────────────────────────────────────────────────────────────────────────────── */
+
+int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct peer *peer,
+		       struct refusal *refusal)
+{
+	int status;
+
+	pthread_mutex_lock(&broker->lock);
+	status = tenant_get(broker, peer, ret, refusal);
+	pthread_mutex_unlock(&broker->lock);
+	return status;
+}
+
+struct tenant *broker_tenant_unref(struct broker *broker, struct tenant *tenant)
+{
+	if (!tenant)
+		return NULL;
+	pthread_mutex_lock(&broker->lock);
+	tenant_put(broker, tenant);
+	pthread_mutex_unlock(&broker->lock);
+	return NULL;
+}
+
+int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
+		  uint64_t amount, struct refusal *refusal)
+{
+	return ledger_charge_one(&broker->ledger, tenant ? &tenant->account : &broker->host,
+				 resource, amount, refusal);
+}
+
+void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
+		   uint64_t amount)
+{
+	ledger_refund_one(&broker->ledger, tenant ? &tenant->account : &broker->host, resource,
+			  amount);
 }

@@ -2,7 +2,7 @@
 #ifndef IB_BROKER_TENANT_H
 #define IB_BROKER_TENANT_H
 
-/* Who is charged. A tenant lives as long as one of its sessions does. */
+/* Who is charged. A tenant lives as long as somebody refers to it: its sessions and connections. */
 
 #include "broker/ledger.h"
 #include "broker/policy.h"
@@ -15,15 +15,15 @@ struct tenant {
 	bool stranger;                        /* no rule is for it any more */
 	struct ledger_account account;
 	struct pool_share *share; /* at most a quarter of the pool */
-	uint32_t sessions;        /* broker's lock */
+	uint32_t refs;            /* broker's lock */
 	struct tenant *prev, *next;
 };
 
-/* The tenant of a peer, with one more session counted in it; made if there is none. With the
+/* The tenant of a peer, with one more reference; made if there is none. With the
  * broker's lock held. 0, or REFUSED: no rule is for this peer, or no memory. */
 int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **ret,
 	       struct refusal *refusal);
-/* One session fewer. With the broker's lock held. */
+/* One reference fewer. With the broker's lock held. */
 void tenant_put(struct broker *broker, struct tenant *tenant);
 /* The policy has changed. With the broker's lock held. */
 void tenant_reload(struct broker *broker, struct tenant *tenant);

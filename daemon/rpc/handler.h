@@ -94,6 +94,26 @@ int prepare_admin_explain(struct call *call);
 int handle_admin_explain(struct call *call);
 int handle_configure(struct call *call);
 
+/* admin_config.c */
+int handle_show_configuration(struct call *call);
+
+/* admin_quota.c */
+int handle_show_quota(struct call *call);
+int prepare_explain_quota(struct call *call);
+int handle_explain_quota(struct call *call);
+int handle_check_tenant_fit(struct call *call);
+
+/* admin_revoke.c */
+int prepare_revoke(struct call *call);
+int handle_revoke(struct call *call);
+int handle_drain(struct call *call);
+
+/* admin_metrics.c */
+int handle_get_metrics(struct call *call);
+
+/* admin_monitor.c */
+int handle_monitor(struct call *call);
+
 /* health.c */
 int handle_health_check(struct call *call);
 int handle_health_watch(struct call *call);

@@ -20,6 +20,15 @@
 #define N(name)    IOMMUBROKER__V1__METHOD__METHOD_##name
 #define R(name)    iommubroker__v1__##name##__descriptor
 
+/* For operators: no session, no request id, no handle of a session's. */
+#define ADMIN(method, name, request_, place_, more_flags, prepare_, handle_)                       \
+	{                                                                                          \
+		PATH("/iommubroker.v1.Admin/" method),                                             \
+			.number = N(ADMIN_##name),                                                 \
+			.flags = METHOD_ADMIN | METHOD_NO_SESSION | (more_flags), .place = place_, \
+			.request = &R(request_), .prepare = prepare_, .handle = handle_,           \
+	}
+
 /* A row without handle() is a method that its prepare() always refuses. */
 static const struct method methods[] = {
 	{
@@ -374,47 +383,28 @@ static const struct method methods[] = {
 		.prepare = prepare_watch_events,
 		.handle = handle_watch_events,
 	},
-	{
-		PATH("/iommubroker.v1.Admin/GetStatus"),
-		.number = N(ADMIN_GET_STATUS),
-		.flags = METHOD_ADMIN | METHOD_NO_SESSION,
-		.place = PLACE_INLINE,
-		.request = &R(get_status_request),
-		.handle = handle_get_status,
-	},
-	{
-		PATH("/iommubroker.v1.Admin/ListAll"),
-		.number = N(ADMIN_LIST_ALL),
-		.flags = METHOD_ADMIN | METHOD_NO_SESSION,
-		.place = PLACE_INLINE,
-		.request = &R(list_all_request),
-		.handle = handle_list_all,
-	},
-	{
-		PATH("/iommubroker.v1.Admin/ShowGuest"),
-		.number = N(ADMIN_SHOW_GUEST),
-		.flags = METHOD_ADMIN | METHOD_NO_SESSION | METHOD_STREAM,
-		.place = PLACE_INLINE,
-		.request = &R(show_guest_request),
-		.handle = handle_show_guest,
-	},
-	{
-		PATH("/iommubroker.v1.Admin/Explain"),
-		.number = N(ADMIN_EXPLAIN),
-		.flags = METHOD_ADMIN | METHOD_NO_SESSION,
-		.place = PLACE_POOL,
-		.request = &R(explain_request),
-		.prepare = prepare_admin_explain,
-		.handle = handle_admin_explain,
-	},
-	{
-		PATH("/iommubroker.v1.Admin/Configure"),
-		.number = N(ADMIN_CONFIGURE),
-		.flags = METHOD_ADMIN | METHOD_NO_SESSION,
-		.place = PLACE_POOL,
-		.request = &R(configure_request),
-		.handle = handle_configure,
-	},
+	ADMIN("GetStatus", GET_STATUS, get_status_request, PLACE_INLINE, 0, NULL,
+	      handle_get_status),
+	ADMIN("ListAll", LIST_ALL, list_all_request, PLACE_INLINE, 0, NULL, handle_list_all),
+	ADMIN("ShowGuest", SHOW_GUEST, show_guest_request, PLACE_INLINE, METHOD_STREAM, NULL,
+	      handle_show_guest),
+	ADMIN("Explain", EXPLAIN, explain_request, PLACE_POOL, 0, prepare_admin_explain,
+	      handle_admin_explain),
+	ADMIN("Configure", CONFIGURE, configure_request, PLACE_POOL, 0, NULL, handle_configure),
+	ADMIN("ShowConfiguration", SHOW_CONFIGURATION, show_configuration_request, PLACE_INLINE,
+	      METHOD_STREAM, NULL, handle_show_configuration),
+	ADMIN("ShowQuota", SHOW_QUOTA, show_quota_request, PLACE_INLINE, METHOD_STREAM, NULL,
+	      handle_show_quota),
+	ADMIN("ExplainQuota", EXPLAIN_QUOTA, explain_quota_request, PLACE_POOL, 0,
+	      prepare_explain_quota, handle_explain_quota),
+	ADMIN("CheckTenantFit", CHECK_TENANT_FIT, check_tenant_fit_request, PLACE_INLINE, 0, NULL,
+	      handle_check_tenant_fit),
+	ADMIN("Revoke", REVOKE, revoke_request, PLACE_POOL, 0, prepare_revoke, handle_revoke),
+	ADMIN("Drain", DRAIN, drain_request, PLACE_INLINE, 0, NULL, handle_drain),
+	ADMIN("GetMetrics", GET_METRICS, get_metrics_request, PLACE_POOL, 0, NULL,
+	      handle_get_metrics),
+	ADMIN("Monitor", MONITOR, monitor_request, PLACE_INLINE, METHOD_STREAM, NULL,
+	      handle_monitor),
 	{
 		.number = N(JOIN_SESSION),
 		.flags = METHOD_CLIENT | METHOD_NO_SESSION,

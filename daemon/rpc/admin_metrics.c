@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "rpc/handler.h"
+
+#include "rpc/call.h"
+
+int handle_get_metrics(struct call *call)
+{
+	return refuse_unimplemented(&call->refusal, "ADMIN", "not yet");
+}
