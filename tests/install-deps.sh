@@ -7,8 +7,9 @@ set -eu
 
 build='gcc libc6-dev dpkg-dev meson ninja-build pkg-config python3 protobuf-compiler protobuf-c-compiler
 	libprotobuf-dev libprotobuf-c-dev libgrpc-dev libevent-dev libsystemd-dev libinih-dev
-	libjansson-dev libbsd-dev libmd-dev uthash-dev libseccomp-dev liblzma-dev zlib1g-dev util-linux'
-tests='clang clang-format libcmocka-dev python3-grpcio python3-protobuf systemd man-db
+	libjansson-dev libbsd-dev libmd-dev uthash-dev libseccomp-dev liblzma-dev zlib1g-dev util-linux
+	systemtap-sdt-dev'
+tests='clang clang-format libcmocka-dev python3-grpcio python3-protobuf python3-prometheus-client systemd man-db
 	gcc-s390x-linux-gnu cpio e2fsprogs'
 
 wanted=$build

@@ -2,7 +2,9 @@
 #include "util/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,12 @@
 static const char *log_name = "iommubrokerd";
 static bool log_to_journal;
 static log_sink_fn log_sink;
+static struct {
+	atomic_bool set; /* looked at without the lock: most of the time there is none */
+	pthread_mutex_t lock;
+	log_observer_fn function;
+	void *context;
+} log_observer = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* JOURNAL_STREAM is inherited by children whose stderr may be something else: systemd.exec(5) says
  * to compare device and inode. */
@@ -42,6 +50,25 @@ void log_init(const char *name)
 void log_set_sink(log_sink_fn sink)
 {
 	log_sink = sink;
+}
+
+void log_set_observer(log_observer_fn observer, void *context)
+{
+	pthread_mutex_lock(&log_observer.lock);
+	log_observer.function = observer;
+	log_observer.context = context;
+	atomic_store(&log_observer.set, observer);
+	pthread_mutex_unlock(&log_observer.lock);
+}
+
+static void observe(const struct log_entry *entry, const char *text)
+{
+	if (!atomic_load_explicit(&log_observer.set, memory_order_relaxed))
+		return;
+	pthread_mutex_lock(&log_observer.lock);
+	if (log_observer.function)
+		log_observer.function(log_observer.context, entry, text);
+	pthread_mutex_unlock(&log_observer.lock);
 }
 
 void log_escape(char *ret, size_t ret_bytes, const char *text)
@@ -80,8 +107,8 @@ static int journal_priority(enum log_level level)
 
 static void journal_write(const struct log_entry *entry, const char *text)
 {
-	char message[LOG_TEXT_BYTES + 16], priority[16], identifier[64];
-	struct iovec fields[LOG_FIELDS_MAX + 3];
+	char message[LOG_TEXT_BYTES + 16], priority[16], identifier[64], id[64];
+	struct iovec fields[LOG_FIELDS_MAX + 4];
 	size_t n = 0;
 
 	snprintf(message, sizeof(message), "MESSAGE=%s", text);
@@ -90,6 +117,10 @@ static void journal_write(const struct log_entry *entry, const char *text)
 	fields[n++] = (struct iovec){message, strlen(message)};
 	fields[n++] = (struct iovec){priority, strlen(priority)};
 	fields[n++] = (struct iovec){identifier, strlen(identifier)};
+	if (entry->message) {
+		snprintf(id, sizeof(id), "MESSAGE_ID=%s", log_message_row(entry->message)->id);
+		fields[n++] = (struct iovec){id, strlen(id)};
+	}
 	for (size_t i = 0; i < entry->n_fields; i++)
 		fields[n++] = (struct iovec){(char *)entry->fields[i], strlen(entry->fields[i])};
 	sd_journal_sendv(fields, (int)n);
@@ -101,6 +132,7 @@ static void log_write(const struct log_entry *entry, const char *raw)
 	int saved_errno = errno;
 
 	log_escape(text, sizeof(text), raw);
+	observe(entry, text);
 	if (log_sink) {
 		log_sink(entry->level, text, entry->fields, entry->n_fields);
 	} else if (log_to_journal) {
@@ -118,12 +150,14 @@ static void log_write(const struct log_entry *entry, const char *raw)
 	errno = saved_errno;
 }
 
-static void log_plain(enum log_level level, const char *format, va_list args)
+static void log_plain(enum log_level level, enum log_message message, const char *format,
+		      va_list args)
 {
 	struct log_entry entry;
 	char raw[LOG_TEXT_BYTES];
 
 	log_begin(&entry, level);
+	entry.message = message;
 	vsnprintf(raw, sizeof(raw), format, args);
 	log_write(&entry, raw);
 }
@@ -133,7 +167,7 @@ void log_info(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_plain(LOG_LEVEL_INFO, format, args);
+	log_plain(LOG_LEVEL_INFO, LOG_MESSAGE_NONE, format, args);
 	va_end(args);
 }
 
@@ -142,7 +176,7 @@ void log_warning(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_plain(LOG_LEVEL_WARNING, format, args);
+	log_plain(LOG_LEVEL_WARNING, LOG_MESSAGE_NONE, format, args);
 	va_end(args);
 }
 
@@ -151,13 +185,23 @@ void log_error(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	log_plain(LOG_LEVEL_ERROR, format, args);
+	log_plain(LOG_LEVEL_ERROR, LOG_MESSAGE_NONE, format, args);
+	va_end(args);
+}
+
+void log_as(enum log_level level, enum log_message message, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	log_plain(level, message, format, args);
 	va_end(args);
 }
 
 void log_begin(struct log_entry *entry, enum log_level level)
 {
 	entry->level = level;
+	entry->message = LOG_MESSAGE_NONE;
 	entry->suppressed = 0;
 	entry->n_fields = 0;
 }
@@ -179,6 +223,16 @@ void log_field(struct log_entry *entry, const char *name, const char *format, ..
 		return;
 	log_escape(field + n, LOG_FIELD_BYTES - (size_t)n, raw);
 	entry->n_fields++;
+}
+
+const char *log_field_value(const struct log_entry *entry, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < entry->n_fields; i++)
+		if (!strncmp(entry->fields[i], name, n) && entry->fields[i][n] == '=')
+			return entry->fields[i] + n + 1;
+	return NULL;
 }
 
 void log_end(struct log_entry *entry, const char *format, ...)

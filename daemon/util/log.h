@@ -18,9 +18,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "util/log_message.h"
+
 #define LOG_TEXT_BYTES  1024
 #define LOG_FIELD_BYTES 192
-#define LOG_FIELDS_MAX  12
+#define LOG_FIELDS_MAX  16
 
 /* Once, before any other thread exists. name: the journal's SYSLOG_IDENTIFIER and the prefix on
  * stderr; borrowed for ever. Without this call the name is "iommubrokerd" and entries go to
@@ -31,7 +33,8 @@ void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* An entry with fields: begin, any number of fields, end. It lives on the stack. */
+/* An entry with fields: begin, any number of fields, end. It lives on the stack. Its message, if it
+ * is of a kind that has an identity, is set between. */
 enum log_level {
 	LOG_LEVEL_ERROR,
 	LOG_LEVEL_WARNING,
@@ -39,7 +42,8 @@ enum log_level {
 };
 struct log_entry {
 	enum log_level level;
-	uint32_t suppressed; /* entries not logged before this one; told if not 0 */
+	enum log_message message; /* LOG_MESSAGE_NONE after log_begin() */
+	uint32_t suppressed;      /* entries not logged before this one; told if not 0 */
 	size_t n_fields;
 	char fields[LOG_FIELDS_MAX][LOG_FIELD_BYTES]; /* "NAME=value", escaped */
 };
@@ -49,6 +53,12 @@ void log_field(struct log_entry *entry, const char *name, const char *format, ..
 	__attribute__((format(printf, 3, 4)));
 void log_end(struct log_entry *entry, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* One without fields, of a kind that has an identity. */
+void log_as(enum log_level level, enum log_message message, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* The value of an entry's field, or NULL. Borrowed from the entry. */
+const char *log_field_value(const struct log_entry *entry, const char *name);
 
 /* Copy text, bounded and with everything but printable UTF-8 written as \xNN. Always ends with a
  * zero; ret_bytes > 0. */
@@ -68,6 +78,11 @@ struct log_rate {
 
 /* true: log it, and *ret_suppressed entries were not logged before it. now_ns: monotonic. */
 bool log_rate_allow(struct log_rate *rate, uint64_t now_ns, uint32_t *ret_suppressed);
+
+/* Somebody who is shown every entry, wherever it goes: from the thread that logs, and not any more
+ * when log_set_observer(NULL, NULL) has returned. It must not log, nor wait for anything. */
+typedef void (*log_observer_fn)(void *context, const struct log_entry *entry, const char *text);
+void log_set_observer(log_observer_fn observer, void *context);
 
 /* Where entries go, for tests: level, text, n fields. NULL: back to normal. */
 typedef void (*log_sink_fn)(enum log_level level, const char *text,

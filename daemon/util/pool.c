@@ -447,6 +447,19 @@ int pool_new(struct pool **ret, unsigned int threads_max)
 	return 0;
 }
 
+void pool_load(struct pool *pool, struct pool_load *ret)
+{
+	pthread_mutex_lock(&pool->lock);
+	*ret = (struct pool_load){
+		.threads = pool->n_threads,
+		.busy = pool->n_threads - pool->n_sleeping,
+		.threads_max = pool->threads_max,
+		.queued = (unsigned int)pool->n_ready,
+		.outstanding = (unsigned int)pool->outstanding,
+	};
+	pthread_mutex_unlock(&pool->lock);
+}
+
 struct pool *pool_free(struct pool *pool)
 {
 	if (!pool)

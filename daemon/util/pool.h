@@ -40,6 +40,15 @@ struct pool *pool_free(struct pool *pool);
 /* Never fails: if no thread can be made the job waits for one that lives; there is always one. */
 void pool_submit(struct pool *pool, struct pool_job *job);
 
+/* How busy it is, at a moment. Any thread. */
+struct pool_load {
+	unsigned int threads, busy; /* busy: of the threads, those that run a job */
+	unsigned int threads_max;
+	unsigned int queued;      /* jobs that wait for a thread */
+	unsigned int outstanding; /* submitted and not ended; some of them wait for their lane */
+};
+void pool_load(struct pool *pool, struct pool_load *ret);
+
 struct pool_lane *pool_lane_new(void); /* NULL: no memory */
 struct pool_lane *pool_lane_ref(struct pool_lane *lane);
 struct pool_lane *pool_lane_unref(struct pool_lane *lane); /* returns NULL */

@@ -27,7 +27,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/iommubroker
 
 packages='libc6-dev libgrpc-dev libprotobuf-c-dev libprotobuf-dev libevent-dev libsystemd-dev
 	libinih-dev libjansson-dev libbsd-dev libmd-dev uthash-dev libseccomp-dev liblzma-dev zlib1g-dev
-	libcmocka-dev'
+	libcmocka-dev systemtap-sdt-dev'
 
 if ! command -v $triplet-gcc >/dev/null; then
 	echo "sysroot.sh: needs Debian's package gcc-$triplet" >&2

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "iommu/call_count.h"
 #include "iommu/emulated/device.h"
 #include "iommu/emulated/device_file.h"
 #include "iommu/emulated/ioas.h"
@@ -27,11 +28,42 @@ static struct emulated_backend *emulated(struct iommu_backend *backend)
 	return (struct emulated_backend *)backend;
 }
 
-/* The error that a test asked for, or 0. */
-static int injected(struct emulated_backend *backend, enum iommu_emulated_operation operation)
+static enum iommu_call call_of(enum iommu_emulated_operation operation)
+{
+	switch (operation) {
+	case IOMMU_EMULATED_IOAS_NEW:
+		return IOMMU_CALL_IOAS_NEW;
+	case IOMMU_EMULATED_MAP:
+		return IOMMU_CALL_MAP;
+	case IOMMU_EMULATED_COPY:
+		return IOMMU_CALL_COPY;
+	case IOMMU_EMULATED_UNMAP:
+		return IOMMU_CALL_UNMAP;
+	case IOMMU_EMULATED_CUT:
+		return IOMMU_CALL_CUT;
+	case IOMMU_EMULATED_PAGE_TABLE_NEW:
+		return IOMMU_CALL_PAGE_TABLE_NEW;
+	case IOMMU_EMULATED_DESTROY:
+		return IOMMU_CALL_DESTROY;
+	case IOMMU_EMULATED_BIND:
+		return IOMMU_CALL_BIND;
+	case IOMMU_EMULATED_ATTACH:
+		return IOMMU_CALL_ATTACH;
+	case IOMMU_EMULATED_DETACH:
+		return IOMMU_CALL_DETACH;
+	case IOMMU_EMULATED_STOP:
+		return IOMMU_CALL_STOP;
+	default:
+		return IOMMU_CALL_OTHER;
+	}
+}
+
+/* What the kernel would have been called for begins. The error that a test asked for, or 0. */
+static int begin(struct emulated_backend *backend, enum iommu_emulated_operation operation)
 {
 	int error = 0;
 
+	iommu_call_enter(call_of(operation), 0);
 	pthread_mutex_lock(&backend->lock);
 	if (backend->fail.every & operation)
 		error = backend->fail.every_error;
@@ -39,6 +71,12 @@ static int injected(struct emulated_backend *backend, enum iommu_emulated_operat
 		error = backend->fail.error;
 	pthread_mutex_unlock(&backend->lock);
 	return error;
+}
+
+/* It ends; returns error. */
+static int done(enum iommu_emulated_operation operation, int error)
+{
+	return iommu_call_exit(call_of(operation), 0, error);
 }
 
 static struct emulated_ioas *ioas_get(struct iommu_context *context, uint32_t id)
@@ -77,9 +115,10 @@ static struct iommu_backend *op_free(struct iommu_backend *backend)
 
 static int op_context_new(struct iommu_backend *backend, struct iommu_context **ret)
 {
-	int error = injected(emulated(backend), IOMMU_EMULATED_CONTEXT_NEW);
+	int error = begin(emulated(backend), IOMMU_EMULATED_CONTEXT_NEW);
 
-	return error ? error : emulated_context_new(emulated(backend), ret);
+	return done(IOMMU_EMULATED_CONTEXT_NEW,
+		    error ? error : emulated_context_new(emulated(backend), ret));
 }
 
 static int op_context_fd(struct iommu_context *context)
@@ -89,28 +128,29 @@ static int op_context_fd(struct iommu_context *context)
 
 static int op_ioas_new(struct iommu_context *context, bool cuttable, uint32_t *ret_ioas)
 {
-	int error = injected(context->backend, IOMMU_EMULATED_IOAS_NEW);
+	int error = begin(context->backend, IOMMU_EMULATED_IOAS_NEW);
 
-	return error ? error : emulated_ioas_new(context, cuttable, ret_ioas);
+	return done(IOMMU_EMULATED_IOAS_NEW,
+		    error ? error : emulated_ioas_new(context, cuttable, ret_ioas));
 }
 
 static int op_map_file(struct iommu_context *context, uint32_t id, const struct iommu_file *file,
 		       uint64_t offset, uint64_t length, uint64_t iova, unsigned int prot)
 {
 	struct emulated_ioas *ioas;
-	int error = injected(context->backend, IOMMU_EMULATED_MAP);
+	int error = begin(context->backend, IOMMU_EMULATED_MAP);
 
 	if (error)
-		return error;
+		return done(IOMMU_EMULATED_MAP, error);
 	ioas = ioas_get(context, id);
 	if (!ioas)
-		return ENOENT;
+		return done(IOMMU_EMULATED_MAP, ENOENT);
 	if (offset > file->bytes || length > file->bytes - offset)
 		error = EINVAL;
 	else
 		error = emulated_ioas_map_file(ioas, file->fd, offset, length, iova, prot);
 	ioas_put(ioas);
-	return counted(&context->counters.maps, error);
+	return done(IOMMU_EMULATED_MAP, counted(&context->counters.maps, error));
 }
 
 /* The source is looked at first, also where there is no destination. */
@@ -137,46 +177,46 @@ static int copy_by_ids(struct iommu_context *context, uint32_t dst_ioas, uint64_
 static int op_copy(struct iommu_context *context, uint32_t dst_ioas, uint64_t dst_iova,
 		   uint32_t src_ioas, uint64_t src_iova, uint64_t length, unsigned int prot)
 {
-	int error = injected(context->backend, IOMMU_EMULATED_COPY);
+	int error = begin(context->backend, IOMMU_EMULATED_COPY);
 
 	if (error)
-		return error;
+		return done(IOMMU_EMULATED_COPY, error);
 	error = copy_by_ids(context, dst_ioas, dst_iova, src_ioas, src_iova, length, prot);
-	return counted(&context->counters.copies, error);
+	return done(IOMMU_EMULATED_COPY, counted(&context->counters.copies, error));
 }
 
 static int op_unmap(struct iommu_context *context, uint32_t id, uint64_t iova, uint64_t length,
 		    uint64_t *ret_unmapped)
 {
 	struct emulated_ioas *ioas;
-	int error = injected(context->backend, IOMMU_EMULATED_UNMAP);
+	int error = begin(context->backend, IOMMU_EMULATED_UNMAP);
 
 	*ret_unmapped = 0;
 	if (error)
-		return error;
+		return done(IOMMU_EMULATED_UNMAP, error);
 	ioas = ioas_get(context, id);
 	if (!ioas)
-		return ENOENT;
+		return done(IOMMU_EMULATED_UNMAP, ENOENT);
 	error = emulated_ioas_unmap(ioas, iova, length, ret_unmapped);
 	ioas_put(ioas);
-	return counted(&context->counters.unmaps, error);
+	return done(IOMMU_EMULATED_UNMAP, counted(&context->counters.unmaps, error));
 }
 
 static int op_cut(struct iommu_context *context, uint32_t id, uint64_t iova, uint64_t length,
 		  uint64_t *ret_unmapped)
 {
 	struct emulated_ioas *ioas;
-	int error = injected(context->backend, IOMMU_EMULATED_CUT);
+	int error = begin(context->backend, IOMMU_EMULATED_CUT);
 
 	*ret_unmapped = 0;
 	if (error)
-		return error;
+		return done(IOMMU_EMULATED_CUT, error);
 	ioas = ioas_get(context, id);
 	if (!ioas)
-		return ENOENT;
+		return done(IOMMU_EMULATED_CUT, ENOENT);
 	error = emulated_ioas_cut(ioas, iova, length, ret_unmapped);
 	ioas_put(ioas);
-	return counted(&context->counters.cuts, error);
+	return done(IOMMU_EMULATED_CUT, counted(&context->counters.cuts, error));
 }
 
 static int op_iova_ranges(struct iommu_context *context, uint32_t id, struct iommu_range *ret,
@@ -196,9 +236,10 @@ static int op_iova_ranges(struct iommu_context *context, uint32_t id, struct iom
 static int op_page_table_new(struct iommu_context *context, struct iommu_device *device,
 			     uint32_t ioas, uint32_t *ret_page_table)
 {
-	int error = injected(context->backend, IOMMU_EMULATED_PAGE_TABLE_NEW);
+	int error = begin(context->backend, IOMMU_EMULATED_PAGE_TABLE_NEW);
 
-	return error ? error : emulated_page_table_new(context, device, ioas, ret_page_table);
+	return done(IOMMU_EMULATED_PAGE_TABLE_NEW,
+		    error ? error : emulated_page_table_new(context, device, ioas, ret_page_table));
 }
 
 /* As on s390: no nesting, so nothing that could be invalidated, and no dirty tracking. */
@@ -236,36 +277,39 @@ static int op_dirty_read(struct iommu_context *context, uint32_t page_table, uin
 
 static int op_destroy(struct iommu_context *context, uint32_t id)
 {
-	int error = injected(context->backend, IOMMU_EMULATED_DESTROY);
+	int error = begin(context->backend, IOMMU_EMULATED_DESTROY);
 
-	return error ? error : emulated_context_destroy(context, id);
+	return done(IOMMU_EMULATED_DESTROY, error ? error : emulated_context_destroy(context, id));
 }
 
 static int op_device_open(struct iommu_backend *backend, const struct iommu_device_address *address,
 			  struct iommu_device **ret)
 {
-	int error = injected(emulated(backend), IOMMU_EMULATED_OPEN);
+	int error = begin(emulated(backend), IOMMU_EMULATED_OPEN);
 
-	return error ? error : emulated_device_open(emulated(backend), address, ret);
+	return done(IOMMU_EMULATED_OPEN,
+		    error ? error : emulated_device_open(emulated(backend), address, ret));
 }
 
 static int op_device_open_fd(struct iommu_backend *backend, int consume_fd,
 			     struct iommu_device **ret)
 {
-	int error = injected(emulated(backend), IOMMU_EMULATED_OPEN);
+	int error = begin(emulated(backend), IOMMU_EMULATED_OPEN);
 
 	if (error) {
 		close(consume_fd);
-		return error;
+		return done(IOMMU_EMULATED_OPEN, error);
 	}
-	return emulated_device_open_fd(emulated(backend), consume_fd, ret);
+	return done(IOMMU_EMULATED_OPEN,
+		    emulated_device_open_fd(emulated(backend), consume_fd, ret));
 }
 
 static int op_device_descriptor(struct iommu_device *device, int *ret_fd)
 {
-	int error = injected(device->backend, IOMMU_EMULATED_DESCRIPTOR);
+	int error = begin(device->backend, IOMMU_EMULATED_DESCRIPTOR);
 
-	return error ? error : emulated_file_reopen(device->arena.fd, O_RDONLY, ret_fd);
+	return done(IOMMU_EMULATED_DESCRIPTOR,
+		    error ? error : emulated_file_reopen(device->arena.fd, O_RDONLY, ret_fd));
 }
 
 static int op_device_fd(struct iommu_device *device)
@@ -276,13 +320,13 @@ static int op_device_fd(struct iommu_device *device)
 static int op_device_bind(struct iommu_device *device, struct iommu_context *context,
 			  const uint8_t *vf_token, uint32_t *ret_kernel_id)
 {
-	int error = injected(device->backend, IOMMU_EMULATED_BIND);
+	int error = begin(device->backend, IOMMU_EMULATED_BIND);
 
 	if (!error)
 		error = emulated_device_bind(device, context);
 	if (!error)
 		*ret_kernel_id = device->object.id;
-	return error;
+	return done(IOMMU_EMULATED_BIND, error);
 }
 
 static int op_device_info(struct iommu_device *device, struct iommu_device_info *ret)
@@ -293,31 +337,31 @@ static int op_device_info(struct iommu_device *device, struct iommu_device_info 
 
 static int op_attach(struct iommu_device *device, uint32_t page_table)
 {
-	int error = injected(device->backend, IOMMU_EMULATED_ATTACH);
+	int error = begin(device->backend, IOMMU_EMULATED_ATTACH);
 
 	if (!error)
-		return emulated_device_attach(device, page_table);
+		return done(IOMMU_EMULATED_ATTACH, emulated_device_attach(device, page_table));
 	/* Drivers of the kernel's block a device before what can fail, and leave it so. */
 	emulated_device_detach(device);
-	return error;
+	return done(IOMMU_EMULATED_ATTACH, error);
 }
 
 static int op_detach(struct iommu_device *device)
 {
-	int error = injected(device->backend, IOMMU_EMULATED_DETACH);
+	int error = begin(device->backend, IOMMU_EMULATED_DETACH);
 
 	if (!error)
 		emulated_device_detach(device);
-	return error;
+	return done(IOMMU_EMULATED_DETACH, error);
 }
 
 static int op_device_stop(struct iommu_device *device)
 {
-	int error = injected(device->backend, IOMMU_EMULATED_STOP);
+	int error = begin(device->backend, IOMMU_EMULATED_STOP);
 
 	if (!error)
 		emulated_device_stop(device);
-	return error;
+	return done(IOMMU_EMULATED_STOP, error);
 }
 
 static const struct iommu_backend_ops emulated_ops = {

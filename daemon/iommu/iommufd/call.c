@@ -6,21 +6,57 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
+#include "iommu/call_count.h"
 #include "iommu/iommufd/call.h"
+#include "iommu/iommufd/uapi.h"
 
 #define PAUSE_FIRST_NS UINT64_C(1000000)
 #define PAUSE_MAX_NS   UINT64_C(64000000)
 #define NS_PER_S       UINT64_C(1000000000)
 
+static enum iommu_call call_of(unsigned long request)
+{
+	switch (request) {
+	case UAPI_IOMMU_IOAS_COPY:
+		return IOMMU_CALL_COPY;
+	case UAPI_VFIO_IOMMU_UNMAP_DMA:
+		return IOMMU_CALL_CUT;
+	case UAPI_IOMMU_IOAS_MAP:
+	case UAPI_IOMMU_IOAS_MAP_FILE:
+		return IOMMU_CALL_MAP;
+	case UAPI_IOMMU_IOAS_UNMAP:
+		return IOMMU_CALL_UNMAP;
+	case UAPI_IOMMU_IOAS_ALLOC:
+		return IOMMU_CALL_IOAS_NEW;
+	case UAPI_IOMMU_HWPT_ALLOC:
+		return IOMMU_CALL_PAGE_TABLE_NEW;
+	case UAPI_IOMMU_DESTROY:
+		return IOMMU_CALL_DESTROY;
+	case UAPI_VFIO_DEVICE_BIND:
+		return IOMMU_CALL_BIND;
+	case UAPI_VFIO_DEVICE_ATTACH:
+		return IOMMU_CALL_ATTACH;
+	case UAPI_VFIO_DEVICE_DETACH:
+		return IOMMU_CALL_DETACH;
+	case UAPI_VFIO_DEVICE_RESET:
+		return IOMMU_CALL_STOP;
+	default:
+		return IOMMU_CALL_OTHER;
+	}
+}
+
 /* EINTR comes back only where nothing was done, or (pinning) where everything was undone: repeating
  * is always right, and a process that is being killed does not return from the call. */
 int iommufd_call(int fd, unsigned long request, void *argument)
 {
-	while (ioctl(fd, request, argument) < 0) {
-		if (errno != EINTR)
-			return errno;
-	}
-	return 0;
+	enum iommu_call call = call_of(request);
+	int error;
+
+	iommu_call_enter(call, request);
+	do
+		error = ioctl(fd, request, argument) < 0 ? errno : 0;
+	while (error == EINTR);
+	return iommu_call_exit(call, request, error);
 }
 
 static uint64_t now_ns(void)
