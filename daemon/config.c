@@ -159,6 +159,21 @@ static int functions_check(struct config *config)
 	return 0;
 }
 
+static uint32_t count32(const struct limit_setting *limit)
+{
+	return limit->max < UINT32_MAX ? (uint32_t)limit->max : UINT32_MAX;
+}
+
+/* What rpc/ counts by itself. */
+static void connections_apply(struct config *config)
+{
+	const struct limit_set *limits = config->broker.limits;
+
+	config->rpc.connections_max = count32(&limits[LIMIT_HOST].max[LEDGER_CONNECTIONS]);
+	config->rpc.connections_per_user_max =
+		count32(&limits[LIMIT_TENANT].max[LEDGER_CONNECTIONS]);
+}
+
 int config_load(struct config **ret, const char *config_dir)
 {
 	const char *const *folders = config_dir ? &config_dir : system_folders;
@@ -186,6 +201,7 @@ int config_load(struct config **ret, const char *config_dir)
 		status = drop_ins_read(config, folders, n_folders, "device.d", config_device_key);
 	if (!status)
 		status = functions_check(config);
+	connections_apply(config);
 	return status;
 }
 

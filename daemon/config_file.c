@@ -68,7 +68,7 @@ static int unknown(struct config_file *file, const char *what, const char *writt
 static int key_unknown(struct config_file *file, const struct setting *table, size_t n_table,
 		       const char *section, const char *key)
 {
-	const char *names[64];
+	const char *names[128];
 	size_t n = 0;
 
 	for (size_t i = 0; i < n_table && n < LENGTH(names); i++)
@@ -93,6 +93,9 @@ static int value_apply(struct config_file *file, const struct setting *setting, 
 			  sizeof(error)))
 		return config_file_error(file, "[%s] %s=: %s", setting->section, setting->name,
 					 error);
+	if (setting->limit)
+		config_limit_place(file, setting->name,
+				   (struct limit_setting *)((char *)base + setting->offset));
 	return 0;
 }
 

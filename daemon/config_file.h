@@ -49,5 +49,8 @@ int config_quota_begin(struct config_file *file);
 int config_quota_key(struct config_file *file, const char *section, const char *key,
 		     const char *value);
 int config_quota_end(struct config_file *file);
+/* Where the limit stands that was just read: the line of the file, or the setting's default. */
+void config_limit_place(const struct config_file *file, const char *name,
+			struct limit_setting *limit);
 
 #endif

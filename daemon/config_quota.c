@@ -16,6 +16,8 @@
 #include "config_file.h"
 #include "config_table.h"
 
+#define QUOTA_KEYS_MAX 96
+
 static struct tenant_rule *rule_of(struct config_file *file)
 {
 	return &file->config->tenant_rules[file->config->broker.n_tenant_rules - 1];
@@ -222,7 +224,7 @@ static int per_parse(struct config_file *file, const char *value)
 static int key_unknown(struct config_file *file, const struct rule_key *keys, size_t n,
 		       const char *key)
 {
-	const char *names[32], *near;
+	const char *names[QUOTA_KEYS_MAX], *near;
 
 	for (size_t i = 0; i < n; i++)
 		names[i] = keys[i].name;
@@ -251,33 +253,53 @@ static int match_key(struct config_file *file, const char *key, const char *valu
 
 static int quota_key_unknown(struct config_file *file, const char *key)
 {
-	struct rule_key keys[32];
+	struct rule_key keys[QUOTA_KEYS_MAX];
+	size_t n = n_quota_rule_keys < QUOTA_KEYS_MAX ? n_quota_rule_keys : QUOTA_KEYS_MAX;
 
-	for (size_t i = 0; i < n_quota_rule_keys; i++)
+	for (size_t i = 0; i < n; i++)
 		keys[i] = quota_rule_keys[i].key;
-	return key_unknown(file, keys, n_quota_rule_keys, key);
+	return key_unknown(file, keys, n, key);
+}
+
+static const struct quota_key *quota_find(const char *key)
+{
+	for (size_t i = 0; i < n_quota_rule_keys; i++)
+		if (!strcmp(quota_rule_keys[i].key.name, key))
+			return &quota_rule_keys[i];
+	return NULL;
 }
 
 static int quota_key(struct config_file *file, const char *key, const char *value)
 {
-	for (size_t i = 0; i < n_quota_rule_keys; i++) {
-		const struct quota_key *quota = &quota_rule_keys[i];
-		const struct setting setting = {.type = quota->type};
-		struct tenant_rule *rule = rule_of(file);
-		struct tenant_limit *limit = &rule->tenant[quota->resource];
-		char error[256];
+	const struct quota_key *quota = quota_find(key);
+	struct limit_setting *limit;
+	struct limit_set *set;
+	char error[256];
 
-		if (strcmp(quota->key.name, key))
-			continue;
-		if (quota->per_guest)
-			limit = &rule->guest[quota->resource];
-		if (setting_parse(&setting, value, &limit->max, NULL, error, sizeof(error)))
-			return config_file_error(file, "%s=: %s", key, error);
-		limit->set = true;
-		snprintf(limit->where, sizeof(limit->where), "%.80s:%d", file->path, file->line);
-		return 0;
-	}
-	return quota_key_unknown(file, key);
+	if (!quota)
+		return quota_key_unknown(file, key);
+	set = &rule_of(file)->limits[quota->level];
+	limit = &(quota->high ? set->high : set->max)[quota->resource];
+	if (setting_parse(
+		    &(struct setting){.type = quota->type, .min = quota->min, .max = quota->max},
+		    value, &limit->max, NULL, error, sizeof(error)))
+		return config_file_error(file, "%s=: %s", key, error);
+	config_limit_place(file, key, limit);
+	return 0;
+}
+
+/* Of a path that is too long the end: there stands the name of the file. */
+void config_limit_place(const struct config_file *file, const char *name,
+			struct limit_setting *limit)
+{
+	size_t length = strlen(file->path), shown = sizeof(limit->where) - 16;
+	const char *path = file->path + (length > shown ? length - shown : 0);
+
+	limit->set = true;
+	if (file->line)
+		snprintf(limit->where, sizeof(limit->where), "%.80s:%d", path, file->line);
+	else
+		snprintf(limit->where, sizeof(limit->where), "setting %.64s= (default)", name);
 }
 
 int config_quota_key(struct config_file *file, const char *section, const char *key,

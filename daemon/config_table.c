@@ -5,6 +5,7 @@
 #include "config_table.h"
 
 #include "config.h"
+#include "config_limits.h"
 
 #define BROKER(field) offsetof(struct config, broker.field)
 #define RPC(field)    offsetof(struct config, rpc.field)
@@ -13,42 +14,53 @@
 static const char *const seals_choices[] = {"off", "permissive", "required", NULL};
 static const char *const unpopulated_choices[] = {"reject", "charge", NULL};
 
+/* ── limits ────────────────────────────────────────────────────────────────────────────────── */
+
+#define LIMIT(key, kind, of_level, of_resource, of_type, least, most, text, what)      \
+	{                                                                              \
+		.section = "Limits",                                                   \
+		.name = key,                                                           \
+		.type = SETTING_##of_type,                                             \
+		.offset = BROKER(limits[LIMIT_##of_level].kind[LEDGER_##of_resource]), \
+		.default_text = text,                                                  \
+		.min = least,                                                          \
+		.max = most,                                                           \
+		.doc = what,                                                           \
+		.limit = true,                                                         \
+	},
+#define LIMIT_THREE(resource, key, type, least, host, tenant, guest, what)                    \
+	LIMIT(key "Max", max, HOST, resource, type, least, 0, host, what ", of all tenants.") \
+	LIMIT(key "PerTenantMax", max, TENANT, resource, type, least, 0, tenant,              \
+	      "The same, of the guests of each tenant.")                                      \
+	LIMIT(key "PerGuestMax", max, GUEST, resource, type, least, 0, guest,                 \
+	      "The same, of each guest.")
+#define LIMIT_TWO(resource, key, type, least, host, tenant, what)                             \
+	LIMIT(key "Max", max, HOST, resource, type, least, 0, host, what ", of all tenants.") \
+	LIMIT(key "PerTenantMax", max, TENANT, resource, type, least, 0, tenant,              \
+	      "The same, of each tenant.")
+
 const struct setting config_settings[] = {
-	{"Limits", "PinnedMemoryMax", SETTING_BYTES, BROKER(host_pinned_bytes_max), "80%", 0, 0,
-	 NULL, "Guest memory of all guests together that may be mapped and pinned."},
-	{"Limits", "PinnedMemoryPerGuestMax", SETTING_BYTES, BROKER(guest_pinned_bytes_max),
-	 "infinity", 0, 0, NULL, "Guest memory that one guest may map."},
-	{"Limits", "MappingsPerGuestMax", SETTING_COUNT64, BROKER(guest_mappings_max), "4194304", 1,
-	 0, NULL,
-	 "4 KiB mappings that all nested domains of one guest may reserve together. A nested "
-	 "domain "
-	 "reserves when it is created what it may grow to, so that no refresh fails for what "
-	 "others "
-	 "use."},
-	{"Limits", "MappingsPerNestedDomainDefault", SETTING_COUNT64,
-	 BROKER(nested_mappings_default), "524288", 1, 1ull << 40, NULL,
-	 "Mappings that a nested domain reserves when its VMM asks for no number, at most; a "
-	 "smaller "
-	 "DMA window reserves less."},
-	{"Limits", "GuestsPerSessionMax", SETTING_COUNT32, BROKER(guests_per_session_max), "16", 1,
-	 65536, NULL, "Guests of one session."},
-	{"Limits", "SessionsMax", SETTING_COUNT32, BROKER(sessions_max), "1024", 1, 65536, NULL,
-	 "Sessions of all clients."},
-	{"Limits", "SessionsPerUserMax", SETTING_COUNT32, BROKER(sessions_per_user_max), "256", 1,
-	 65536, NULL, "Sessions of the processes of one user."},
-	{"Limits", "MemoryFilesMax", SETTING_COUNT32, BROKER(memory_files_max), "49152", 1, 1048576,
-	 NULL,
-	 "Memory files of all guests. Each takes a descriptor and a mapping of the daemon's, of "
-	 "which "
-	 "it may have as many as LimitNOFILE= of its unit and vm.max_map_count say."},
-	{"Limits", "MemoryFilesPerUserMax", SETTING_COUNT32, BROKER(memory_files_per_user_max),
-	 "16384", 1, 1048576, NULL, "Memory files of the guests of one user's processes."},
-	{"Limits", "RegionsPerGuestMax", SETTING_COUNT32, BROKER(regions_per_guest_max), "4096", 1,
-	 65536, NULL, "Memory regions of one guest."},
-	{"Limits", "DevicesPerGuestMax", SETTING_COUNT32, BROKER(devices_per_guest_max), "32", 1,
-	 4096, NULL, "Devices of one guest."},
-	{"Limits", "NestedDomainsPerGuestMax", SETTING_COUNT32, BROKER(nested_per_guest_max), "64",
-	 1, 4096, NULL, "Nested domains of one guest."},
+	CONFIG_LIMITS(LIMIT_THREE, LIMIT_TWO) /* one row each, and these: */
+	LIMIT("PinnedMemoryHigh", high, HOST, PINNED_BYTES, BYTES, 0, 0, "70%",
+	      "Guest memory of all tenants above which the log gets a warning and the guest that "
+	      "was last to map some an event; nothing is refused.")
+		LIMIT("PinnedMemoryPerTenantHigh", high, TENANT, PINNED_BYTES, BYTES, 0, 0,
+		      "infinity", "The same, of the guests of each tenant.")
+			LIMIT("PinnedMemoryPerGuestHigh", high, GUEST, PINNED_BYTES, BYTES, 0, 0,
+			      "infinity", "The same, of each guest.")
+				LIMIT("GuestsPerSessionMax", max, SESSION, GUESTS, COUNT64, 1, 0,
+				      "256", "Guests of one session.")
+					LIMIT("EventQueueSize", max, GUEST, EVENT_SLOTS, COUNT64,
+					      16, BROKER_EVENTS_MAX, "1024",
+					      "Events of a guest that wait until they are read; "
+					      "then the oldest are lost. A guest "
+					      "keeps the size that it was created with."){
+						"Limits", "MappingsPerNestedDomainDefault",
+						SETTING_COUNT64, BROKER(nested_mappings_default),
+						"524288", 1, 1ull << 40, NULL,
+						"Mappings that a nested domain reserves when its "
+						"VMM asks for no number, at most; a "
+						"smaller DMA window reserves less."},
 	{"Memory", "RequireSeals", SETTING_CHOICE, BROKER(require_seals), "permissive", 0, 0,
 	 seals_choices,
 	 "Whether memory files must be sealed against shrinking: off, permissive (if the file can "
@@ -69,10 +81,6 @@ const struct setting config_settings[] = {
 	 "Users whose processes may connect, besides root and the daemon's own user."},
 	{"Clients", "Groups", SETTING_GROUPS, RPC(client_gids), "", 0, 0, NULL,
 	 "Groups whose members may connect."},
-	{"Clients", "ConnectionsMax", SETTING_COUNT32, RPC(connections_max), "1024", 1, 65536, NULL,
-	 "Connections of all clients."},
-	{"Clients", "ConnectionsPerUserMax", SETTING_COUNT32, RPC(connections_per_user_max), "256",
-	 1, 65536, NULL, "Connections of the processes of one user."},
 	{"Clients", "CallsPerConnectionMax", SETTING_COUNT32, RPC(calls_per_connection_max), "64",
 	 1, 1024, NULL, "Calls in flight on one connection; a client that makes more is dropped.",
 	 true},
@@ -140,62 +148,26 @@ const struct rule_key match_rule_keys[] = {
 };
 const size_t n_match_rule_keys = LENGTH(match_rule_keys);
 
+#define QUOTA(name, kind, level, resource, type, least, most, what) \
+	{{name, "", what}, SETTING_##type, LIMIT_##level, LEDGER_##resource, kind, least, most},
+#define QUOTA_THREE(resource, key, type, least, host, tenant, guest, what) \
+	QUOTA(key "Max", false, TENANT, resource, type, 0, 0,              \
+	      what ", of all of a tenant's guests.")                       \
+	QUOTA(key "PerGuestMax", false, GUEST, resource, type, 0, 0,       \
+	      "The same, of each of its guests.")
+#define QUOTA_TWO(resource, key, type, least, host, tenant, what) \
+	QUOTA(key "Max", false, TENANT, resource, type, 0, 0, what ", of a tenant.")
+
 const struct quota_key quota_rule_keys[] = {
-	{{"PinnedMemoryMax", "",
-	  "Guest memory of a tenant's guests that may be mapped and pinned."},
-	 SETTING_BYTES,
-	 LEDGER_PINNED_BYTES,
-	 false},
-	{{"PinnedMemoryPerGuestMax", "", "The same, of one guest."},
-	 SETTING_BYTES,
-	 LEDGER_PINNED_BYTES,
-	 true},
-	{{"MappingsMax", "",
-	  "4 KiB mappings that the nested domains of all of a tenant's guests may reserve."},
-	 SETTING_COUNT64,
-	 LEDGER_MAPPINGS,
-	 false},
-	{{"MappingsPerGuestMax", "", "The same, of one guest."},
-	 SETTING_COUNT64,
-	 LEDGER_MAPPINGS,
-	 true},
-	{{"TableMemoryMax", "",
-	  "Memory that kept tables may take, as far as nested domains have reserved it."},
-	 SETTING_BYTES,
-	 LEDGER_TABLE_BYTES,
-	 false},
-	{{"SessionsMax", "", "Sessions of a tenant's processes."},
-	 SETTING_COUNT64,
-	 LEDGER_SESSIONS,
-	 false},
-	{{"GuestsMax", "", "Guests of a tenant."}, SETTING_COUNT64, LEDGER_GUESTS, false},
-	{{"RegionsMax", "", "Memory regions of all of its guests."},
-	 SETTING_COUNT64,
-	 LEDGER_REGIONS,
-	 false},
-	{{"RegionsPerGuestMax", "", "Memory regions of one guest."},
-	 SETTING_COUNT64,
-	 LEDGER_REGIONS,
-	 true},
-	{{"MemoryFilesMax", "", "Memory files of all of its guests."},
-	 SETTING_COUNT64,
-	 LEDGER_MEMORY_FILES,
-	 false},
-	{{"DevicesMax", "", "Devices of all of its guests."},
-	 SETTING_COUNT64,
-	 LEDGER_DEVICES,
-	 false},
-	{{"DevicesPerGuestMax", "", "Devices of one guest."},
-	 SETTING_COUNT64,
-	 LEDGER_DEVICES,
-	 true},
-	{{"NestedDomainsMax", "", "Nested domains of all of its guests."},
-	 SETTING_COUNT64,
-	 LEDGER_NESTED,
-	 false},
-	{{"NestedDomainsPerGuestMax", "", "Nested domains of one guest."},
-	 SETTING_COUNT64,
-	 LEDGER_NESTED,
-	 true},
-};
+	CONFIG_LIMITS(QUOTA_THREE, QUOTA_TWO) /* one row each, and these: */
+	QUOTA("PinnedMemoryHigh", true, TENANT, PINNED_BYTES, BYTES, 0, 0,
+	      "Guest memory of a tenant above which the log gets a warning and the guest that was "
+	      "last to map some an event; nothing is refused.")
+		QUOTA("PinnedMemoryPerGuestHigh", true, GUEST, PINNED_BYTES, BYTES, 0, 0,
+		      "The same, of each of its guests.")
+			QUOTA("GuestsPerSessionMax", false, SESSION, GUESTS, COUNT64, 0, 0,
+			      "Guests of one session.")
+				QUOTA("EventQueueSize", false, GUEST, EVENT_SLOTS, COUNT64, 16,
+				      BROKER_EVENTS_MAX,
+				      "Events of a guest that wait until they are read.")};
 const size_t n_quota_rule_keys = LENGTH(quota_rule_keys);

@@ -34,6 +34,7 @@ struct setting {
 	const char *const *choices; /* NULL-terminated, value is the index */
 	const char *doc;            /* one or two sentences */
 	bool at_start;              /* a reload does not change it */
+	bool limit;                 /* a struct limit_setting: where it stands is kept with it */
 };
 
 /* Settings of iommubrokerd.conf, in the order in which they are documented. */
@@ -55,8 +56,10 @@ extern const size_t n_match_rule_keys;
 struct quota_key {
 	struct rule_key key;
 	enum setting_type type; /* BYTES or COUNT64 */
+	enum limit_level level;
 	enum ledger_resource resource;
-	bool per_guest;
+	bool high;         /* a soft limit */
+	uint64_t min, max; /* max 0: none */
 };
 extern const struct quota_key quota_rule_keys[];
 extern const size_t n_quota_rule_keys;

@@ -51,7 +51,7 @@ static int config_take(struct reload *reload, struct config *consume_config,
 {
 	struct config *config = consume_config;
 	const struct rpc_settings rpc = config->rpc;
-	uint64_t pinned_bytes_max = config->broker.host_pinned_bytes_max;
+	uint64_t pinned_bytes_max = config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max;
 	int status = broker_set_settings(reload->broker, &config->broker, config_release, config);
 
 	if (status) {

@@ -66,7 +66,7 @@ static int backend_start(struct service *service, struct iommu_backend **ret)
 			  "rule");
 	if (status)
 		return broke("cannot start the iommufd backend", status);
-	reload_memlock(config->broker.host_pinned_bytes_max);
+	reload_memlock(config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max);
 	return 0;
 }
 

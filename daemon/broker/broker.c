@@ -46,7 +46,7 @@ static void host_set_limits(struct broker *broker)
 {
 	struct ledger_limits limits;
 
-	policy_limit_host(broker->policy, &limits);
+	policy_limits(broker->policy, NULL, LIMIT_HOST, &limits);
 	ledger_account_set_limits(&broker->ledger, &broker->host, &limits);
 }
 
@@ -56,7 +56,7 @@ static void broker_init(struct broker *broker)
 	pthread_mutex_init(&broker->lock, NULL);
 	pthread_cond_init(&broker->session_gone, NULL);
 	ledger_init(&broker->ledger);
-	ledger_account_init(&broker->host, NULL, "host");
+	ledger_account_init(&broker->host, NULL, LIMIT_HOST, "host");
 	host_set_limits(broker);
 }
 

@@ -22,6 +22,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "broker/limit.h"
 #include "iommu/backend.h"
 #include "s390/walk.h"
 #include "util/pool.h"
@@ -33,8 +34,8 @@
 #define BROKER_MAP_RANGES_MAX      512
 #define BROKER_REFRESH_RANGES_MAX  256
 #define BROKER_MANAGED_ENTRIES_MAX 256
-#define BROKER_MEMORY_FILES_MAX    64
-#define BROKER_EVENTS_MAX          1024
+#define BROKER_EVENTS_MAX          65536 /* of one guest that wait */
+#define BROKER_EVENTS_DEFAULT      1024
 
 enum broker_seals {
 	BROKER_SEALS_OFF,        /* not looked at, but for write seals */
@@ -63,22 +64,12 @@ struct broker_device_rule {
 	char where[96];         /* file:line, for refusals */
 };
 
-/* Plain settings; main fills them from the table in config.c. Bytes, counts; UINT64_MAX: no limit.
- */
+/* Plain settings; main fills them from the table in config_table.c. Bytes, counts. */
 struct broker_settings {
-	uint64_t host_pinned_bytes_max;
-	uint64_t guest_pinned_bytes_max;
-	uint64_t guest_mappings_max;      /* sum of the reservations of a guest's nested domains */
+	/* Of a tenant, its guests and its sessions: unless its rule has a lower one. */
+	struct limit_set limits[LIMIT_LEVELS];
 	uint64_t nested_mappings_default; /* reservation of a nested domain that asks for none */
-	uint32_t guests_per_session_max;
-	uint32_t sessions_max;
-	uint32_t sessions_per_user_max;
-	uint32_t regions_per_guest_max;
-	uint32_t memory_files_max;
-	uint32_t memory_files_per_user_max;
-	uint32_t devices_per_guest_max;
-	uint32_t nested_per_guest_max;
-	uint32_t designations; /* set of enum s390_level that is supported */
+	uint32_t designations;            /* set of enum s390_level that is supported */
 	enum broker_seals require_seals;
 	enum broker_unpopulated unpopulated_memory;
 	unsigned int threads_max; /* 1 .. 32 */
@@ -445,27 +436,6 @@ struct event_watch *event_watch_free(struct event_watch *watch);
 
 /* ── ledger ───────────────────────────────────────────────────────────────────────────────── */
 
-enum ledger_resource {
-	LEDGER_PINNED_BYTES,
-	LEDGER_MAPPINGS,
-	LEDGER_GUESTS,
-	LEDGER_REGIONS,
-	LEDGER_DEVICES,
-	LEDGER_NESTED,
-	LEDGER_SESSIONS,
-	LEDGER_TABLE_BYTES, /* kept tables, at most */
-	LEDGER_MEMORY_FILES,
-	LEDGER_EVENT_SLOTS,  /* events that may wait, of all guests' queues */
-	LEDGER_WATCHES,      /* calls of WatchEvents */
-	LEDGER_CONNECTIONS,  /* of here on: of clients, not of guests; charged through
-				broker_charge() */
-	LEDGER_CALLS,        /* in flight */
-	LEDGER_DESCRIPTORS,  /* that wait to be used or fetched */
-	LEDGER_QUEUED_BYTES, /* of calls that wait for the pool, and of answers not sent yet */
-	LEDGER_RESOURCES
-};
-const char *ledger_resource_name(enum ledger_resource resource); /* "pinned_bytes" */
-
 /* ── what clients hold beside their guests ────────────────────────────────────────────────── */
 
 struct tenant;
@@ -482,8 +452,23 @@ int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_reso
 void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
 		   uint64_t amount);
 
+/* max, high: UINT64_MAX for none. */
 struct usage {
-	uint64_t current, max, peak, events;
+	uint64_t current, max, high, peak;
+	uint64_t events;            /* charges refused at this limit */
+	uint64_t events_high;       /* rises above high */
+	bool over;                  /* above max, which was lowered since */
+	char rule[LIMIT_WHERE_MAX]; /* where max stands; "" if there is none */
+};
+
+/* A charge made current rise above high. */
+struct quota_high {
+	enum ledger_resource resource;
+	enum limit_level level;
+	uint64_t used, high, max;
+	uint64_t guest; /* whose charge it was, or 0 */
+	char tenant[BROKER_NAME_MAX];
+	char rule[LIMIT_WHERE_MAX]; /* where high stands */
 };
 
 struct usage_report {

@@ -2,8 +2,8 @@
 /*
  * Events of a guest.
  *
- * Sequence numbers rise by one from 1, and event n stands in slot n % BROKER_EVENTS_MAX until event
- * n + BROKER_EVENTS_MAX comes. A watcher that was overtaken gets one LOST that says how many.
+ * Sequence numbers rise by one from 1, and event n stands in slot n % n_slots until event n +
+ * n_slots comes. A watcher that was overtaken gets one LOST that says how many.
  *
  * Locks: ring->lock guards slots and counters; ring->wake_lock guards the list of watchers and is
  * held while they are woken, so that event_watch_free() returns only when no wake() runs. Neither
@@ -34,15 +34,17 @@ struct event_ring {
 	bool ended;
 	pthread_mutex_t wake_lock;
 	struct event_watch *watches;
-	struct event slots[BROKER_EVENTS_MAX];
+	uint32_t n_slots;
+	struct event slots[];
 };
 
-struct event_ring *event_ring_new(void)
+struct event_ring *event_ring_new(uint32_t n_slots)
 {
-	struct event_ring *ring = calloc(1, sizeof(*ring));
+	struct event_ring *ring = calloc(1, sizeof(*ring) + n_slots * sizeof(ring->slots[0]));
 
 	if (!ring)
 		return NULL;
+	ring->n_slots = n_slots;
 	atomic_init(&ring->refs, 1);
 	pthread_mutex_init(&ring->lock, NULL);
 	pthread_mutex_init(&ring->wake_lock, NULL);
@@ -71,7 +73,7 @@ static void event_ring_put(struct event_ring *ring, const struct event *event, b
 
 	pthread_mutex_lock(&ring->lock);
 	if (!ring->ended) {
-		slot = &ring->slots[++ring->last % BROKER_EVENTS_MAX];
+		slot = &ring->slots[++ring->last % ring->n_slots];
 		*slot = *event;
 		slot->sequence = ring->last;
 		slot->time_ns = clock_realtime_ns();
@@ -107,7 +109,7 @@ void event_ring_end(struct event_ring *ring, uint64_t guest)
 /* The oldest that is kept; ring->last + 1 if there is none. With ring->lock held. */
 static uint64_t event_ring_oldest(const struct event_ring *ring)
 {
-	return ring->last > BROKER_EVENTS_MAX ? ring->last - BROKER_EVENTS_MAX + 1 : 1;
+	return ring->last > ring->n_slots ? ring->last - ring->n_slots + 1 : 1;
 }
 
 static uint64_t event_ring_start(struct event_ring *ring, uint64_t since)
@@ -160,14 +162,14 @@ int event_watch_next(struct event_watch *watch, struct event *ret)
 	if (watch->next < oldest) {
 		*ret = (struct event){
 			.sequence = oldest - 1,
-			.time_ns = ring->slots[oldest % BROKER_EVENTS_MAX].time_ns,
+			.time_ns = ring->slots[oldest % ring->n_slots].time_ns,
 			.kind = EVENT_LOST,
-			.guest = ring->slots[oldest % BROKER_EVENTS_MAX].guest,
+			.guest = ring->slots[oldest % ring->n_slots].guest,
 			.lost = oldest - watch->next,
 		};
 		watch->next = oldest;
 	} else if (watch->next <= ring->last) {
-		*ret = ring->slots[watch->next++ % BROKER_EVENTS_MAX];
+		*ret = ring->slots[watch->next++ % ring->n_slots];
 	} else {
 		result = ring->ended ? -1 : 0;
 	}

@@ -2,13 +2,14 @@
 #ifndef IB_BROKER_EVENT_H
 #define IB_BROKER_EVENT_H
 
-/* The events of one guest: a ring of the last BROKER_EVENTS_MAX, and who watches it. */
+/* The events of one guest: a ring of the last ones, and who watches it. */
 
 #include "broker/broker.h"
 
 struct event_ring;
 
-struct event_ring *event_ring_new(void); /* NULL: no memory */
+/* n_slots: 1 .. BROKER_EVENTS_MAX. NULL: no memory. */
+struct event_ring *event_ring_new(uint32_t n_slots);
 struct event_ring *event_ring_ref(struct event_ring *ring);
 struct event_ring *event_ring_unref(struct event_ring *ring);
 

@@ -81,7 +81,7 @@ void guest_set_limits(struct guest *guest)
 	if (tenant->stranger)
 		policy_limit_stranger(&limits);
 	else
-		policy_limit_guest(broker->policy, tenant->rule, &limits);
+		policy_limits(broker->policy, tenant->rule, LIMIT_GUEST, &limits);
 	if (guest->asked.pinned_bytes_max)
 		ledger_limits_tighten(&limits, LEDGER_PINNED_BYTES, guest->asked.pinned_bytes_max,
 				      RULE_GUEST_ASKED);
@@ -132,10 +132,9 @@ static struct guest *guest_alloc(struct broker *broker, struct session *session,
 	guest->session = session_ref(session);
 	guest->generation = 1;
 	guest->lane = pool_lane_new();
-	guest->events = event_ring_new();
 	atomic_init(&guest->view, memory_view_empty(guest->generation));
 	guest_set_identity(guest, request);
-	ledger_account_init(&guest->account, &session->account, session->tenant_name);
+	ledger_account_init(&guest->account, &session->account, LIMIT_GUEST, session->tenant_name);
 	guest->asked.pinned_bytes_max = request->pinned_bytes_max;
 	guest->asked.mappings_max = request->mappings_max;
 	guest->take_down = (struct pool_job){
@@ -143,9 +142,43 @@ static struct guest *guest_alloc(struct broker *broker, struct session *session,
 		.lane = guest->lane,
 		.share = session->share,
 	};
-	if (guest->lane && guest->events && guest_view(guest))
+	if (guest->lane && guest_view(guest))
 		return guest;
 	return guest_unref(guest);
+}
+
+static uint32_t event_slots_wanted(struct guest *guest)
+{
+	struct broker *broker = guest->broker;
+	struct ledger_limits limits;
+	uint64_t n;
+
+	pthread_mutex_lock(&broker->lock);
+	policy_limits(broker->policy, guest->session->tenant->rule, LIMIT_GUEST, &limits);
+	pthread_mutex_unlock(&broker->lock);
+	n = limits.of[LEDGER_EVENT_SLOTS].max;
+	if (n == UINT64_MAX)
+		return BROKER_EVENTS_DEFAULT;
+	return n < 1 ? 1 : n < BROKER_EVENTS_MAX ? (uint32_t)n : BROKER_EVENTS_MAX;
+}
+
+static int guest_make_events(struct guest *guest, struct refusal *refusal)
+{
+	uint32_t n = event_slots_wanted(guest);
+
+	if (ledger_charge_one(&guest->broker->ledger, &guest->account, LEDGER_EVENT_SLOTS, n,
+			      refusal))
+		return REFUSED;
+	guest->event_slots = n;
+	guest->events = event_ring_new(n);
+	return guest->events ? 0 : refuse_errno(refusal, ENOMEM, "the guest's events");
+}
+
+void guest_refund_events(struct guest *guest)
+{
+	ledger_refund_one(&guest->broker->ledger, &guest->account, LEDGER_EVENT_SLOTS,
+			  guest->event_slots);
+	guest->event_slots = 0;
 }
 
 /* From here on the session's end takes it down. */
@@ -200,8 +233,11 @@ static int guest_create_charged(struct broker *broker, struct session *session,
 	if (!guest)
 		return refuse_errno(refusal, ENOMEM, "guest");
 	guest_ref(guest); /* ours: once it is published it can be taken down */
-	status = guest_make(guest, refusal);
+	status = guest_make_events(guest, refusal);
+	if (!status)
+		status = guest_make(guest, refusal);
 	if (status) {
+		guest_refund_events(guest);
 		guest_unref(guest);
 	} else {
 		memcpy(ret_secret, guest->secret, BROKER_SECRET_BYTES);

@@ -26,6 +26,7 @@ struct guest {
 	struct session *session; /* a reference */
 	struct pool_lane *lane;
 	struct event_ring *events;
+	uint32_t event_slots; /* charged */
 	struct ledger_account account;
 	struct {
 		uint64_t pinned_bytes_max, mappings_max; /* at CreateGuest; 0: no limit */
@@ -73,6 +74,10 @@ struct guest *guest_unref(struct guest *guest);
 
 /* By the policy that holds. With the broker's lock held, while its session lives. */
 void guest_set_limits(struct guest *guest);
+
+/* Its event queue is gone for the ledger; its memory stays while it is watched. Once, while its
+ * session lives. */
+void guest_refund_events(struct guest *guest);
 
 /* Stop what runs, and queue its end on its lane. Once; does not block, may be called with the
  * broker's lock held. */

@@ -28,8 +28,21 @@ const char *ledger_resource_name(enum ledger_resource resource)
 	return resource < LEDGER_RESOURCES ? names[resource] : "unknown";
 }
 
+const char *limit_level_name(enum limit_level level)
+{
+	static const char *const names[LIMIT_LEVELS] = {
+		[LIMIT_HOST] = "host",
+		[LIMIT_TENANT] = "tenant",
+		[LIMIT_GUEST] = "guest",
+		[LIMIT_SESSION] = "session",
+	};
+
+	return level < LIMIT_LEVELS ? names[level] : "unknown";
+}
+
 void ledger_init(struct ledger *ledger)
 {
+	*ledger = (struct ledger){0};
 	pthread_mutex_init(&ledger->lock, NULL);
 }
 
@@ -39,20 +52,21 @@ void ledger_deinit(struct ledger *ledger)
 }
 
 void ledger_account_init(struct ledger_account *account, struct ledger_account *parent,
-			 const char *tenant)
+			 enum limit_level level, const char *tenant)
 {
 	memset(account, 0, sizeof(*account));
 	account->parent = parent;
+	account->level = level;
 	account->tenant = tenant;
 	for (int i = 0; i < LEDGER_RESOURCES; i++)
-		account->entries[i].max = UINT64_MAX;
+		account->entries[i].max = account->entries[i].high = UINT64_MAX;
 }
 
 void ledger_limits_init(struct ledger_limits *limits)
 {
 	for (int i = 0; i < LEDGER_RESOURCES; i++) {
-		limits->of[i].max = UINT64_MAX;
-		limits->of[i].rule = "no limit";
+		limits->of[i].max = limits->of[i].high = UINT64_MAX;
+		limits->of[i].rule = limits->of[i].rule_high = "";
 	}
 }
 
@@ -65,14 +79,33 @@ void ledger_limits_tighten(struct ledger_limits *limits, enum ledger_resource re
 	limits->of[resource].rule = rule;
 }
 
+void ledger_limits_tighten_high(struct ledger_limits *limits, enum ledger_resource resource,
+				uint64_t high, const char *rule)
+{
+	if (high >= limits->of[resource].high)
+		return;
+	limits->of[resource].high = high;
+	limits->of[resource].rule_high = rule;
+}
+
+/* Fallen to high or below: the next rise is told again. */
+static void entry_rearm(struct ledger_account *account, enum ledger_resource resource)
+{
+	if (account->entries[resource].current <= account->entries[resource].high)
+		account->entries[resource].above = false;
+}
+
 void ledger_account_set_limits(struct ledger *ledger, struct ledger_account *account,
 			       const struct ledger_limits *limits)
 {
 	pthread_mutex_lock(&ledger->lock);
 	for (int i = 0; i < LEDGER_RESOURCES; i++) {
 		account->entries[i].max = limits->of[i].max;
-		snprintf(account->entries[i].rule, sizeof(account->entries[i].rule), "%s",
-			 limits->of[i].rule);
+		account->entries[i].high = limits->of[i].high;
+		snprintf(account->entries[i].rule, LIMIT_WHERE_MAX, "%s", limits->of[i].rule);
+		snprintf(account->entries[i].rule_high, LIMIT_WHERE_MAX, "%s",
+			 limits->of[i].rule_high);
+		entry_rearm(account, i);
 	}
 	pthread_mutex_unlock(&ledger->lock);
 }
@@ -102,35 +135,77 @@ static struct ledger_account *account_full(struct ledger_account *account,
 	return NULL;
 }
 
-static void account_add(struct ledger_account *account, const struct ledger_amounts *amounts)
+/* What one charge raised above high. */
+struct raised {
+	size_t n;
+	struct quota_high told[LEDGER_TOLD_MAX];
+};
+
+static void entry_raise(struct ledger_account *account, enum ledger_resource resource,
+			struct raised *raised)
+{
+	struct quota_high *told;
+
+	account->entries[resource].above = true;
+	account->entries[resource].events_high++;
+	if (raised->n == LEDGER_TOLD_MAX)
+		return;
+	told = &raised->told[raised->n++];
+	told->resource = resource;
+	told->level = account->level;
+	told->used = account->entries[resource].current;
+	told->high = account->entries[resource].high;
+	told->max = account->entries[resource].max;
+	snprintf(told->tenant, sizeof(told->tenant), "%s", account->tenant);
+	snprintf(told->rule, sizeof(told->rule), "%s", account->entries[resource].rule_high);
+}
+
+/* Sums cannot overflow: what is added fits below max, which is at most UINT64_MAX. */
+static void account_add(struct ledger_account *account, const struct ledger_amounts *amounts,
+			struct raised *raised)
 {
 	for (; account; account = account->parent) {
 		for (int i = 0; i < LEDGER_RESOURCES; i++) {
+			if (!amounts->amount[i])
+				continue;
 			account->entries[i].current += amounts->amount[i];
 			if (account->entries[i].current > account->entries[i].peak)
 				account->entries[i].peak = account->entries[i].current;
+			if (account->entries[i].current > account->entries[i].high &&
+			    !account->entries[i].above)
+				entry_raise(account, i, raised);
 		}
 	}
 }
 
-/* Sums cannot overflow: what is added fits below max, which is at most UINT64_MAX. */
+static void account_refuse(const struct ledger_account *account, const struct ledger_account *full,
+			   enum ledger_resource resource, uint64_t requested,
+			   struct refusal *refusal)
+{
+	refuse_quota(refusal, ledger_resource_name(resource), full->entries[resource].max,
+		     full->entries[resource].current, requested, account->tenant,
+		     full->entries[resource].rule);
+}
+
 int ledger_charge(struct ledger *ledger, struct ledger_account *account,
 		  const struct ledger_amounts *amounts, struct refusal *refusal)
 {
 	struct ledger_account *full;
 	enum ledger_resource resource = 0;
+	struct raised raised;
 
+	raised.n = 0;
 	pthread_mutex_lock(&ledger->lock);
 	full = account_full(account, amounts, &resource);
 	if (!full) {
-		account_add(account, amounts);
+		account_add(account, amounts, &raised);
 	} else {
 		full->entries[resource].events++;
-		refuse_quota(refusal, ledger_resource_name(resource), full->entries[resource].max,
-			     full->entries[resource].current, amounts->amount[resource],
-			     account->tenant, full->entries[resource].rule);
+		account_refuse(account, full, resource, amounts->amount[resource], refusal);
 	}
 	pthread_mutex_unlock(&ledger->lock);
+	for (size_t i = 0; i < raised.n && ledger->tell_high; i++)
+		ledger->tell_high(ledger->context, account, &raised.told[i]);
 	return full ? REFUSED : 0;
 }
 
@@ -151,6 +226,7 @@ void ledger_refund(struct ledger *ledger, struct ledger_account *account,
 		for (int i = 0; i < LEDGER_RESOURCES; i++) {
 			assert(account->entries[i].current >= amounts->amount[i]);
 			account->entries[i].current -= amounts->amount[i];
+			entry_rearm(account, i);
 		}
 	}
 	pthread_mutex_unlock(&ledger->lock);
@@ -185,10 +261,16 @@ void ledger_usage(struct ledger *ledger, const struct ledger_account *account,
 {
 	pthread_mutex_lock(&ledger->lock);
 	for (int i = 0; i < LEDGER_RESOURCES; i++) {
-		ret[i].current = account->entries[i].current;
-		ret[i].max = account->entries[i].max;
-		ret[i].peak = account->entries[i].peak;
-		ret[i].events = account->entries[i].events;
+		ret[i] = (struct usage){
+			.current = account->entries[i].current,
+			.max = account->entries[i].max,
+			.high = account->entries[i].high,
+			.peak = account->entries[i].peak,
+			.events = account->entries[i].events,
+			.events_high = account->entries[i].events_high,
+			.over = account->entries[i].current > account->entries[i].max,
+		};
+		memcpy(ret[i].rule, account->entries[i].rule, sizeof(ret[i].rule));
 	}
 	pthread_mutex_unlock(&ledger->lock);
 }

@@ -8,32 +8,44 @@
  * Accounts form a chain, guest → session → tenant → host. A charge is made at every level or at
  * none; what was charged is refunded exactly. One lock guards all accounts; it is the innermost
  * one and held for a few additions.
+ *
+ * Above max nothing is charged. Above high it is, and it is told once, when it rises above; again
+ * only after it fell to high or below.
  */
 
 #include <pthread.h>
 
 #include "broker/broker.h"
 
-#define LEDGER_RULE_MAX 96
+#define LEDGER_TOLD_MAX 8 /* of what one charge raised above high */
+
+struct ledger_account;
 
 struct ledger {
 	pthread_mutex_t lock;
+	/* Told, with no lock held, that a charge to account raised something above its high. NULL:
+	 * nobody is. */
+	void (*tell_high)(void *context, struct ledger_account *account,
+			  const struct quota_high *high);
+	void *context;
 };
 
 /* Of one account. What is not set has none. */
 struct ledger_limits {
 	struct {
-		uint64_t max;
-		const char *rule; /* borrowed */
+		uint64_t max, high;
+		const char *rule, *rule_high; /* borrowed */
 	} of[LEDGER_RESOURCES];
 };
 
 struct ledger_account {
-	struct ledger_account *parent; /* NULL: the host */
-	const char *tenant;            /* borrowed; who a refusal names */
+	struct ledger_account *parent; /* NULL: no level above */
+	enum limit_level level;
+	const char *tenant; /* borrowed; who a refusal names */
 	struct {
-		uint64_t max, current, peak, events;
-		char rule[LEDGER_RULE_MAX]; /* where the limit stands */
+		uint64_t max, high, current, peak, events, events_high;
+		bool above; /* current rose above high, and did not fall since */
+		char rule[LIMIT_WHERE_MAX], rule_high[LIMIT_WHERE_MAX];
 	} entries[LEDGER_RESOURCES];
 };
 
@@ -45,11 +57,13 @@ struct ledger_amounts {
 void ledger_init(struct ledger *ledger);
 void ledger_deinit(struct ledger *ledger);
 void ledger_account_init(struct ledger_account *account, struct ledger_account *parent,
-			 const char *tenant);
+			 enum limit_level level, const char *tenant);
 void ledger_limits_init(struct ledger_limits *limits);
 /* Set it, if it is lower than what is set. */
 void ledger_limits_tighten(struct ledger_limits *limits, enum ledger_resource resource,
 			   uint64_t max, const char *rule);
+void ledger_limits_tighten_high(struct ledger_limits *limits, enum ledger_resource resource,
+				uint64_t high, const char *rule);
 /* At any time: what is above a lower limit stays charged, and nothing is added to it. */
 void ledger_account_set_limits(struct ledger *ledger, struct ledger_account *account,
 			       const struct ledger_limits *limits);

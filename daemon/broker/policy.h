@@ -27,13 +27,10 @@ struct policy *policy_new(const struct broker_settings *settings, void (*release
 struct policy *policy_get(struct broker *broker);
 struct policy *policy_unref(struct policy *policy); /* returns NULL */
 
-/* rule: the tenant's, or NULL. */
-void policy_limit_host(const struct policy *policy, struct ledger_limits *ret);
-void policy_limit_tenant(const struct policy *policy, const struct tenant_rule *rule,
-			 struct ledger_limits *ret);
-void policy_limit_session(const struct policy *policy, struct ledger_limits *ret);
-void policy_limit_guest(const struct policy *policy, const struct tenant_rule *rule,
-			struct ledger_limits *ret);
+/* Those that hold at a level. rule: the tenant's, or NULL. What *ret borrows lives as long as the
+ * policy. */
+void policy_limits(const struct policy *policy, const struct tenant_rule *rule,
+		   enum limit_level level, struct ledger_limits *ret);
 /* Of a tenant that no rule is for any more: it keeps what it has. */
 void policy_limit_stranger(struct ledger_limits *ret);
 

@@ -14,20 +14,7 @@
  * way is taken. */
 #define BROKER_TRIES 4
 
-/* Where limits are written down, as refusals name it. */
-#define RULE_HOST_PINNED     "setting PinnedMemoryMax="
-#define RULE_HOST_SESSIONS   "setting SessionsMax="
-#define RULE_HOST_FILES      "setting MemoryFilesMax="
-#define RULE_TENANT_FILES    "setting MemoryFilesPerUserMax="
-#define RULE_GUEST_FILES     "fixed limit"
-#define RULE_TENANT_SESSIONS "setting SessionsPerUserMax="
-#define RULE_SESSION_GUESTS  "setting GuestsPerSessionMax="
-#define RULE_GUEST_PINNED    "setting PinnedMemoryPerGuestMax="
-#define RULE_GUEST_MAPPINGS  "setting MappingsPerGuestMax="
-#define RULE_GUEST_REGIONS   "setting RegionsPerGuestMax="
-#define RULE_GUEST_DEVICES   "setting DevicesPerGuestMax="
-#define RULE_GUEST_NESTED    "setting NestedDomainsPerGuestMax="
-#define RULE_GUEST_ASKED     "limit given at CreateGuest"
+#define RULE_GUEST_ASKED "limit given at CreateGuest"
 
 struct broker {
 	struct iommu_backend *backend;

@@ -40,7 +40,8 @@ void session_set_limits(struct session *session)
 {
 	struct ledger_limits limits;
 
-	policy_limit_session(session->broker->policy, &limits);
+	policy_limits(session->broker->policy, session->tenant ? session->tenant->rule : NULL,
+		      LIMIT_SESSION, &limits);
 	ledger_account_set_limits(&session->broker->ledger, &session->account, &limits);
 }
 
@@ -61,7 +62,8 @@ static int session_admit(struct session *session, const struct peer *peer, struc
 	session->tenant = tenant;
 	session->share = pool_share_ref(tenant->share);
 	memcpy(session->tenant_name, tenant->name, sizeof(session->tenant_name));
-	ledger_account_init(&session->account, &tenant->account, session->tenant_name);
+	ledger_account_init(&session->account, &tenant->account, LIMIT_SESSION,
+			    session->tenant_name);
 	session_set_limits(session);
 	session->id = ++broker->next_session_id;
 	DL_APPEND(broker->sessions, session);

@@ -61,6 +61,7 @@ static void guest_take_apart(struct guest *guest)
 	parent_destroy(guest);
 	guest->context = broker_ops(broker)->context_free(guest->context);
 	guest_drop_files(guest);
+	guest_refund_events(guest);
 	ledger_refund_one(&broker->ledger, &guest->session->account, LEDGER_GUESTS, 1);
 	event_ring_end(guest->events, guest->object.handle);
 }

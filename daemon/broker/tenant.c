@@ -46,7 +46,7 @@ static void tenant_set_limits(struct broker *broker, struct tenant *tenant)
 {
 	struct ledger_limits limits;
 
-	policy_limit_tenant(broker->policy, tenant->rule, &limits);
+	policy_limits(broker->policy, tenant->rule, LIMIT_TENANT, &limits);
 	ledger_account_set_limits(&broker->ledger, &tenant->account, &limits);
 }
 
@@ -68,7 +68,7 @@ static struct tenant *tenant_new(struct broker *broker, const char *name, uid_t 
 	tenant->uid = uid;
 	if (rule)
 		memcpy(tenant->rule_name, rule->name, sizeof(tenant->rule_name));
-	ledger_account_init(&tenant->account, &broker->host, tenant->name);
+	ledger_account_init(&tenant->account, &broker->host, LIMIT_TENANT, tenant->name);
 	tenant_set_limits(broker, tenant);
 	DL_APPEND(broker->tenants, tenant);
 	broker->n_tenants++;
@@ -122,7 +122,7 @@ void tenant_reload(struct broker *broker, struct tenant *tenant)
 	if (tenant->stranger)
 		policy_limit_stranger(&limits);
 	else
-		policy_limit_tenant(broker->policy, tenant->rule, &limits);
+		policy_limits(broker->policy, tenant->rule, LIMIT_TENANT, &limits);
 	ledger_account_set_limits(&broker->ledger, &tenant->account, &limits);
 }
 

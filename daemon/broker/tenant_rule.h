@@ -24,7 +24,6 @@
 #define TENANT_GROUPS_MAX    256 /* supplementary groups of a client that are looked at */
 #define TENANT_CGROUP_MAX    1024
 #define TENANT_PATTERNS_MAX  32 /* of one property in one rule */
-#define TENANT_WHERE_MAX     96
 
 /* What is known of a client. */
 struct tenant_identity {
@@ -53,19 +52,12 @@ struct tenant_match {
 	const char *patterns[TENANT_PROPERTIES][TENANT_PATTERNS_MAX];
 };
 
-/* A limit that a rule sets; what it does not set is the settings' to say. */
-struct tenant_limit {
-	bool set;
-	uint64_t max;
-	char where[TENANT_WHERE_MAX]; /* file:line */
-};
-
 struct tenant_rule {
 	char name[TENANT_RULE_NAME_MAX]; /* the file's, without .conf and a number in front */
 	struct tenant_match match;
 	enum tenant_per per;
-	struct tenant_limit tenant[LEDGER_RESOURCES]; /* of each tenant */
-	struct tenant_limit guest[LEDGER_RESOURCES];  /* of each of its guests */
+	/* What it does not set is the settings' to say; LIMIT_HOST is not used. */
+	struct limit_set limits[LIMIT_LEVELS];
 };
 
 bool tenant_match(const struct tenant_match *match, const struct tenant_identity *identity);

@@ -74,7 +74,7 @@ static void fit_compare_guests(struct broker *broker, const struct session *sess
 	uint64_t guests = request->amount[LEDGER_GUESTS], limit;
 	struct ledger_limits guest;
 
-	policy_limit_guest(broker->policy, session ? session->tenant->rule : NULL, &guest);
+	policy_limits(broker->policy, session ? session->tenant->rule : NULL, LIMIT_GUEST, &guest);
 	limit = guest.of[worst->resource].max;
 	if (guests > 1 && __builtin_mul_overflow(limit, guests, &limit))
 		limit = UINT64_MAX;

@@ -61,21 +61,26 @@ static void no_log(enum log_level level, const char *text, const char (*fields)[
 	(void)n_fields;
 }
 
+static const struct {
+	enum limit_level level;
+	enum ledger_resource resource;
+	uint64_t max;
+} limits[] = {
+	{LIMIT_HOST, LEDGER_PINNED_BYTES, 64 << 20},
+	{LIMIT_GUEST, LEDGER_PINNED_BYTES, 16 << 20},
+	{LIMIT_GUEST, LEDGER_MAPPINGS, 1 << 16},
+	{LIMIT_SESSION, LEDGER_GUESTS, 4},
+	{LIMIT_HOST, LEDGER_SESSIONS, 64},
+	{LIMIT_GUEST, LEDGER_REGIONS, 64},
+	{LIMIT_TENANT, LEDGER_MEMORY_FILES, 100},
+	{LIMIT_GUEST, LEDGER_DEVICES, 4},
+	{LIMIT_GUEST, LEDGER_NESTED, 8},
+};
+
 static void start(void)
 {
-	static const struct broker_settings model = {
-		.host_pinned_bytes_max = 64 << 20,
-		.guest_pinned_bytes_max = 16 << 20,
-		.guest_mappings_max = 1 << 16,
+	struct broker_settings model = {
 		.nested_mappings_default = 1 << 10,
-		.guests_per_session_max = 4,
-		.sessions_max = 64,
-		.sessions_per_user_max = 64,
-		.regions_per_guest_max = 64,
-		.memory_files_max = 200,
-		.memory_files_per_user_max = 100,
-		.devices_per_guest_max = 4,
-		.nested_per_guest_max = 8,
 		.designations = S390_DESIGNATIONS_ALL,
 		.threads_max = 4,
 		.pin_slice_bytes = 1 << 20,
@@ -91,6 +96,9 @@ static void start(void)
 	};
 	struct iommu_backend *backend;
 
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		model.limits[limits[i].level].max[limits[i].resource] =
+			(struct limit_setting){.set = true, .max = limits[i].max};
 	log_set_sink(no_log);
 	must(!guest_read_init(), "no handler");
 	must(!iommu_emulated_new(&backend, NULL, 0), "no backend");

@@ -251,7 +251,7 @@ class Counts(LimitCase):
 
 
 class Connections(Case):
-    settings = {"iommubrokerd.conf": "[Clients]\nConnectionsMax=20\n"}
+    settings = {"iommubrokerd.conf": "[Limits]\nConnectionsMax=20\n"}
 
     def test_connections(self):
         """So many and no more; the next is turned away, a closed one makes room."""

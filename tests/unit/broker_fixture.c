@@ -15,21 +15,32 @@
 
 #include "util/guest_read.h"
 
+const char *limit_place(enum limit_level level)
+{
+	static const char *const places[LIMIT_LEVELS] = {
+		[LIMIT_HOST] = "limit of the host",
+		[LIMIT_TENANT] = "limit of a tenant",
+		[LIMIT_GUEST] = "limit of a guest",
+		[LIMIT_SESSION] = "limit of a session",
+	};
+
+	return places[level];
+}
+
+void limit_set(struct broker_settings *settings, enum limit_level level,
+	       enum ledger_resource resource, uint64_t max)
+{
+	struct limit_setting *limit = &settings->limits[level].max[resource];
+
+	limit->set = true;
+	limit->max = max;
+	snprintf(limit->where, sizeof(limit->where), "%s", limit_place(level));
+}
+
 struct broker_settings settings_default(void)
 {
-	return (struct broker_settings){
-		.host_pinned_bytes_max = UINT64_MAX,
-		.guest_pinned_bytes_max = UINT64_MAX,
-		.guest_mappings_max = 1 << 20,
+	struct broker_settings settings = {
 		.nested_mappings_default = 65536,
-		.guests_per_session_max = 16,
-		.sessions_max = 64,
-		.sessions_per_user_max = 64,
-		.regions_per_guest_max = 4096,
-		.memory_files_max = 200,
-		.memory_files_per_user_max = 100,
-		.devices_per_guest_max = 8,
-		.nested_per_guest_max = 8,
 		.designations = S390_DESIGNATIONS_ALL,
 		.require_seals = BROKER_SEALS_OFF,
 		.unpopulated_memory = BROKER_UNPOPULATED_REJECT,
@@ -37,6 +48,18 @@ struct broker_settings settings_default(void)
 		.pin_slice_bytes = 1 * MIB,
 		.open_devices = true,
 	};
+
+	limit_set(&settings, LIMIT_GUEST, LEDGER_MAPPINGS, 1 << 20);
+	limit_set(&settings, LIMIT_SESSION, LEDGER_GUESTS, 16);
+	limit_set(&settings, LIMIT_HOST, LEDGER_SESSIONS, 64);
+	limit_set(&settings, LIMIT_TENANT, LEDGER_SESSIONS, 64);
+	limit_set(&settings, LIMIT_GUEST, LEDGER_REGIONS, 4096);
+	limit_set(&settings, LIMIT_HOST, LEDGER_MEMORY_FILES, 200);
+	limit_set(&settings, LIMIT_TENANT, LEDGER_MEMORY_FILES, 100);
+	limit_set(&settings, LIMIT_GUEST, LEDGER_MEMORY_FILES, 64);
+	limit_set(&settings, LIMIT_GUEST, LEDGER_DEVICES, 8);
+	limit_set(&settings, LIMIT_GUEST, LEDGER_NESTED, 8);
+	return settings;
 }
 
 struct session *session_make(struct fixture *f)

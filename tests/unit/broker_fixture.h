@@ -50,6 +50,10 @@ struct function {
 
 /* Generous, so that a test sets only what it is about. */
 struct broker_settings settings_default(void);
+/* Stands at "limit of a guest", and so on: see limit_place(). */
+void limit_set(struct broker_settings *settings, enum limit_level level,
+	       enum ledger_resource resource, uint64_t max);
+const char *limit_place(enum limit_level level);
 void fixture_init(struct fixture *f, const struct broker_settings *settings);
 /* The same without a session. */
 void fixture_init_broker(struct fixture *f, const struct broker_settings *settings);

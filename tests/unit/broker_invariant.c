@@ -17,6 +17,7 @@ static void add_guest(struct broker *broker, uint64_t handle, uint64_t held[LEDG
 
 	assert_int_equal(guest_describe(broker, NULL, handle, &guest, &refusal), 0);
 	held[LEDGER_GUESTS]++;
+	held[LEDGER_EVENT_SLOTS] += BROKER_EVENTS_DEFAULT;
 	held[LEDGER_DEVICES] += guest->n_devices;
 	held[LEDGER_NESTED] += guest->n_nested;
 	held[LEDGER_MEMORY_FILES] += guest->n_memory_files;

@@ -82,16 +82,17 @@ static void test_defaults_are_the_tables(void **state)
 	struct config *config = load_good();
 
 	(void)state;
-	assert_int_equal(config->broker.guest_mappings_max, 4194304);
-	assert_int_equal(config->broker.guest_pinned_bytes_max, UINT64_MAX);
+	assert_int_equal(config->broker.limits[LIMIT_GUEST].max[LEDGER_MAPPINGS].max, 4194304);
+	assert_int_equal(config->broker.limits[LIMIT_GUEST].max[LEDGER_PINNED_BYTES].max,
+			 UINT64_MAX);
 	assert_int_equal(config->broker.pin_slice_bytes, 256ull << 20);
 	assert_int_equal(config->broker.require_seals, BROKER_SEALS_PERMISSIVE);
 	assert_int_equal(config->broker.designations, S390_DESIGNATIONS_ALL);
 	assert_int_equal(config->rpc.first_request_ms, 10000);
 	assert_int_equal(config->rpc.n_client_uids, 0);
 	assert_int_equal(config->broker.n_device_rules, 0);
-	assert_true(config->broker.host_pinned_bytes_max > 0);
-	assert_true(config->broker.host_pinned_bytes_max <
+	assert_true(config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max > 0);
+	assert_true(config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max <
 		    (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
 	config_free(config);
 }
@@ -116,9 +117,10 @@ static void test_values_of_every_type(void **state)
 					"[Translation]\n"
 					"Designations=RT ST\n");
 	config = load_good();
-	assert_int_equal(config->broker.host_pinned_bytes_max, 12ull << 30);
-	assert_int_equal(config->broker.guest_pinned_bytes_max, 1234);
-	assert_int_equal(config->broker.guest_mappings_max, UINT64_MAX);
+	assert_int_equal(config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max,
+			 12ull << 30);
+	assert_int_equal(config->broker.limits[LIMIT_GUEST].max[LEDGER_PINNED_BYTES].max, 1234);
+	assert_int_equal(config->broker.limits[LIMIT_GUEST].max[LEDGER_MAPPINGS].max, UINT64_MAX);
 	assert_int_equal(config->broker.require_seals, BROKER_SEALS_REQUIRED);
 	assert_int_equal(config->broker.pin_slice_bytes, 2ull << 20);
 	assert_int_equal(config->rpc.n_client_uids, 2);
@@ -141,8 +143,8 @@ static void test_drop_ins_follow_in_order_of_names(void **state)
 	file_write("iommubrokerd.conf.d/10-a.conf", "[Limits]\nSessionsMax=6\n");
 	file_write("iommubrokerd.conf.d/30-c.txt", "[Limits]\nSessionsMax=8\n");
 	config = load_good();
-	assert_int_equal(config->broker.sessions_max, 7);
-	assert_int_equal(config->broker.guests_per_session_max, 3);
+	assert_int_equal(config->broker.limits[LIMIT_HOST].max[LEDGER_SESSIONS].max, 7);
+	assert_int_equal(config->broker.limits[LIMIT_SESSION].max[LEDGER_GUESTS].max, 3);
 	config_free(config);
 }
 
@@ -192,19 +194,20 @@ static void test_quota_rules_are_files_in_order(void **state)
 	assert_int_equal(rule->match.n[TENANT_SLICE], 2);
 	assert_string_equal(rule->match.patterns[TENANT_SLICE][1], "*-vms.slice");
 	assert_string_equal(rule->match.patterns[TENANT_USER][1], "1[0-9]*");
-	assert_true(rule->tenant[LEDGER_PINNED_BYTES].set);
-	assert_int_equal(rule->tenant[LEDGER_PINNED_BYTES].max, 64ull << 30);
-	assert_non_null(strstr(rule->tenant[LEDGER_PINNED_BYTES].where, "50-vms.conf:7"));
-	assert_int_equal(rule->guest[LEDGER_PINNED_BYTES].max, 16ull << 30);
-	assert_int_equal(rule->tenant[LEDGER_GUESTS].max, 32);
-	assert_false(rule->guest[LEDGER_GUESTS].set);
+	assert_true(rule->limits[LIMIT_TENANT].max[LEDGER_PINNED_BYTES].set);
+	assert_int_equal(rule->limits[LIMIT_TENANT].max[LEDGER_PINNED_BYTES].max, 64ull << 30);
+	assert_non_null(
+		strstr(rule->limits[LIMIT_TENANT].max[LEDGER_PINNED_BYTES].where, "50-vms.conf:7"));
+	assert_int_equal(rule->limits[LIMIT_GUEST].max[LEDGER_PINNED_BYTES].max, 16ull << 30);
+	assert_int_equal(rule->limits[LIMIT_TENANT].max[LEDGER_GUESTS].max, 32);
+	assert_false(rule->limits[LIMIT_GUEST].max[LEDGER_GUESTS].set);
 	rule++;
 	assert_string_equal(rule->name, "rest");
 	assert_string_equal(rule->match.patterns[TENANT_USER][0], "0"); /* names become numbers */
 	assert_string_equal(rule->match.patterns[TENANT_GROUP][0], "*");
-	assert_int_equal(rule->tenant[LEDGER_PINNED_BYTES].max, UINT64_MAX);
-	assert_true(rule->tenant[LEDGER_GUESTS].set);
-	assert_int_equal(rule->tenant[LEDGER_GUESTS].max, 0);
+	assert_int_equal(rule->limits[LIMIT_TENANT].max[LEDGER_PINNED_BYTES].max, UINT64_MAX);
+	assert_true(rule->limits[LIMIT_TENANT].max[LEDGER_GUESTS].set);
+	assert_int_equal(rule->limits[LIMIT_TENANT].max[LEDGER_GUESTS].max, 0);
 	config_free(config);
 }
 
@@ -244,7 +247,7 @@ static const struct {
 	{"iommubrokerd.conf", "\n[Limits]\nSessionsMax=many\n",
 	 ":3: [Limits] SessionsMax=: 'many' is not a number"},
 	{"iommubrokerd.conf", "[Limits]\nSessionsMax=0\n",
-	 ":2: [Limits] SessionsMax=: '0' is not between 1 and 65536"},
+	 ":2: [Limits] SessionsMax=: '0' is not between 1 and 18446744073709551615"},
 	{"iommubrokerd.conf", "[Limits]\nSessionsMax=-1\n", "'-1' is not a number"},
 	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=18446744073709551616\n", "is not a size"},
 	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=17179869184G\n", "is not a size"},

@@ -227,12 +227,12 @@ static void test_overtaken(void **state)
 	flood(f, nested, root, 10);
 	for (uint64_t i = 1; i <= 4; i++)
 		assert_int_equal(next(watch).sequence, i);
-	flood(f, nested, root, BROKER_EVENTS_MAX);
+	flood(f, nested, root, BROKER_EVENTS_DEFAULT);
 	event = next(watch); /* 5 to 10 are gone */
 	assert_int_equal(event.kind, EVENT_LOST);
 	assert_int_equal(event.lost, 6);
 	assert_int_equal(event.sequence, 10);
-	for (uint64_t i = 0; i < BROKER_EVENTS_MAX; i++)
+	for (uint64_t i = 0; i < BROKER_EVENTS_DEFAULT; i++)
 		assert_int_equal(next(watch).sequence, 11 + i);
 	assert_no_more(watch);
 	event_watch_free(watch);
@@ -251,7 +251,7 @@ static void test_overtaken(void **state)
 	late = watch_since(f, UINT64_MAX);
 	assert_no_more(late);
 	flood(f, nested, root, 1);
-	assert_int_equal(next(late).sequence, 11 + BROKER_EVENTS_MAX);
+	assert_int_equal(next(late).sequence, 11 + BROKER_EVENTS_DEFAULT);
 	event_watch_free(late);
 	function_free(&function);
 }
@@ -302,7 +302,7 @@ static void test_not_woken_after_free(void **state)
 
 static void test_ring_with_threads(void **state)
 {
-	struct poster poster = {.ring = event_ring_new()};
+	struct poster poster = {.ring = event_ring_new(BROKER_EVENTS_DEFAULT)};
 	pthread_t threads[2];
 
 	assert_non_null(poster.ring);

@@ -30,9 +30,9 @@ static int chain_setup(void **state)
 
 	memset(&c, 0, sizeof(c));
 	ledger_init(&c.ledger);
-	ledger_account_init(&c.host, NULL, "host");
-	ledger_account_init(&c.tenant, &c.host, "uid:7");
-	ledger_account_init(&c.guest, &c.tenant, "uid:7");
+	ledger_account_init(&c.host, NULL, LIMIT_HOST, "host");
+	ledger_account_init(&c.tenant, &c.host, LIMIT_TENANT, "uid:7");
+	ledger_account_init(&c.guest, &c.tenant, LIMIT_GUEST, "uid:7");
 	*state = &c;
 	return 0;
 }
@@ -137,11 +137,11 @@ static void test_sessions(void **state)
 	struct session *second, *third;
 	uint8_t secret[BROKER_SECRET_BYTES];
 
-	settings.sessions_per_user_max = 2;
+	limit_set(&settings, LIMIT_TENANT, LEDGER_SESSIONS, 2);
 	fixture_init(&f, &settings);
 	second = session_make(&f);
 	assert_quota(&f, session_new(&third, f.broker, &f.peer, "", secret, &f.refusal), "sessions",
-		     2, 1, "setting SessionsPerUserMax=");
+		     2, 1, limit_place(LIMIT_TENANT));
 	session_close(second, NULL, NULL);
 	session_unref(second);
 	third = session_make(&f);
@@ -149,10 +149,10 @@ static void test_sessions(void **state)
 	fixture_deinit(&f);
 
 	settings = settings_default();
-	settings.sessions_max = 1;
+	limit_set(&settings, LIMIT_HOST, LEDGER_SESSIONS, 1);
 	fixture_init(&f, &settings);
 	assert_quota(&f, session_new(&third, f.broker, &f.peer, "", secret, &f.refusal), "sessions",
-		     1, 1, "setting SessionsMax=");
+		     1, 1, limit_place(LIMIT_HOST));
 	fixture_deinit(&f);
 }
 
@@ -162,11 +162,11 @@ static void test_guests(void **state)
 	struct broker_settings settings = settings_default();
 	uint64_t first, second, third;
 
-	settings.guests_per_session_max = 2;
+	limit_set(&settings, LIMIT_SESSION, LEDGER_GUESTS, 2);
 	fixture_init(&f, &settings);
 	assert_done(&f, guest_make(&f, &first));
 	assert_done(&f, guest_make(&f, &second));
-	assert_quota(&f, guest_make(&f, &third), "guests", 2, 1, "setting GuestsPerSessionMax=");
+	assert_quota(&f, guest_make(&f, &third), "guests", 2, 1, limit_place(LIMIT_SESSION));
 	assert_done(&f, guest_destroy(f.broker, f.session, first, &f.refusal));
 	assert_done(&f, guest_make(&f, &third));
 	assert_int_equal(host_usage(&f, LEDGER_GUESTS).current, 2);
@@ -193,11 +193,11 @@ static void test_pinned_bytes(void **state)
 {
 	struct broker_settings settings = settings_default();
 
-	settings.guest_pinned_bytes_max = MEMORY_BYTES + 4 * PAGE;
-	check_pinned(&settings, "setting PinnedMemoryPerGuestMax=");
+	limit_set(&settings, LIMIT_GUEST, LEDGER_PINNED_BYTES, MEMORY_BYTES + 4 * PAGE);
+	check_pinned(&settings, limit_place(LIMIT_GUEST));
 	settings = settings_default();
-	settings.host_pinned_bytes_max = MEMORY_BYTES + 4 * PAGE;
-	check_pinned(&settings, "setting PinnedMemoryMax=");
+	limit_set(&settings, LIMIT_HOST, LEDGER_PINNED_BYTES, MEMORY_BYTES + 4 * PAGE);
+	check_pinned(&settings, limit_place(LIMIT_HOST));
 }
 
 static void test_limits_of_the_guest(void **state)
@@ -223,12 +223,12 @@ static void test_regions(void **state)
 	struct fixture f;
 	struct broker_settings settings = settings_default();
 
-	settings.regions_per_guest_max = 5;
+	limit_set(&settings, LIMIT_GUEST, LEDGER_REGIONS, 5);
 	fixture_init_guest(&f, &settings);
 	assert_done(&f, memory_map_granule(&f, f.memory_file, 0, 1ull << 40, 4 * PAGE, PAGE));
 	assert_int_equal(host_usage(&f, LEDGER_REGIONS).current, 5);
 	assert_quota(&f, memory_map_one(&f, f.memory_file, 0, 1ull << 41, PAGE, true), "regions", 5,
-		     1, "setting RegionsPerGuestMax=");
+		     1, limit_place(LIMIT_GUEST));
 	assert_done(&f, memory_unmap_one(&f, (1ull << 40) + PAGE, (1ull << 40) + 2 * PAGE - 1));
 	assert_int_equal(host_usage(&f, LEDGER_REGIONS).current, 4);
 	assert_done(&f, memory_map_one(&f, f.memory_file, 0, 1ull << 41, PAGE, true));
@@ -254,12 +254,12 @@ static void test_devices(void **state)
 	bool held;
 	int fd = -1;
 
-	settings.devices_per_guest_max = 2;
+	limit_set(&settings, LIMIT_GUEST, LEDGER_DEVICES, 2);
 	fixture_init_guest(&f, &settings);
 	one = function_open(&f, 1);
 	two = function_open(&f, 2);
 	assert_quota(&f, device_try(&f, 3, &device, &fd), "devices", 2, 1,
-		     "setting DevicesPerGuestMax=");
+		     limit_place(LIMIT_GUEST));
 	assert_int_equal(fd, -1);
 	assert_done(&f, device_close(f.broker, f.session, one.device, &held, &f.refusal));
 	assert_done(&f, device_try(&f, 3, &device, &fd));
@@ -278,7 +278,7 @@ static void test_nested_domains(void **state)
 	struct nested_created first, more;
 	uint64_t dropped;
 
-	settings.nested_per_guest_max = 2;
+	limit_set(&settings, LIMIT_GUEST, LEDGER_NESTED, 2);
 	fixture_init_guest(&f, &settings);
 	function = function_bind(&f, 1);
 	first = nested_make_managed(&f, function.device, DMA_BASE, DMA_BASE + MIB - 1, false);
@@ -319,7 +319,7 @@ static void test_mappings(void **state)
 	struct nested_created created;
 	uint64_t dropped;
 
-	settings.guest_mappings_max = 1000;
+	limit_set(&settings, LIMIT_GUEST, LEDGER_MAPPINGS, 1000);
 	fixture_init_guest(&f, &settings);
 	function = function_bind(&f, 1);
 	assert_int_equal(managed_with(&f, function.device, 1001).verdict, VERDICT_RESOURCES);
@@ -344,8 +344,8 @@ static void test_check_fit(void **state)
 	struct fit_missing missing[LEDGER_RESOURCES];
 	size_t n;
 
-	settings.guest_pinned_bytes_max = 64 * MIB;
-	settings.host_pinned_bytes_max = 80 * MIB;
+	limit_set(&settings, LIMIT_GUEST, LEDGER_PINNED_BYTES, 64 * MIB);
+	limit_set(&settings, LIMIT_HOST, LEDGER_PINNED_BYTES, 80 * MIB);
 	fixture_init_guest(&f, &settings); /* uses 32 MiB */
 	request.amount[LEDGER_GUESTS] = 1;
 	request.amount[LEDGER_PINNED_BYTES] = 48 * MIB;
@@ -359,7 +359,7 @@ static void test_check_fit(void **state)
 	assert_int_equal(missing[0].limit, 80 * MIB);
 	assert_int_equal(missing[0].used, 32 * MIB);
 	assert_int_equal(missing[0].missing, 8 * MIB);
-	assert_string_equal(missing[0].rule, "setting PinnedMemoryMax=");
+	assert_string_equal(missing[0].rule, limit_place(LIMIT_HOST));
 	request.amount[LEDGER_PINNED_BYTES] = 65 * MIB; /* the guest's limit and the host's */
 	request.amount[LEDGER_DEVICES] = 9;
 	assert_done(&f, check_fit(f.broker, f.session, &request, missing, &n, &f.refusal));
@@ -389,7 +389,8 @@ static void test_reports(void **state)
 	assert_done(&f, usage_report(f.broker, f.session, &report, &f.refusal));
 	assert_string_equal(report.tenant, session_tenant(f.session));
 	assert_int_equal(report.usage[LEDGER_PINNED_BYTES].current, MEMORY_BYTES);
-	assert_int_equal(report.usage[LEDGER_SESSIONS].max, settings.sessions_per_user_max);
+	assert_int_equal(report.usage[LEDGER_SESSIONS].max,
+			 settings.limits[LIMIT_TENANT].max[LEDGER_SESSIONS].max);
 	assert_done(&f, usage_list(f.broker, list, 0, &n, &f.refusal));
 	assert_int_equal(n, 1);
 	assert_done(&f, usage_list(f.broker, list, 3, &n, &f.refusal));

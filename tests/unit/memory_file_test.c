@@ -179,7 +179,7 @@ static void test_number_of_files(void **state)
 	struct fixture *f = *state;
 	struct memory_file_added added;
 
-	for (int i = 0; i < BROKER_MEMORY_FILES_MAX; i++)
+	for (int i = 0; i < 64; i++)
 		assert_done(f, memory_file_add(f->broker, f->session, f->guest, memfd_of(PAGE),
 					       true, &added, &f->refusal));
 	assert_refused(f, add(f, memfd_of(PAGE), true), REFUSAL_QUOTA);
@@ -198,7 +198,7 @@ static void test_number_of_files_of_a_user(void **state)
 	uint64_t other;
 
 	(void)state;
-	settings.memory_files_per_user_max = 4; /* one is the fixture's */
+	limit_set(&settings, LIMIT_TENANT, LEDGER_MEMORY_FILES, 4); /* one is the fixture's */
 	fixture_init_guest(&f, &settings);
 	assert_done(&f, guest_make(&f, &other));
 	for (int i = 0; i < 2; i++)
@@ -206,7 +206,7 @@ static void test_number_of_files_of_a_user(void **state)
 	assert_done(&f, memory_file_add(f.broker, f.session, other, memfd_of(PAGE), true, &added,
 					&f.refusal));
 	assert_refused(&f, add(&f, memfd_of(PAGE), true), REFUSAL_QUOTA);
-	assert_string_equal(f.refusal.rule, "setting MemoryFilesPerUserMax=");
+	assert_string_equal(f.refusal.rule, limit_place(LIMIT_TENANT));
 	assert_done(&f,
 		    memory_file_remove(f.broker, f.session, other, added.memory_file, &f.refusal));
 	assert_done(&f, add(&f, memfd_of(PAGE), true));

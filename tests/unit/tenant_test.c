@@ -30,7 +30,7 @@ static struct broker_settings settings_with_rules(void)
 	return settings;
 }
 
-static void limit(struct tenant_limit limits[LEDGER_RESOURCES], enum ledger_resource resource,
+static void limit(struct limit_setting limits[LEDGER_RESOURCES], enum ledger_resource resource,
 		  uint64_t max, const char *where)
 {
 	limits[resource].set = true;
@@ -126,7 +126,7 @@ static void test_limit_of_a_tenant(void **state)
 	struct fixture f;
 
 	(void)state;
-	limit(rules[0].tenant, LEDGER_GUESTS, 2, "vms.conf:4");
+	limit(rules[0].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 2, "vms.conf:4");
 	fixture_init_broker(&f, &settings);
 	assert_done(&f, session_of(&f, 1000, 1, VMS, &one));
 	assert_done(&f, session_of(&f, 1001, 1, VMS, &two));
@@ -156,10 +156,10 @@ static void test_limit_of_a_guest(void **state)
 	size_t n = 0;
 
 	(void)state;
-	settings.devices_per_guest_max = 5;
-	settings.nested_per_guest_max = 5;
-	limit(rules[0].guest, LEDGER_DEVICES, 3, "vms.conf:5");
-	limit(rules[0].guest, LEDGER_NESTED, 9, "vms.conf:6");
+	limit_set(&settings, LIMIT_GUEST, LEDGER_DEVICES, 5);
+	limit_set(&settings, LIMIT_GUEST, LEDGER_NESTED, 5);
+	limit(rules[0].limits[LIMIT_GUEST].max, LEDGER_DEVICES, 3, "vms.conf:5");
+	limit(rules[0].limits[LIMIT_GUEST].max, LEDGER_NESTED, 9, "vms.conf:6");
 	fixture_init_broker(&f, &settings);
 	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
 	fit.amount[LEDGER_DEVICES] = 4;
@@ -169,7 +169,7 @@ static void test_limit_of_a_guest(void **state)
 	assert_int_equal(missing[0].resource, LEDGER_DEVICES);
 	assert_int_equal(missing[0].missing, 1);
 	assert_string_equal(missing[0].rule, "vms.conf:5");
-	assert_string_equal(missing[1].rule, "setting NestedDomainsPerGuestMax=");
+	assert_string_equal(missing[1].rule, limit_place(LIMIT_GUEST));
 	session_end(session);
 	fixture_deinit(&f);
 }
@@ -208,12 +208,12 @@ static void test_lowered_limits_revoke_nothing(void **state)
 	struct fixture f;
 
 	(void)state;
-	limit(rules[0].tenant, LEDGER_GUESTS, 2, "vms.conf:4");
+	limit(rules[0].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 2, "vms.conf:4");
 	fixture_init_broker(&f, &settings);
 	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
 	assert_done(&f, guest_of(&f, session, &a));
 	assert_done(&f, guest_of(&f, session, &b));
-	limit(rules[0].tenant, LEDGER_GUESTS, 1, "vms.conf:40");
+	limit(rules[0].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 1, "vms.conf:40");
 	reload(&f, &settings);
 	assert_int_equal(guests_used(&f, session).current, 2);
 	assert_int_equal(guests_used(&f, session).max, 1);
@@ -222,7 +222,7 @@ static void test_lowered_limits_revoke_nothing(void **state)
 	assert_quota_of(&f, guest_of(&f, session, &c), "vms", "vms.conf:40");
 	assert_done(&f, guest_destroy(f.broker, session, b, &f.refusal));
 	assert_done(&f, guest_of(&f, session, &c));
-	limit(rules[0].tenant, LEDGER_GUESTS, 3, "vms.conf:41");
+	limit(rules[0].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 3, "vms.conf:41");
 	reload(&f, &settings);
 	assert_done(&f, guest_of(&f, session, &a));
 	session_end(session);
@@ -243,7 +243,7 @@ static void test_limits_of_a_living_guest(void **state)
 	fixture_init_broker(&f, &settings);
 	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
 	assert_done(&f, guest_create(f.broker, session, &request, &guest, secret, &f.refusal));
-	limit(rules[0].guest, LEDGER_MEMORY_FILES, 0, "vms.conf:9");
+	limit(rules[0].limits[LIMIT_GUEST].max, LEDGER_MEMORY_FILES, 0, "vms.conf:9");
 	reload(&f, &settings);
 	assert_quota_of(&f,
 			memory_file_add(f.broker, session, guest, memfd_filled(MIB, NULL), true,
