@@ -4,26 +4,23 @@
 
 #include "config.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config_file.h"
 #include "config_table.h"
 
-#define DROP_INS_MAX 256
-#define FOLDERS_MAX  3
-
 /* Folders in order of precedence, highest first. */
 static const char *const system_folders[] = {IB_SYSCONFDIR "/iommubroker", "/run/iommubroker",
 					     IB_VENDORDIR "/iommubroker"};
 
-struct drop_in {
-	char name[NAME_MAX + 1];
-	char path[PATH_MAX];
+struct folders {
+	const char *const *paths;
+	size_t n;
 };
 
 static int defaults_apply(struct config *config)
@@ -41,122 +38,138 @@ static int defaults_apply(struct config *config)
 	return 0;
 }
 
-/* The file of the highest precedence only. */
-static int main_file_read(struct config *config, const char *const *folders, size_t n_folders)
+/* The file of the highest precedence only, even if it is empty. */
+static int main_file_read(struct config *config, const struct folders *folders)
 {
-	char path[PATH_MAX];
+	for (size_t i = 0; i < folders->n; i++) {
+		char path[PATH_MAX];
+		const char *const paths[] = {path};
+		struct stat stat;
 
-	for (size_t i = 0; i < n_folders; i++) {
-		int status;
-
-		snprintf(path, sizeof(path), "%s/iommubrokerd.conf", folders[i]);
-		status = config_file_read(config, path, config_main_key);
-		if (status == -ENOENT)
+		snprintf(path, sizeof(path), "%.4000s/iommubrokerd.conf", folders->paths[i]);
+		if (lstat(path, &stat) && errno == ENOENT)
 			continue;
-		if (status && !config->error[0])
-			snprintf(config->error, sizeof(config->error), "%.400s: %s", path,
-				 strerror(-status));
-		return status;
+		return config_file_read(config, CONFIG_MAIN, paths, 1);
 	}
 	return 0;
 }
 
-static bool drop_in_hidden(const struct drop_in *drop_ins, size_t n, const char *name)
+/* ── folders of files ──────────────────────────────────────────────────────────────────────── */
+
+static char *path_of(const struct folders *folders, const char *subfolder,
+		     const struct config_name *name)
 {
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(drop_ins[i].name, name))
-			return true;
-	return false;
+	char *path = NULL;
+
+	if (asprintf(&path, "%s/%s/%s", folders->paths[name->folder], subfolder, name->name) < 0)
+		return NULL;
+	return path;
 }
 
-/* Adds the folder's *.conf that no folder of higher precedence has. */
-static int drop_ins_collect(struct config *config, const char *folder, struct drop_in *drop_ins,
-			    size_t *n)
+/* The file itself, then quota.d/NAME.d/ *.conf of all folders. */
+static int rule_read(struct config *config, const struct folders *folders, enum config_kind kind,
+		     const char *subfolder, const struct config_name *name)
 {
-	DIR *stream = opendir(folder);
-	struct dirent *entry;
+	char added[NAME_MAX + 32];
+	struct config_list drop_ins = {0};
+	char **paths = NULL;
+	size_t n = 0;
 	int status = 0;
 
-	if (!stream)
-		return errno == ENOENT ? 0 : -errno;
-	while ((entry = readdir(stream))) {
-		size_t length = strlen(entry->d_name);
-
-		if (entry->d_name[0] == '.' || length < 6 ||
-		    strcmp(entry->d_name + length - 5, ".conf") ||
-		    drop_in_hidden(drop_ins, *n, entry->d_name))
-			continue;
-		if (*n == DROP_INS_MAX) {
-			snprintf(config->error, sizeof(config->error), "%.400s: more than %d files",
-				 folder, DROP_INS_MAX);
-			status = -EINVAL;
-			break;
-		}
-		snprintf(drop_ins[*n].name, sizeof(drop_ins[*n].name), "%s", entry->d_name);
-		snprintf(drop_ins[*n].path, sizeof(drop_ins[*n].path), "%.3800s/%s", folder,
-			 entry->d_name);
-		(*n)++;
-	}
-	closedir(stream);
-	return status;
-}
-
-static int drop_in_compare(const void *a, const void *b)
-{
-	return strcmp(((const struct drop_in *)a)->name, ((const struct drop_in *)b)->name);
-}
-
-static int drop_ins_read(struct config *config, const char *const *folders, size_t n_folders,
-			 const char *subfolder, config_key_fn key)
-{
-	struct drop_in *drop_ins = calloc(DROP_INS_MAX, sizeof(*drop_ins));
-	char folder[PATH_MAX];
-	size_t n = 0;
-	int status = drop_ins ? 0 : -ENOMEM;
-
-	for (size_t i = 0; i < n_folders && !status; i++) {
-		snprintf(folder, sizeof(folder), "%s/%s", folders[i], subfolder);
-		status = drop_ins_collect(config, folder, drop_ins, &n);
-		if (status && !config->error[0])
-			snprintf(config->error, sizeof(config->error), "%.400s: %s", folder,
-				 strerror(-status));
-	}
+	snprintf(added, sizeof(added), "%s/%.255s.d", subfolder, name->name);
+	if (kind == CONFIG_QUOTA)
+		status = config_folder_list(config, folders->paths, folders->n, added, ".conf",
+					    &drop_ins);
 	if (!status)
-		qsort(drop_ins, n, sizeof(*drop_ins), drop_in_compare);
-	for (size_t i = 0; i < n && !status; i++) {
-		status = config_file_read(config, drop_ins[i].path, key);
-		if (status && !config->error[0])
-			snprintf(config->error, sizeof(config->error), "%.400s: %s",
-				 drop_ins[i].path, strerror(-status));
-	}
-	free(drop_ins);
+		paths = calloc(1 + drop_ins.n, sizeof(*paths));
+	if (!paths || !(paths[n++] = path_of(folders, subfolder, name)))
+		status = -ENOMEM;
+	for (size_t i = 0; i < drop_ins.n && !status; i++)
+		if (!(paths[n++] = path_of(folders, added, &drop_ins.names[i])))
+			status = -ENOMEM;
+	if (!status)
+		status = config_file_read(config, kind, (const char *const *)paths, n);
+	while (paths && n)
+		free(paths[--n]);
+	free(paths);
+	config_list_free(&drop_ins);
 	return status;
 }
 
-static int functions_check(struct config *config)
+static int folder_read(struct config *config, const struct folders *folders, enum config_kind kind,
+		       const char *subfolder)
 {
-	for (size_t i = 0; i < config->n_emulated; i++) {
-		const struct iommu_emulated_function *function = &config->emulated[i];
+	struct config_list list;
+	int status =
+		config_folder_list(config, folders->paths, folders->n, subfolder, ".conf", &list);
 
-		if (!function->pci_address[0] || function->dma_first > function->dma_last) {
-			snprintf(config->error, sizeof(config->error),
-				 "[EmulatedFunction] number %zu: %s", i + 1,
-				 function->pci_address[0] ? "DmaFirst= is above DmaLast="
-							  : "PciAddress= is missing");
-			return -EINVAL;
-		}
-		for (size_t j = 0; j < i; j++) {
-			if (config->emulated[j].fid == function->fid ||
-			    !strcmp(config->emulated[j].pci_address, function->pci_address)) {
-				snprintf(config->error, sizeof(config->error),
-					 "[EmulatedFunction] numbers %zu and %zu have the same "
-					 "FunctionId= or PciAddress=",
-					 j + 1, i + 1);
-				return -EINVAL;
-			}
-		}
+	for (size_t i = 0; i < list.n && !status; i++)
+		status = rule_read(config, folders, kind, subfolder, &list.names[i]);
+	config_list_free(&list);
+	return status;
+}
+
+/* A folder that adds to a file that does not exist was meant for another. */
+static int orphans_check(struct config *config, const struct folders *folders)
+{
+	struct config_list files, added = {0};
+	int status =
+		config_folder_list(config, folders->paths, folders->n, "quota.d", ".conf", &files);
+
+	if (!status)
+		status = config_folder_list(config, folders->paths, folders->n, "quota.d",
+					    ".conf.d", &added);
+	for (size_t i = 0; i < added.n && !status; i++) {
+		char *name = added.names[i].name;
+
+		name[strlen(name) - strlen(".d")] = '\0';
+		if (!config_list_find(&files, name))
+			config_mistake(config,
+				       "%.250s/quota.d/%.100s.d: there is no %.100s to add to",
+				       folders->paths[added.names[i].folder], name, name);
 	}
-	return 0;
+	config_list_free(&files);
+	config_list_free(&added);
+	return status;
+}
+
+/* ── all of it ─────────────────────────────────────────────────────────────────────────────── */
+
+static void function_check(struct config *config, size_t at)
+{
+	const struct iommu_emulated_function *function = &config->emulated[at];
+
+	if (!function->pci_address[0] || function->dma_first > function->dma_last) {
+		config_mistake(config, "[EmulatedFunction] number %zu: %s", at + 1,
+			       function->pci_address[0] ? "DmaFirst= is above DmaLast="
+							: "PciAddress= is missing");
+		return;
+	}
+	for (size_t i = 0; i < at; i++)
+		if (config->emulated[i].fid == function->fid ||
+		    !strcmp(config->emulated[i].pci_address, function->pci_address))
+			config_mistake(config,
+				       "[EmulatedFunction] numbers %zu and %zu have the same "
+				       "FunctionId= or PciAddress=",
+				       i + 1, at + 1);
+}
+
+static int everything_read(struct config *config, const struct folders *folders)
+{
+	int status = main_file_read(config, folders);
+
+	if (!status)
+		status = folder_read(config, folders, CONFIG_MAIN, "iommubrokerd.conf.d");
+	/* What follows from another mistake is none of its own. */
+	for (size_t i = 0; i < config->n_emulated && !config->n_mistakes; i++)
+		function_check(config, i);
+	if (!status)
+		status = folder_read(config, folders, CONFIG_QUOTA, "quota.d");
+	if (!status)
+		status = orphans_check(config, folders);
+	if (!status)
+		status = folder_read(config, folders, CONFIG_DEVICE, "device.d");
+	return status;
 }
 
 static uint32_t count32(const struct limit_setting *limit)
@@ -174,57 +187,39 @@ static void connections_apply(struct config *config)
 		count32(&limits[LIMIT_TENANT].max[LEDGER_CONNECTIONS]);
 }
 
-int config_load(struct config **ret, const char *config_dir)
+int config_load(struct config **ret, const char *const *paths, size_t n_paths)
 {
-	const char *const *folders = config_dir ? &config_dir : system_folders;
-	size_t n_folders = config_dir ? 1 : FOLDERS_MAX;
+	const struct folders folders = {
+		.paths = n_paths ? paths : system_folders,
+		.n = n_paths ? n_paths : sizeof(system_folders) / sizeof(system_folders[0]),
+	};
 	struct config *config = calloc(1, sizeof(*config));
 	int status;
 
 	if (!config)
 		return -ENOMEM;
+	atomic_init(&config->refs, 1);
 	*ret = config;
 	status = defaults_apply(config);
-	if (!status && config_dir && access(config_dir, R_OK | X_OK)) {
-		status = -EINVAL;
-		snprintf(config->error, sizeof(config->error), "--config-dir %.400s: %s",
-			 config_dir, strerror(errno));
-	}
-	if (!status)
-		status = main_file_read(config, folders, n_folders);
-	if (!status)
-		status = drop_ins_read(config, folders, n_folders, "iommubrokerd.conf.d",
-				       config_main_key);
-	if (!status)
-		status = drop_ins_read(config, folders, n_folders, "quota.d", config_quota_key);
-	if (!status)
-		status = drop_ins_read(config, folders, n_folders, "device.d", config_device_key);
-	if (!status)
-		status = functions_check(config);
+	for (size_t i = 0; i < n_paths && !status; i++)
+		if (access(paths[i], R_OK | X_OK))
+			config_mistake(config, "--config-dir %.400s: %s", paths[i],
+				       strerror(errno));
+	if (!status && !config->n_mistakes)
+		status = everything_read(config, &folders);
 	connections_apply(config);
-	return status;
+	return !status && config->n_mistakes ? -EINVAL : status;
 }
 
-void config_print_pending(FILE *out, const struct config *running, const struct config *read)
+struct config *config_ref(struct config *config)
 {
-	for (size_t i = 0; i < n_config_settings; i++) {
-		const struct setting *setting = &config_settings[i];
-		size_t bytes = setting->type == SETTING_BYTES ? sizeof(uint64_t) : sizeof(uint32_t);
-
-		if (setting->at_start && memcmp((const char *)running + setting->offset,
-						(const char *)read + setting->offset, bytes))
-			fprintf(out, "[%s] %s= takes effect at the next start\n", setting->section,
-				setting->name);
-	}
-	if (running->n_emulated != read->n_emulated ||
-	    memcmp(running->emulated, read->emulated,
-		   running->n_emulated * sizeof(running->emulated[0])))
-		fputs("[EmulatedFunction] sections take effect at the next start\n", out);
+	atomic_fetch_add_explicit(&config->refs, 1, memory_order_relaxed);
+	return config;
 }
 
 struct config *config_free(struct config *config)
 {
-	if (!config)
+	if (!config || atomic_fetch_sub_explicit(&config->refs, 1, memory_order_acq_rel) != 1)
 		return NULL;
 	while (config->texts) {
 		struct config_text *text = config->texts;
@@ -232,6 +227,7 @@ struct config *config_free(struct config *config)
 		config->texts = text->next;
 		free(text);
 	}
+	free(config->entries);
 	free(config->device_rules);
 	free(config->tenant_rules);
 	free(config);

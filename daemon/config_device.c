@@ -63,7 +63,7 @@ int config_device_end(struct config_file *file)
 	};
 	int status = 0;
 
-	if (!device->line)
+	if (!device->line || file->bad_section == file->section_started)
 		return 0;
 	if (!device->any_function && !device->n_fids && !device->n_addresses &&
 	    !device->passed_descriptor)
@@ -175,18 +175,19 @@ static int key_apply(struct config_file *file, const char *key, const char *valu
 int config_device_key(struct config_file *file, const char *section, const char *key,
 		      const char *value)
 {
-	int status;
+	int ended = 0, line = file->line, status;
 
-	if (strcmp(section, "Device"))
-		return config_file_error(file, "unknown section '%.64s'; did you mean Device?",
-					 section);
+	(void)section;
 	if (file->section_started != file->section_serial) {
-		status = config_device_end(file);
-		if (status)
-			return status;
+		file->line = file->device.line;
+		ended = config_device_end(file);
+		file->line = line;
+		if (ended)
+			file->bad_section = file->section_started;
 		memset(&file->device, 0, sizeof(file->device));
 		file->device.line = file->line;
 		file->section_started = file->section_serial;
 	}
-	return key_apply(file, key, value);
+	status = key_apply(file, key, value);
+	return status ? status : ended;
 }

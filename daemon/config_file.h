@@ -2,17 +2,12 @@
 #ifndef IB_CONFIG_FILE_H
 #define IB_CONFIG_FILE_H
 
-/* Reading one configuration file; shared by the files of config.c. */
+/* Reading the files of a configuration; shared by the files of config.c. */
 
 #include <stdbool.h>
 #include <stdio.h>
 
 #include "config.h"
-
-struct config_file;
-/* 0, or -EINVAL after config_file_error(). */
-typedef int (*config_key_fn)(struct config_file *file, const char *section, const char *key,
-			     const char *value);
 
 /* A [Device] section while it is read. */
 struct device_section {
@@ -24,21 +19,34 @@ struct device_section {
 	char addresses[CONFIG_IDS_MAX][16];
 };
 
+/* A file while it is read, or a rule file and then its drop-ins. */
 struct config_file {
 	struct config *config;
-	const char *path;
+	enum config_kind kind;
+	const char *path; /* of the one that is read now; the configuration's text */
 	FILE *stream;
-	config_key_fn key;
 	int line, section_serial, section_started, status;
+	int first_section;   /* the section_serial that path begins with */
+	int unknown_section; /* the last one; its keys are not looked at */
+	int bad_section;     /* the last one in which something was wrong */
+	size_t n_mistakes;   /* of this file */
+	const char *title;   /* "quota.d/50-prod.conf", likewise */
+	unsigned int set;    /* number of struct config_entry */
 	struct device_section device;
 };
 
-/* Read path. 0, -ENOENT, another errno of opening it, or -EINVAL with config->error set. */
-int config_file_read(struct config *config, const char *path, config_key_fn key);
-/* Sets config->error to "path:line: …" and returns -EINVAL. */
+/* Read paths[0], and then what adds to it. Mistakes are noted down; 0 unless memory or the disk
+ * fails, which is a negative errno. */
+int config_file_read(struct config *config, enum config_kind kind, const char *const *paths,
+		     size_t n_paths);
+/* The same of a stream, which is not closed; it is told as the file path. */
+int config_file_parse(struct config *config, enum config_kind kind, const char *path, FILE *stream);
+/* Notes down "path:line: …" and returns -EINVAL, after which reading goes on. */
 int config_file_error(struct config_file *file, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Each of the following: 0, -EINVAL after config_file_error(), or -ENOMEM. The section is one of
+ * config_section_names(). */
 int config_main_key(struct config_file *file, const char *section, const char *key,
 		    const char *value);
 int config_device_key(struct config_file *file, const char *section, const char *key,
@@ -52,5 +60,38 @@ int config_quota_end(struct config_file *file);
 /* Where the limit stands that was just read: the line of the file, or the setting's default. */
 void config_limit_place(const struct config_file *file, const char *name,
 			struct limit_setting *limit);
+
+/* Names of the sections that such a file may have, in ret; how many. */
+#define CONFIG_SECTIONS_MAX 16
+size_t config_section_names(enum config_kind kind, const char *ret[CONFIG_SECTIONS_MAX]);
+
+/* ── config_entry.c ───────────────────────────────────────────────────────────────────────── */
+
+/* A copy that lives as long as the configuration. NULL: no memory. */
+const char *config_text_keep(struct config *config, const char *text);
+/* One more mistake; -EINVAL. */
+int config_mistake(struct config *config, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+/* Remembers where the key that was just read stands. As the functions above. */
+int config_entry_add(struct config_file *file, const char *section, const char *key,
+		     const char *value);
+
+/* ── config_folder.c ──────────────────────────────────────────────────────────────────────── */
+
+/* Files of a folder's, with the folder of highest precedence that has each; sorted by name. */
+struct config_list {
+	size_t n, room;
+	struct config_name {
+		char *name;
+		size_t folder; /* 0: the highest precedence */
+	} * names;
+};
+
+/* Every name in subfolder of any of the folders that ends so. What cannot be read is noted down. 0
+ * or -ENOMEM; the list is to be freed in both cases. */
+int config_folder_list(struct config *config, const char *const *folders, size_t n_folders,
+		       const char *subfolder, const char *ending, struct config_list *ret);
+void config_list_free(struct config_list *list);
+const struct config_name *config_list_find(const struct config_list *list, const char *name);
 
 #endif

@@ -89,17 +89,6 @@ int config_quota_end(struct config_file *file)
 
 /* ── [Match] ───────────────────────────────────────────────────────────────────────────────── */
 
-static const char *text_keep(struct config *config, const char *text)
-{
-	struct config_text *kept = malloc(sizeof(*kept) + strlen(text) + 1);
-
-	if (!kept)
-		return NULL;
-	kept->next = config->texts;
-	config->texts = kept;
-	return strcpy(kept->text, text);
-}
-
 static int pattern_add(struct config_file *file, enum tenant_property property, const char *text)
 {
 	struct tenant_match *match = &rule_of(file)->match;
@@ -107,7 +96,7 @@ static int pattern_add(struct config_file *file, enum tenant_property property, 
 
 	if (match->n[property] == TENANT_PATTERNS_MAX)
 		return config_file_error(file, "more than %d patterns", TENANT_PATTERNS_MAX);
-	kept = text_keep(file->config, text);
+	kept = config_text_keep(file->config, text);
 	if (!kept)
 		return -ENOMEM;
 	match->patterns[property][match->n[property]++] = kept;
@@ -305,16 +294,6 @@ void config_limit_place(const struct config_file *file, const char *name,
 int config_quota_key(struct config_file *file, const char *section, const char *key,
 		     const char *value)
 {
-	static const char *const sections[] = {"Match", "Quota"};
-	const char *near;
-
-	if (!strcmp(section, "Match"))
-		return match_key(file, key, value);
-	if (!strcmp(section, "Quota"))
-		return quota_key(file, key, value);
-	near = setting_suggest(section, sections, 2);
-	if (near)
-		return config_file_error(file, "unknown section '%.64s'; did you mean %s?", section,
-					 near);
-	return config_file_error(file, "unknown section '%.64s'", section);
+	return !strcmp(section, "Match") ? match_key(file, key, value)
+					 : quota_key(file, key, value);
 }

@@ -69,6 +69,10 @@ extern const size_t n_quota_rule_keys;
 int setting_parse(const struct setting *setting, const char *text, void *target, size_t *n_target,
 		  char *error, size_t error_bytes);
 
+/* The value's text, which setting_parse() would read as the same value. n: of USERS and GROUPS. */
+void setting_format(const struct setting *setting, const void *target, size_t n, char *text,
+		    size_t text_bytes);
+
 /* The name in the list that is nearest to what was written, or NULL if none is near. */
 const char *setting_suggest(const char *written, const char *const *names, size_t n);
 

@@ -7,13 +7,10 @@
 #include <string.h>
 
 static const struct option long_options[] = {
-	{"backend", required_argument, NULL, 'b'},
-	{"runtime-dir", required_argument, NULL, 'r'},
-	{"admin-dir", required_argument, NULL, 'a'},
-	{"config-dir", required_argument, NULL, 'c'},
-	{"help", no_argument, NULL, 'h'},
-	{"version", no_argument, NULL, 'V'},
-	{NULL, 0, NULL, 0},
+	{"backend", required_argument, NULL, 'b'},   {"runtime-dir", required_argument, NULL, 'r'},
+	{"admin-dir", required_argument, NULL, 'a'}, {"config-dir", required_argument, NULL, 'c'},
+	{"check-config", no_argument, NULL, 'C'},    {"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},         {NULL, 0, NULL, 0},
 };
 
 static void help_print(void)
@@ -27,7 +24,9 @@ static void help_print(void)
 	     "  --admin-dir=DIR             admin socket (default /run/iommubroker-admin, or\n"
 	     "                              DIR/admin with --runtime-dir=DIR)\n"
 	     "  --config-dir=DIR            read only this folder (default /etc/iommubroker,\n"
-	     "                              /run/iommubroker, /usr/lib/iommubroker)\n"
+	     "                              /run/iommubroker, /usr/lib/iommubroker); of several,\n"
+	     "                              files of the first take precedence\n"
+	     "  --check-config              tell all mistakes in the configuration, and end\n"
 	     "  --version\n"
 	     "  --help");
 }
@@ -53,7 +52,12 @@ static bool option_apply(struct options *ret, int option, const char **admin_dir
 		*admin_dir = optarg;
 		return true;
 	case 'c':
-		ret->config_dir = optarg;
+		if (ret->n_config_dirs == OPTIONS_CONFIG_DIRS_MAX)
+			return mistake(ret, "too many folders", optarg);
+		ret->config_dirs[ret->n_config_dirs++] = optarg;
+		return true;
+	case 'C':
+		ret->check_config = true;
 		return true;
 	case 'h':
 		help_print();

@@ -7,9 +7,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define OPTIONS_CONFIG_DIRS_MAX 8
+
 struct options {
 	bool emulated;
-	const char *runtime_dir, *config_dir; /* of argv, or static; config_dir may be NULL */
+	bool check_config; /* read the configuration, tell all mistakes, and do nothing else */
+	const char *runtime_dir; /* of argv, or static */
+	/* of argv, the highest precedence first; none: the system's */
+	const char *config_dirs[OPTIONS_CONFIG_DIRS_MAX];
+	size_t n_config_dirs;
 	char admin_dir[256];
 	int exit_status; /* if options_parse() answered false */
 };

@@ -45,6 +45,27 @@ static char *notes_of(const struct config *start, const struct config *config)
 	return notes;
 }
 
+static struct config *current_ref(struct reload *reload)
+{
+	struct config *config;
+
+	pthread_mutex_lock(&reload->current_lock);
+	config = config_ref(reload->current);
+	pthread_mutex_unlock(&reload->current_lock);
+	return config;
+}
+
+static void current_set(struct reload *reload, struct config *consume_config)
+{
+	struct config *before;
+
+	pthread_mutex_lock(&reload->current_lock);
+	before = reload->current;
+	reload->current = consume_config;
+	pthread_mutex_unlock(&reload->current_lock);
+	config_free(before);
+}
+
 /* From here on the broker owns the configuration. */
 static int config_take(struct reload *reload, struct config *consume_config,
 		       struct refusal *refusal)
@@ -52,22 +73,47 @@ static int config_take(struct reload *reload, struct config *consume_config,
 	struct config *config = consume_config;
 	const struct rpc_settings rpc = config->rpc;
 	uint64_t pinned_bytes_max = config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max;
-	int status = broker_set_settings(reload->broker, &config->broker, config_release, config);
+	int status;
 
+	config_ref(config);
+	status = broker_set_settings(reload->broker, &config->broker, config_release, config);
 	if (status) {
+		config_free(config);
 		config_free(config);
 		return refuse_errno(refusal, -status, "taking the configuration");
 	}
+	current_set(reload, config);
 	dispatcher_set_settings(reload->dispatcher, &rpc);
 	if (!reload->options->emulated)
 		reload_memlock(pinned_bytes_max);
 	return 0;
 }
 
-static int config_read(struct reload *reload, struct config **ret, struct refusal *refusal)
+/* With all mistakes as notes, and the first as the sentence of the refusal. */
+static int refuse_configuration(const struct config *config, int status, char **ret_notes,
+				struct refusal *refusal)
+{
+	size_t bytes = 0;
+	FILE *out = open_memstream(ret_notes, &bytes);
+
+	if (out) {
+		config_print_mistakes(out, config, status);
+		fclose(out);
+	}
+	if (config && config->n_mistakes > 1)
+		return refuse(refusal, REFUSAL_PRECONDITION, "BAD_CONFIGURATION",
+			      "%.220s (and %zu more)", config_error(config, status),
+			      config->n_mistakes - 1);
+	return refuse(refusal, REFUSAL_PRECONDITION, "BAD_CONFIGURATION", "%s",
+		      config_error(config, status));
+}
+
+static int config_read(struct reload *reload, struct config **ret, char **ret_notes,
+		       struct refusal *refusal)
 {
 	struct config *config = NULL;
-	int status = config_load(&config, reload->options->config_dir);
+	int status =
+		config_load(&config, reload->options->config_dirs, reload->options->n_config_dirs);
 
 	if (!status) {
 		config->broker.open_devices =
@@ -75,20 +121,28 @@ static int config_read(struct reload *reload, struct config **ret, struct refusa
 		*ret = config;
 		return 0;
 	}
-	refuse(refusal, REFUSAL_PRECONDITION, "BAD_CONFIGURATION", "%s",
-	       config && config->error[0] ? config->error : strerror(-status));
+	status = refuse_configuration(config, status, ret_notes, refusal);
 	config_free(config);
-	return REFUSED;
+	return status;
+}
+
+/* Each mistake on a line of its own; the first one is the refusal's sentence. */
+static void kept_log(const struct refusal *refusal, const char *notes)
+{
+	log_error("the configuration is kept as it was: %s", refusal->message);
+	for (const char *at = notes ? strchr(notes, '\n') : NULL; at && at[1];
+	     at = strchr(at + 1, '\n'))
+		log_error("configuration: %.*s", (int)strcspn(at + 1, "\n"), at + 1);
 }
 
 static int reload_configure(void *context, bool apply, char **ret_notes, struct refusal *refusal)
 {
 	struct reload *reload = context;
-	struct config *config;
+	struct config *config = NULL;
 	int status;
 
 	pthread_mutex_lock(&reload->lock);
-	status = config_read(reload, &config, refusal);
+	status = config_read(reload, &config, ret_notes, refusal);
 	if (!status) {
 		*ret_notes = notes_of(reload->start, config);
 		if (apply)
@@ -100,7 +154,7 @@ static int reload_configure(void *context, bool apply, char **ret_notes, struct 
 	if (apply && !status)
 		log_info("the configuration was read again, and holds");
 	else if (apply)
-		log_error("the configuration is kept as it was: %s", refusal->message);
+		kept_log(refusal, *ret_notes);
 	return status;
 }
 
@@ -120,25 +174,70 @@ static bool job_run(struct pool_job *job)
 	return false;
 }
 
-const struct operator_ops reload_operator = {.configure = reload_configure};
+/* ── to be seen ────────────────────────────────────────────────────────────────────────────── */
 
-void reload_init(struct reload *reload, const struct options *options, const struct config *start,
+struct show {
+	struct config *running, *read;
+	size_t at;
+};
+
+static void *show_begin(void *context)
+{
+	struct reload *reload = context;
+	struct show *show = calloc(1, sizeof(*show));
+
+	if (!show)
+		return NULL;
+	show->running = config_ref(reload->start);
+	show->read = current_ref(reload);
+	return show;
+}
+
+static bool show_next(void *shown, struct operator_setting *ret)
+{
+	struct show *show = shown;
+
+	return config_show_next(show->running, show->read, &show->at, ret);
+}
+
+static void show_end(void *shown)
+{
+	struct show *show = shown;
+
+	config_free(show->running);
+	config_free(show->read);
+	free(show);
+}
+
+const struct operator_ops reload_operator = {
+	.configure = reload_configure,
+	.show_begin = show_begin,
+	.show_next = show_next,
+	.show_end = show_end,
+};
+
+void reload_init(struct reload *reload, const struct options *options, struct config *start,
 		 struct broker *broker, struct dispatcher *dispatcher)
 {
 	*reload = (struct reload){
 		.options = options,
 		.start = start,
+		.current = config_ref(start),
 		.broker = broker,
 		.dispatcher = dispatcher,
 	};
 	reload->job.run = job_run;
 	pthread_mutex_init(&reload->lock, NULL);
+	pthread_mutex_init(&reload->current_lock, NULL);
 }
 
 void reload_deinit(struct reload *reload)
 {
-	if (reload->broker)
-		pthread_mutex_destroy(&reload->lock);
+	if (!reload->broker)
+		return;
+	config_free(reload->current);
+	pthread_mutex_destroy(&reload->current_lock);
+	pthread_mutex_destroy(&reload->lock);
 }
 
 /* Asked again while it runs, it runs again. */

@@ -17,7 +17,9 @@
 
 struct reload {
 	const struct options *options;
-	const struct config *start; /* what the daemon started with */
+	struct config *start;         /* borrowed: what the daemon started with */
+	struct config *current;       /* what holds, a reference */
+	pthread_mutex_t current_lock; /* of it, for a moment */
 	struct broker *broker;
 	struct dispatcher *dispatcher;
 	pthread_mutex_t lock; /* one at a time */
@@ -28,7 +30,7 @@ struct reload {
 extern const struct operator_ops reload_operator; /* its context is a struct reload */
 
 /* Everything is borrowed until reload_deinit(), when no transport lives any more. */
-void reload_init(struct reload *reload, const struct options *options, const struct config *start,
+void reload_init(struct reload *reload, const struct options *options, struct config *start,
 		 struct broker *broker, struct dispatcher *dispatcher);
 void reload_deinit(struct reload *reload);
 /* Take it, and tell the log and systemd how that went; on a worker, since names of users can be a

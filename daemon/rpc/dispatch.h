@@ -110,12 +110,30 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 /* Other settings from now on. Connections, sessions and descriptors that are above a lower limit
  * stay; calls_per_connection_max and first_request_ms are those of the start. Any thread. */
 void dispatcher_set_settings(struct dispatcher *dispatcher, const struct rpc_settings *settings);
+/* A key of the configuration that holds. */
+struct operator_setting {
+	char section[384]; /* "Limits", "quota.d/50-prod.conf [Quota]" */
+	const char *key;
+	char value[768]; /* in the configuration's own writing */
+	char from[384];   /* file:line; "": the default */
+	const char *default_value;
+	bool at_start;      /* a reload does not change it */
+	char pending[768]; /* another value, read since, that the next start takes; or "" */
+};
+
 /* What an operator may ask of the daemon as a whole, which is not ours to do. Set before the
  * transports are made. */
 struct operator_ops {
 	/* Read the configuration again, and with apply take it. 0 or REFUSED: nothing changed. A
-	 * worker thread; ret_notes: sentences for the operator, one a line, the caller frees it. */
+	 * worker thread; ret_notes: sentences for the operator, one a line, of a refusal all the
+	 * mistakes; the caller frees it, in both cases. */
 	int (*configure)(void *context, bool apply, char **ret_notes, struct refusal *refusal);
+	/* The configuration as it is at this moment, to be looked through, however long that takes.
+	 * NULL: no memory. Any thread, and so for the other two. */
+	void *(*show_begin)(void *context);
+	/* The next key. What *ret points at lives until show_end(). false: there are no more. */
+	bool (*show_next)(void *shown, struct operator_setting *ret);
+	void (*show_end)(void *shown);
 };
 void dispatcher_set_operator(struct dispatcher *dispatcher, const struct operator_ops *ops,
 			     void *context);

@@ -31,7 +31,8 @@
 #include "util/utf8.h"
 
 #define DETAILS_MAX         3
-#define DETAIL_BYTES_MAX    1024
+#define DETAIL_BYTES_MAX    3072
+#define VIOLATIONS_MAX      32
 #define METADATA_MAX        8
 #define METADATA_TEXT_BYTES 136
 
@@ -175,6 +176,34 @@ static void add_quota_failure(struct details *details, char *tenant, char *messa
 	details_add(details, "type.googleapis.com/google.rpc.QuotaFailure", &quota.base);
 }
 
+/* Each line is one violation, as many as there is room for. */
+static void add_preconditions(struct details *details, char *reason, const char *lines)
+{
+	Google__Rpc__PreconditionFailure failure = GOOGLE__RPC__PRECONDITION_FAILURE__INIT;
+	Google__Rpc__PreconditionFailure__Violation violations[VIOLATIONS_MAX];
+	Google__Rpc__PreconditionFailure__Violation *pointers[VIOLATIONS_MAX];
+	char copy[DETAIL_BYTES_MAX], *rest = copy;
+
+	snprintf(copy, sizeof(copy), "%s", lines);
+	utf8_repair(copy);
+	failure.violations = pointers;
+	for (char *line; failure.n_violations < VIOLATIONS_MAX && (line = strsep(&rest, "\n"));) {
+		size_t n = failure.n_violations;
+
+		if (!*line)
+			continue;
+		google__rpc__precondition_failure__violation__init(&violations[n]);
+		violations[n].type = reason;
+		violations[n].description = line;
+		pointers[n] = &violations[n];
+		failure.n_violations++;
+	}
+	while (failure.n_violations &&
+	       google__rpc__precondition_failure__get_packed_size(&failure) > DETAIL_BYTES_MAX)
+		failure.n_violations--;
+	details_add(details, "type.googleapis.com/google.rpc.PreconditionFailure", &failure.base);
+}
+
 static void add_precondition(struct details *details, char *reason, char *field, char *message)
 {
 	Google__Rpc__PreconditionFailure failure = GOOGLE__RPC__PRECONDITION_FAILURE__INIT;
@@ -221,7 +250,11 @@ static void add_details(struct details *details, struct refusal *refusal)
 		add_retry_info(details, refusal->retry_after_ms);
 		break;
 	case REFUSAL_PRECONDITION:
-		add_precondition(details, refusal->reason, refusal->field, refusal->message);
+		if (refusal->lines)
+			add_preconditions(details, refusal->reason, refusal->lines);
+		else
+			add_precondition(details, refusal->reason, refusal->field,
+					 refusal->message);
 		break;
 	case REFUSAL_NOT_FOUND:
 		add_resource_info(details, refusal->resource, refusal->message);

@@ -132,7 +132,8 @@ class Configuration(VmmCase):
             with self.subTest(name):
                 with self.assertRaises(AssertionError) as caught:
                     Daemon({"iommubrokerd.conf": text}).kill()
-                self.assertIn("iommubrokerd.conf:2", str(caught.exception))
+                line = 1 if name == "unknown section" else 2
+                self.assertIn("iommubrokerd.conf:%d" % line, str(caught.exception))
         with self.assertRaises(AssertionError) as caught:
             Daemon({"iommubrokerd.conf": BAD_CONFIGURATIONS["unknown key"]}).kill()
         self.assertIn("PinnedMemoryMax", str(caught.exception), "a suggestion")

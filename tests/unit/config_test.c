@@ -67,13 +67,21 @@ static void file_remove(const char *name)
 	assert_int_equal(unlink(path), 0);
 }
 
+static int load(struct config **ret)
+{
+	const char *const folders[] = {folder};
+
+	*ret = NULL;
+	return config_load(ret, folders, 1);
+}
+
 static struct config *load_good(void)
 {
-	struct config *config = NULL;
-	int status = config_load(&config, folder);
+	struct config *config;
+	int status = load(&config);
 
 	if (status)
-		fail_msg("%s", config ? config->error : "no memory");
+		fail_msg("%s", config_error(config, status));
 	return config;
 }
 
@@ -242,8 +250,8 @@ static const struct {
 	{"iommubrokerd.conf", "[Limits]\nPinedMemoryMax=1\n",
 	 ":2: unknown key 'PinedMemoryMax'; did you mean PinnedMemoryMax?"},
 	{"iommubrokerd.conf", "[Limit]\nSessionsMax=1\n",
-	 ":2: unknown section 'Limit'; did you mean Limits?"},
-	{"iommubrokerd.conf", "[Nonsense]\nSessionsMax=1\n", ":2: unknown section 'Nonsense'"},
+	 ":1: unknown section 'Limit'; did you mean Limits?"},
+	{"iommubrokerd.conf", "[Nonsense]\nSessionsMax=1\n", ":1: unknown section 'Nonsense'"},
 	{"iommubrokerd.conf", "\n[Limits]\nSessionsMax=many\n",
 	 ":3: [Limits] SessionsMax=: 'many' is not a number"},
 	{"iommubrokerd.conf", "[Limits]\nSessionsMax=0\n",
@@ -284,12 +292,12 @@ static const struct {
 	{"device.d/a.conf", "[Device]\nFunctonId=1\n",
 	 ":2: unknown key 'FunctonId'; did you mean FunctionId?"},
 	{"device.d/a.conf", "[Devices]\nFunctionId=1\n",
-	 ":2: unknown section 'Devices'; did you mean Device?"},
+	 ":1: unknown section 'Devices'; did you mean Device?"},
 	{"device.d/a.conf", "[Device]\nFunctionId=1\nRelaxedTranslation=perhaps\n",
 	 ":3: RelaxedTranslation=: 'perhaps' is not yes or no"},
 	{"quota.d/a.conf", "[Match]\nUser=*\n[Quotas]\nGuestsMax=1\n",
-	 ":4: unknown section 'Quotas'; did you mean Quota?"},
-	{"quota.d/a.conf", "[Macht]\nUser=*\n", ":2: unknown section 'Macht'; did you mean Match?"},
+	 ":3: unknown section 'Quotas'; did you mean Quota?"},
+	{"quota.d/a.conf", "[Macht]\nUser=*\n", ":1: unknown section 'Macht'; did you mean Match?"},
 	{"quota.d/a.conf", "[Match]\nUsr=*\n", ":2: unknown key 'Usr'; did you mean User?"},
 	{"quota.d/a.conf", "[Match]\nUser=*\n[Quota]\nPinnedMemoryMaks=1G\n",
 	 ":4: unknown key 'PinnedMemoryMaks'; did you mean PinnedMemoryMax?"},
@@ -320,9 +328,9 @@ static void test_each_mistake_is_told(void **state)
 		struct config *config = NULL;
 
 		file_write(mistakes[i].file, mistakes[i].text);
-		assert_int_equal(config_load(&config, folder), -EINVAL);
-		if (!strstr(config->error, mistakes[i].error))
-			fail_msg("'%s' should say '%s'", config->error, mistakes[i].error);
+		assert_int_equal(load(&config), -EINVAL);
+		if (!strstr(config->mistakes[0], mistakes[i].error))
+			fail_msg("'%s' should say '%s'", config->mistakes[0], mistakes[i].error);
 		config_free(config);
 		file_remove(mistakes[i].file);
 	}
@@ -336,8 +344,8 @@ static void test_quota_rules_have_names_of_their_own(void **state)
 	(void)state;
 	file_write("quota.d/10-a.conf", "[Match]\nUser=*\n");
 	file_write("quota.d/20-a.conf", "[Match]\nUser=*\n");
-	assert_int_equal(config_load(&config, folder), -EINVAL);
-	assert_non_null(strstr(config->error, "another file's rule is called 'a' too"));
+	assert_int_equal(load(&config), -EINVAL);
+	assert_non_null(strstr(config->mistakes[0], "another file's rule is called 'a' too"));
 	config_free(config);
 }
 
@@ -346,8 +354,9 @@ static void test_missing_folder_is_told(void **state)
 	struct config *config = NULL;
 
 	(void)state;
-	assert_int_equal(config_load(&config, "/nonexistent/folder"), -EINVAL);
-	assert_non_null(strstr(config->error, "/nonexistent/folder"));
+	assert_int_equal(config_load(&config, (const char *const[]){"/nonexistent/folder"}, 1),
+			 -EINVAL);
+	assert_non_null(strstr(config->mistakes[0], "/nonexistent/folder"));
 	config_free(config);
 }
 
