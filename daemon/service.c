@@ -20,6 +20,8 @@
 #include "reload.h"
 #include "rpc/grpc_log.h"
 #include "rpc/listener.h"
+#include "rpc/metrics_http.h"
+#include "rpc/metrics_lag.h"
 #include "status_line.h"
 #include "util/guest_read.h"
 #include "util/log.h"
@@ -36,10 +38,12 @@ struct service {
 	struct native_transport *native;
 	struct grpc_transport *grpc, *grpc_admin;
 	struct listener *broker_listener, *fd_listener, *admin_listener;
+	struct metrics_http *metrics;
+	struct metrics_lag lag;
 	struct event *terminate, *interrupt, *hangup, *watchdog, *status;
 	struct status_line status_line;
 	struct reload reload;
-	int broker_fd, fd_fd, admin_fd; /* from systemd, or -1 */
+	int broker_fd, fd_fd, admin_fd, metrics_fd; /* from systemd, or -1 */
 };
 
 static int broke(const char *what, int status)
@@ -60,10 +64,12 @@ static int backend_start(struct service *service, struct iommu_backend **ret)
 	}
 	status = iommu_iommufd_new(ret, "/dev/iommu", "/dev/vfio", "/sys");
 	if (status == -ENOENT)
-		log_error("no /dev/iommu: this kernel has no IOMMUFD, or the module is not loaded");
+		log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_BACKEND,
+		       "no /dev/iommu: this kernel has no IOMMUFD, or the module is not loaded");
 	else if (status == -EACCES || status == -EPERM)
-		log_error("may not open /dev/iommu: the daemon's group must own it, see the udev "
-			  "rule");
+		log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_BACKEND,
+		       "may not open /dev/iommu: the daemon's group must own it, see the udev "
+		       "rule");
 	if (status)
 		return broke("cannot start the iommufd backend", status);
 	reload_memlock(config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max);
@@ -112,7 +118,7 @@ static int sockets_adopt(struct service *service)
 	char **names = NULL;
 	int n = sd_listen_fds_with_names(1, &names), status = 0;
 
-	service->broker_fd = service->fd_fd = service->admin_fd = -1;
+	service->broker_fd = service->fd_fd = service->admin_fd = service->metrics_fd = -1;
 	if (n < 0)
 		return broke("cannot read the sockets that systemd passed", n);
 	for (int i = 0; i < n; i++) {
@@ -124,6 +130,8 @@ static int sockets_adopt(struct service *service)
 			service->fd_fd = fd;
 		else if (!strcmp(names[i], "admin") && service->admin_fd < 0)
 			service->admin_fd = fd;
+		else if (!strcmp(names[i], "metrics") && service->metrics_fd < 0)
+			service->metrics_fd = fd;
 		else {
 			log_warning("systemd passed a descriptor named '%s' that is not known",
 				    names[i]);
@@ -166,6 +174,17 @@ static int listen_at(struct service *service, struct listener **ret, int adopted
 	return status;
 }
 
+/* Only on a socket that the service manager passes: without it there is no such listener. */
+static int metrics_start(struct service *service)
+{
+	int status;
+
+	if (service->metrics_fd < 0)
+		return 0;
+	status = metrics_http_new(&service->metrics, service->dispatcher, service->metrics_fd);
+	return status ? broke("cannot serve metrics at the socket that systemd passed", status) : 0;
+}
+
 static int listeners_start(struct service *service)
 {
 	const struct options *options = service->options;
@@ -183,6 +202,8 @@ static int listeners_start(struct service *service)
 		status = listen_at(service, &service->admin_listener, service->admin_fd,
 				   options->admin_dir, 0700, "admin.sock", SOCK_STREAM,
 				   grpc_transport_accept, service->grpc_admin);
+	if (!status)
+		status = metrics_start(service);
 	return status;
 }
 
@@ -191,7 +212,7 @@ static void on_signal(evutil_socket_t signal, short what, void *context)
 	struct service *service = context;
 
 	(void)what;
-	log_info("stopping on signal %d", (int)signal);
+	log_as(LOG_LEVEL_INFO, LOG_MESSAGE_STOPPING, "stopping on signal %d", (int)signal);
 	loop_exit(service->loop, 0);
 }
 
@@ -253,6 +274,8 @@ static int events_start(struct service *service)
 		if (!service->watchdog || event_add(service->watchdog, &half))
 			return broke("cannot serve the watchdog", -ENOMEM);
 	}
+	if (metrics_lag_start(&service->lag, service->dispatcher, service->loop))
+		return broke("cannot watch the event loop", -ENOMEM);
 	return status_start(service);
 }
 
@@ -267,6 +290,7 @@ static void service_stop(struct service *service)
 	listener_free(service->broker_listener);
 	listener_free(service->fd_listener);
 	listener_free(service->admin_listener);
+	metrics_http_free(service->metrics);
 	dispatcher_stop(service->dispatcher);
 	grpc_transport_free(service->grpc);
 	grpc_transport_free(service->grpc_admin);
@@ -274,6 +298,7 @@ static void service_stop(struct service *service)
 	dispatcher_free(service->dispatcher);
 	broker_free(service->broker);
 	reload_deinit(&service->reload);
+	metrics_lag_stop(&service->lag);
 	event_drop(service->terminate);
 	event_drop(service->interrupt);
 	event_drop(service->hangup);
@@ -306,13 +331,15 @@ int service_run(const struct options *options, struct config *config)
 	int status = service_start(&service);
 
 	if (!status) {
-		log_info("iommubrokerd %s serves at %s, backend %s", IB_VERSION,
-			 options->runtime_dir, broker_backend_name(service.broker));
+		log_as(LOG_LEVEL_INFO, LOG_MESSAGE_STARTED,
+		       "iommubrokerd %s serves at %s, backend %s", IB_VERSION, options->runtime_dir,
+		       broker_backend_name(service.broker));
 		status_line_update(&service.status_line, service.broker);
 		sd_notify(0, "READY=1");
 		status = loop_run(service.loop);
 		if (status)
-			log_error("broken, stopping: %s", strerror(-status));
+			log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_BROKEN, "broken, stopping: %s",
+			       strerror(-status));
 		sd_notify(0, "STOPPING=1\nSTATUS=Stopping, taking guests down");
 	}
 	service_stop(&service);

@@ -55,6 +55,7 @@ static void broker_init(struct broker *broker)
 	pthread_mutex_init(&broker->policy_lock, NULL);
 	pthread_mutex_init(&broker->lock, NULL);
 	pthread_cond_init(&broker->session_gone, NULL);
+	event_observer_init(&broker->observer);
 	ledger_init(&broker->ledger);
 	ledger_account_init(&broker->host, NULL, LIMIT_HOST, "host");
 	host_set_limits(broker);
@@ -171,6 +172,7 @@ struct broker *broker_free(struct broker *broker)
 	pool_free(broker->pool);
 	broker_ops(broker)->free(broker->backend);
 	ledger_deinit(&broker->ledger);
+	event_observer_deinit(&broker->observer);
 	pthread_cond_destroy(&broker->session_gone);
 	pthread_mutex_destroy(&broker->lock);
 	pthread_mutex_destroy(&broker->policy_lock);

@@ -422,6 +422,19 @@ struct event {
 	uint64_t iova, gpa, lost;
 };
 
+/* Whose guest an event is of: who created it. */
+struct event_subject {
+	const char *name, *tenant;
+	pid_t pid;
+	uid_t uid;
+};
+/* INLINE. One who is told every event of every guest, from the thread that it happens on: it must
+ * not wait. NULL: nobody; when that returns, observe() does not run any more. */
+void broker_set_observer(struct broker *broker,
+			 void (*observe)(void *context, const struct event *event,
+					 const struct event_subject *subject),
+			 void *context);
+
 /* A reader of one guest's events. */
 struct event_watch;
 /* INLINE. wake(context) is called from any thread, with no lock held that event_watch_next() needs,

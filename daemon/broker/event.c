@@ -13,10 +13,12 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
 
 #include "broker/guest.h"
+#include "broker/root.h"
 #include "util/clock.h"
 
 struct event_watch {
@@ -34,6 +36,9 @@ struct event_ring {
 	bool ended;
 	pthread_mutex_t wake_lock;
 	struct event_watch *watches;
+	struct event_observer *observer; /* or NULL */
+	struct event_subject subject;    /* its texts are the next two */
+	char name[BROKER_NAME_MAX], tenant[BROKER_NAME_MAX];
 	uint32_t n_slots;
 	struct event slots[];
 };
@@ -50,6 +55,45 @@ struct event_ring *event_ring_new(uint32_t n_slots)
 	pthread_mutex_init(&ring->wake_lock, NULL);
 	return ring;
 }
+
+/* ── who is told of all guests' ───────────────────────────────────────────────────────────── */
+
+void event_observer_init(struct event_observer *observer)
+{
+	observer->observe = NULL;
+	pthread_rwlock_init(&observer->lock, NULL);
+}
+
+void event_observer_deinit(struct event_observer *observer)
+{
+	pthread_rwlock_destroy(&observer->lock);
+}
+
+void broker_set_observer(struct broker *broker,
+			 void (*observe)(void *context, const struct event *event,
+					 const struct event_subject *subject),
+			 void *context)
+{
+	struct event_observer *observer = &broker->observer;
+
+	pthread_rwlock_wrlock(&observer->lock);
+	observer->observe = observe;
+	observer->context = context;
+	pthread_rwlock_unlock(&observer->lock);
+}
+
+void event_ring_observe(struct event_ring *ring, struct event_observer *observer,
+			const struct event_subject *subject)
+{
+	ring->observer = observer;
+	ring->subject = *subject;
+	snprintf(ring->name, sizeof(ring->name), "%s", subject->name);
+	snprintf(ring->tenant, sizeof(ring->tenant), "%s", subject->tenant);
+	ring->subject.name = ring->name;
+	ring->subject.tenant = ring->tenant;
+}
+
+/* ── the ring ─────────────────────────────────────────────────────────────────────────────── */
 
 struct event_ring *event_ring_ref(struct event_ring *ring)
 {
@@ -92,10 +136,24 @@ static void event_ring_wake(struct event_ring *ring)
 	pthread_mutex_unlock(&ring->wake_lock);
 }
 
+/* After the watchers of the guest, which are its own. */
+static void event_ring_tell(struct event_ring *ring, const struct event *event)
+{
+	struct event_observer *observer = ring->observer;
+
+	if (!observer)
+		return;
+	pthread_rwlock_rdlock(&observer->lock);
+	if (observer->observe)
+		observer->observe(observer->context, event, &ring->subject);
+	pthread_rwlock_unlock(&observer->lock);
+}
+
 void event_post(struct event_ring *ring, const struct event *event)
 {
 	event_ring_put(ring, event, false);
 	event_ring_wake(ring);
+	event_ring_tell(ring, event);
 }
 
 void event_ring_end(struct event_ring *ring, uint64_t guest)
@@ -104,6 +162,7 @@ void event_ring_end(struct event_ring *ring, uint64_t guest)
 
 	event_ring_put(ring, &event, true);
 	event_ring_wake(ring);
+	event_ring_tell(ring, &event);
 }
 
 /* The oldest that is kept; ring->last + 1 if there is none. With ring->lock held. */

@@ -4,12 +4,27 @@
 
 /* The events of one guest: a ring of the last ones, and who watches it. */
 
+#include <pthread.h>
+
 #include "broker/broker.h"
 
 struct event_ring;
 
+/* Who is told the events of all guests of a broker. */
+struct event_observer {
+	pthread_rwlock_t lock; /* held while it is told */
+	void (*observe)(void *context, const struct event *event,
+			const struct event_subject *subject);
+	void *context;
+};
+void event_observer_init(struct event_observer *observer);
+void event_observer_deinit(struct event_observer *observer);
+
 /* n_slots: 1 .. BROKER_EVENTS_MAX. NULL: no memory. */
 struct event_ring *event_ring_new(uint32_t n_slots);
+/* From now on observer is told too; its texts are copied. Before anything is posted. */
+void event_ring_observe(struct event_ring *ring, struct event_observer *observer,
+			const struct event_subject *subject);
 struct event_ring *event_ring_ref(struct event_ring *ring);
 struct event_ring *event_ring_unref(struct event_ring *ring);
 

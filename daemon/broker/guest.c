@@ -162,6 +162,16 @@ static uint32_t event_slots_wanted(struct guest *guest)
 	return n < 1 ? 1 : n < BROKER_EVENTS_MAX ? (uint32_t)n : BROKER_EVENTS_MAX;
 }
 
+/* Operators are told who created it. */
+static void guest_observe(struct guest *guest)
+{
+	const struct session *session = guest->session;
+
+	event_ring_observe(guest->events, &guest->broker->observer,
+			   &(struct event_subject){guest->name, session->tenant_name, session->pid,
+						   session->uid});
+}
+
 static int guest_make_events(struct guest *guest, struct refusal *refusal)
 {
 	uint32_t n = event_slots_wanted(guest);
@@ -171,7 +181,10 @@ static int guest_make_events(struct guest *guest, struct refusal *refusal)
 		return REFUSED;
 	guest->event_slots = n;
 	guest->events = event_ring_new(n);
-	return guest->events ? 0 : refuse_errno(refusal, ENOMEM, "the guest's events");
+	if (!guest->events)
+		return refuse_errno(refusal, ENOMEM, "the guest's events");
+	guest_observe(guest);
+	return 0;
 }
 
 void guest_refund_events(struct guest *guest)

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "broker/event.h"
 #include "broker/handle.h"
 #include "broker/ledger.h"
 #include "broker/policy.h"
@@ -24,6 +25,7 @@ struct broker {
 	struct policy *policy; /* lock to change it too */
 	uint64_t slice_bytes;  /* pin_slice_bytes at the start, rounded down to a power of two */
 	struct pool *pool;
+	struct event_observer observer;
 	struct ledger ledger;
 	struct ledger_account host;
 

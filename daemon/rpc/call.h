@@ -32,6 +32,7 @@ struct call {
 	struct rpc_call *rpc;         /* the transport's; gone after its finish() */
 	struct rpc_session *session;  /* reference, or NULL */
 	uid_t uid;                    /* the peer's */
+	uint64_t started_ns;          /* monotonic */
 	uint32_t waiting_kib;         /* charged to the user while the pool has it */
 	ProtobufCMessage *request;    /* in the arena */
 	void *plain;                  /* what prepare() made of it, in the arena */

@@ -17,7 +17,9 @@
 #include "rpc/rpc_session.h"
 #include "rpc/status.h"
 #include "rpc/wire_check.h"
+#include "util/clock.h"
 #include "util/fd.h"
+#include "util/trace.h"
 
 #define SPARE_CALLS_MAX 32
 /* What the answer's envelope takes of a native packet: header, tags, lengths, flag. */
@@ -75,6 +77,7 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 	call->method = method;
 	call->rpc = rpc;
 	call->uid = rpc->peer->uid;
+	call->started_ns = clock_monotonic_ns();
 	call->answer_fd = -1;
 	call->refusal.kind = REFUSAL_NONE;
 	call->n_fds = rpc->n_fds;
@@ -171,6 +174,25 @@ int call_answer(struct call *call, const ProtobufCMessage *response)
 
 /* ── answering ────────────────────────────────────────────────────────────────────────────── */
 
+static uint64_t session_number(const struct call *call)
+{
+	struct session *session = call_session(call);
+
+	return session ? session_id(session) : 0;
+}
+
+/* Before it is answered, so that whoever has the answer finds it counted. */
+static void call_count(const struct call *call, int code, size_t answer_bytes)
+{
+	struct metrics *metrics = call->dispatcher->metrics;
+	uint64_t duration_ns = clock_monotonic_ns() - call->started_ns;
+
+	TRACE(request__done, call->method->number, method_path(call->method), session_number(call),
+	      call, code, duration_ns);
+	metrics_call(metrics, call->method, code, duration_ns);
+	metrics_add(&metrics->answer_bytes[call->rpc->native], answer_bytes);
+}
+
 /* The transport may free call->rpc as soon as it is told. */
 static void call_reply(struct call *call, const struct rpc_status *status, const uint8_t *bytes,
 		       size_t n_bytes, int consume_fd)
@@ -186,6 +208,7 @@ static void call_refused(struct call *call, int status, struct rpc_status *ret)
 		dispatcher_fail(call->dispatcher, status);
 	}
 	atomic_fetch_add_explicit(&call->dispatcher->refusals, 1, memory_order_relaxed);
+	metrics_refusal(call->dispatcher->metrics, &call->refusal);
 	log_refusal(call);
 	rpc_status_from_refusal(ret, &call->refusal);
 	call->answer = NULL;
@@ -204,9 +227,11 @@ void call_finish(struct call *call, int status)
 	if (call->entry)
 		joiner = request_table_finish(call->entry, &rpc_status, call->answer,
 					      call->repeat_bytes);
+	call_count(call, rpc_status.code, call->answer_bytes);
 	call_reply(call, &rpc_status, call->answer, call->answer_bytes, call->answer_fd);
 	for (; joiner; joiner = next) {
 		next = joiner->next_joiner;
+		call_count(joiner, rpc_status.code, call->repeat_bytes);
 		call_reply(joiner, &rpc_status, call->answer, call->repeat_bytes, -1);
 		call_free(joiner);
 	}
@@ -329,6 +354,7 @@ static void call_repeat(struct call *call, struct request_answer *consume_answer
 	size_t n_bytes;
 
 	request_answer_get(consume_answer, &status, &bytes, &n_bytes);
+	call_count(call, status.code, n_bytes);
 	call_reply(call, &status, bytes, n_bytes, -1);
 	request_answer_unref(consume_answer);
 	call_free(call);
@@ -358,7 +384,8 @@ static void call_mutate(struct call *call)
 }
 
 /* No memory even for the call itself. */
-static void refuse_call(struct dispatcher *dispatcher, struct rpc_call *rpc)
+static void refuse_call(struct dispatcher *dispatcher, const struct method *method,
+			struct rpc_call *rpc)
 {
 	struct rpc_status status;
 	struct refusal refusal;
@@ -367,6 +394,8 @@ static void refuse_call(struct dispatcher *dispatcher, struct rpc_call *rpc)
 	refuse_errno(&refusal, ENOMEM, "serving the call");
 	rpc_status_from_refusal(&status, &refusal);
 	atomic_fetch_add_explicit(&dispatcher->refusals, 1, memory_order_relaxed);
+	metrics_refusal(dispatcher->metrics, &refusal);
+	metrics_call(dispatcher->metrics, method, status.code, 0);
 	rpc->ops->finish(rpc, &status, NULL, 0, NULL, 0);
 	call_memory_free(dispatcher, NULL, false);
 }
@@ -377,12 +406,14 @@ void dispatch_call(struct dispatcher *dispatcher, const struct method *method, s
 	int status;
 
 	atomic_fetch_add_explicit(&dispatcher->calls, 1, memory_order_relaxed);
+	metrics_add(&dispatcher->metrics->request_bytes[rpc->native], rpc->request_bytes);
 	if (!call) {
-		refuse_call(dispatcher, rpc);
+		refuse_call(dispatcher, method, rpc);
 		return;
 	}
 	call_init(call, dispatcher, method, rpc);
 	status = call_begin(call);
+	TRACE(request__start, method->number, method_path(method), session_number(call), call);
 	if (!status && call_wants_pool(call))
 		status = call_charge(call);
 	if (status)

@@ -163,6 +163,8 @@ bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum r
 /* A connection is counted against the host's and its user's limit before it is served. */
 bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer);
 void connection_refund(struct dispatcher *dispatcher, const struct peer *peer);
+/* One that was not served, or ended for what its client did: counted. Any thread. */
+void connection_dropped(struct dispatcher *dispatcher);
 
 /* ── the transports, as main sees them ────────────────────────────────────────────────────── */
 

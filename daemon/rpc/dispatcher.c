@@ -83,7 +83,10 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	if (!dispatcher)
 		return -ENOMEM;
 	dispatcher->strangers = pool_share_new(STRANGERS_THREADS_MAX);
-	if (!dispatcher->strangers) {
+	dispatcher->metrics = metrics_new();
+	if (!dispatcher->strangers || !dispatcher->metrics) {
+		pool_share_unref(dispatcher->strangers);
+		metrics_free(dispatcher->metrics);
 		free(dispatcher);
 		return -ENOMEM;
 	}
@@ -91,6 +94,7 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	dispatcher->loop = loop;
 	dispatcher->settings = *settings;
 	dispatcher->started_ns = clock_monotonic_ns();
+	dispatcher->started_realtime_ns = clock_realtime_ns();
 	dispatcher->tasks_tail = &dispatcher->tasks;
 	dispatcher->post.function = tasks_run;
 	RB_INIT(&dispatcher->sessions);
@@ -100,6 +104,9 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	pthread_mutex_init(&dispatcher->settings_lock, NULL);
 	pthread_mutex_init(&dispatcher->lock, NULL);
 	pthread_cond_init(&dispatcher->idle, NULL);
+	monitor_init(&dispatcher->monitor);
+	log_set_observer(monitor_log, &dispatcher->monitor);
+	broker_set_observer(broker, monitor_guest_event, &dispatcher->monitor);
 	*ret = dispatcher;
 	return 0;
 }
@@ -150,6 +157,10 @@ struct dispatcher *dispatcher_free(struct dispatcher *dispatcher)
 	loop_unpost(dispatcher->loop, &dispatcher->post);
 	spare_free(dispatcher);
 	pool_share_unref(dispatcher->strangers);
+	broker_set_observer(dispatcher->broker, NULL, NULL);
+	log_set_observer(NULL, NULL);
+	monitor_deinit(&dispatcher->monitor);
+	metrics_free(dispatcher->metrics);
 	pthread_cond_destroy(&dispatcher->idle);
 	pthread_mutex_destroy(&dispatcher->settings_lock);
 	pthread_mutex_destroy(&dispatcher->lock);
@@ -192,7 +203,8 @@ void dispatcher_set_operator(struct dispatcher *dispatcher, const struct operato
 
 void dispatcher_fail(struct dispatcher *dispatcher, int status)
 {
-	log_error("the daemon is broken and stops: %s", strerror(-status));
+	log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_BROKEN, "the daemon is broken and stops: %s",
+	       strerror(-status));
 	loop_exit(dispatcher->loop, status);
 }
 
@@ -211,6 +223,11 @@ bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
 		dispatcher->connections++;
 	pthread_mutex_unlock(&dispatcher->lock);
 	return charged;
+}
+
+void connection_dropped(struct dispatcher *dispatcher)
+{
+	metrics_add(&dispatcher->metrics->connections_dropped, 1);
 }
 
 void connection_refund(struct dispatcher *dispatcher, const struct peer *peer)

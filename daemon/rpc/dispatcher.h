@@ -14,6 +14,8 @@
 
 #include "rpc/call.h"
 #include "rpc/dispatch.h"
+#include "rpc/metrics.h"
+#include "rpc/monitor.h"
 #include "rpc/session_index.h"
 #include "rpc/user_count.h"
 #include "util/log.h"
@@ -35,7 +37,9 @@ struct dispatcher {
 	struct rpc_settings settings;
 	const struct operator_ops *operator_ops; /* NULL: none */
 	void *operator_context;
-	uint64_t started_ns;
+	uint64_t started_ns, started_realtime_ns;
+	struct metrics *metrics;
+	struct monitor monitor;
 	struct pool_share *strangers; /* of the pool, for who has no session */
 	_Atomic uint64_t calls, refusals;
 

@@ -13,6 +13,7 @@
 #include <seccomp.h>
 
 #include "util/clock.h"
+#include "rpc/dispatch.h"
 #include "util/log.h"
 
 #ifdef SYS_socketcall
@@ -110,11 +111,20 @@ void grpc_log_filter(void)
 	gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
 }
 
-void grpc_log_dropped(const struct peer *peer, const char *why)
+void grpc_log_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why)
 {
+	struct log_entry entry;
 	uint32_t suppressed;
 
-	if (line_allowed(&suppressed))
-		log_warning("connection of process %d, user %u, dropped: %s (%u lines suppressed)",
-			    (int)peer->pid, (unsigned int)peer->uid, why, suppressed);
+	connection_dropped(dispatcher);
+	if (!line_allowed(&suppressed))
+		return;
+	log_begin(&entry, LOG_LEVEL_WARNING);
+	entry.message = LOG_MESSAGE_CONNECTION_DROPPED;
+	entry.suppressed = suppressed;
+	log_field(&entry, "IOMMUBROKER_REASON", "%s", why);
+	log_field(&entry, "IOMMUBROKER_PEER_PID", "%d", (int)peer->pid);
+	log_field(&entry, "IOMMUBROKER_PEER_UID", "%u", (unsigned int)peer->uid);
+	log_end(&entry, "dropped the connection of pid %d, uid %u: %s", (int)peer->pid,
+		(unsigned int)peer->uid, why);
 }

@@ -6,6 +6,8 @@
 
 #include "broker/broker.h"
 
+struct dispatcher;
+
 /* Once, before any thread: recvmsg() and recvmmsg() with MSG_ERRQUEUE fail with EAGAIN from now on.
  * gRPC calls them with room for descriptors. The frame guard keeps clients' sockets from gRPC; this
  * is the second line: a system call filter, or functions of our own where a filter cannot see the
@@ -16,7 +18,7 @@ bool grpc_errqueue_guard(void);
 /* Have gRPC's errors go to our log, without their text: it echoes bytes of clients. */
 void grpc_log_filter(void);
 
-/* A connection was ended for a fault of its client; not more than a few lines a second. */
-void grpc_log_dropped(const struct peer *peer, const char *why);
+/* A connection was ended for a fault of its client: counted, and told, but not more than a few lines a second. */
+void grpc_log_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why);
 
 #endif

@@ -134,18 +134,18 @@ void grpc_transport_accept(void *context, int consume_fd, const struct peer *pee
 	struct grpc_connection *connection;
 
 	if (!peer_allowed(dispatcher, peer, transport->host.door)) {
-		grpc_log_dropped(peer, "it may not connect");
+		grpc_log_dropped(dispatcher, peer, "it may not connect");
 		fd_close(consume_fd);
 		return;
 	}
 	if (!transport_charge(transport, peer)) {
-		grpc_log_dropped(peer, "too many connections");
+		grpc_log_dropped(dispatcher, peer, "too many connections");
 		fd_close(consume_fd);
 		return;
 	}
 	connection = grpc_connection_new(&transport->host, consume_fd, peer);
 	if (!connection) {
-		grpc_log_dropped(peer, "no memory or descriptor for it");
+		grpc_log_dropped(dispatcher, peer, "no memory or descriptor for it");
 		transport_refund(transport, peer);
 		return;
 	}

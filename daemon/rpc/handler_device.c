@@ -66,7 +66,7 @@ static void log_opened(struct call *call, uint64_t device)
 	struct refusal refusal;
 
 	if (!device_describe(call_broker(call), call_session(call), device, &description, &refusal))
-		log_device(call, &description, "opened");
+		log_device(call, &description, true);
 }
 
 /* The device is open from here on, whether or not the answer can carry its descriptor. */
@@ -235,7 +235,7 @@ int handle_close_device(struct call *call)
 				      &still_held, &call->refusal);
 	if (status)
 		return status;
-	log_device(call, &description, "closed");
+	log_device(call, &description, false);
 	response.still_held = still_held;
 	return call_answer(call, &response.base);
 }

@@ -6,6 +6,7 @@
 
 #include "rpc/check.h"
 #include "rpc/convert.h"
+#include "rpc/log_device.h"
 #include "rpc/descriptor.h"
 
 typedef Iommubroker__V1__CreateGuestRequest CreateGuestRequest;
@@ -103,12 +104,14 @@ int handle_create_guest(struct call *call)
 {
 	Iommubroker__V1__CreateGuestResponse response =
 		IOMMUBROKER__V1__CREATE_GUEST_RESPONSE__INIT;
+	const struct guest_create_request *request = call->plain;
 	uint8_t secret[BROKER_SECRET_BYTES];
-	int status = guest_create(call_broker(call), call_session(call), call->plain,
-				  &response.guest, secret, &call->refusal);
+	int status = guest_create(call_broker(call), call_session(call), request, &response.guest,
+				  secret, &call->refusal);
 
 	if (status)
 		return status;
+	log_guest_created(call, response.guest, request->name);
 	response.secret = (ProtobufCBinaryData){sizeof(secret), secret};
 	status = call_answer(call, &response.base);
 	explicit_bzero(secret, sizeof(secret));

@@ -4,7 +4,8 @@
 
 #include "rpc/call.h"
 
-/* Tell the operator what became of a device, and who did it. what: "opened", static. */
-void log_device(struct call *call, const struct device_description *device, const char *what);
+/* Tell the operator what became of a device, and who did it: opened, or closed. */
+void log_device(struct call *call, const struct device_description *device, bool opened);
+void log_guest_created(struct call *call, uint64_t guest, const char *name);
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "rpc/log_refusal.h"
 
+#include <string.h>
+
 #include "rpc/dispatcher.h"
 #include "rpc/rpc_session.h"
 
@@ -24,23 +26,62 @@ static void add_peer(struct log_entry *entry, const struct peer *peer)
 	log_field(entry, "IOMMUBROKER_PEER_UID", "%u", (unsigned int)peer->uid);
 }
 
+/* The request's guest, if it names one and was decoded. 0: none. */
+static uint64_t guest_of(const struct call *call)
+{
+	const ProtobufCFieldDescriptor *field;
+	uint64_t guest = 0;
+
+	if (!call->request)
+		return 0;
+	field = protobuf_c_message_descriptor_get_field_by_name(call->method->request, "guest");
+	if (field && field->type == PROTOBUF_C_TYPE_FIXED64 &&
+	    field->label != PROTOBUF_C_LABEL_REPEATED)
+		memcpy(&guest, (const uint8_t *)call->request + field->offset, sizeof(guest));
+	return guest;
+}
+
+/* Who is charged: whom the refusal names, or else whose session it is. */
+static const char *tenant_of(const struct call *call)
+{
+	if (call->refusal.tenant[0] && call->refusal.kind == REFUSAL_QUOTA)
+		return call->refusal.tenant;
+	return call->session ? session_tenant(call_session(call)) : "";
+}
+
+static void add_subject(struct log_entry *entry, const struct call *call)
+{
+	const char *tenant = tenant_of(call);
+	uint64_t guest = guest_of(call);
+
+	if (call->session)
+		log_field(entry, "IOMMUBROKER_SESSION", "%llu",
+			  (unsigned long long)session_id(call_session(call)));
+	if (tenant[0])
+		log_field(entry, "IOMMUBROKER_TENANT", "%s", tenant);
+	if (guest)
+		log_field(entry, "IOMMUBROKER_GUEST", "%016llx", (unsigned long long)guest);
+}
+
 static void add_numbers(struct log_entry *entry, const struct refusal *refusal)
 {
 	if (refusal->resource[0])
 		log_field(entry, "IOMMUBROKER_RESOURCE", "%s", refusal->resource);
-	if (refusal->kind != REFUSAL_QUOTA && refusal->kind != REFUSAL_HOST_MEMLOCK)
+	if (refusal->rule[0])
+		log_field(entry, "IOMMUBROKER_RULE", "%s", refusal->rule);
+	if (!refusal->limit && !refusal->used && !refusal->requested)
 		return;
 	log_field(entry, "IOMMUBROKER_LIMIT", "%llu", (unsigned long long)refusal->limit);
 	log_field(entry, "IOMMUBROKER_USED", "%llu", (unsigned long long)refusal->used);
 	log_field(entry, "IOMMUBROKER_REQUESTED", "%llu", (unsigned long long)refusal->requested);
-	log_field(entry, "IOMMUBROKER_TENANT", "%s", refusal->tenant);
-	log_field(entry, "IOMMUBROKER_RULE", "%s", refusal->rule);
 }
 
+/* The sentence that the client was told holds the numbers as well. */
 void log_refusal(struct call *call)
 {
 	const struct refusal *refusal = &call->refusal;
 	const struct peer *peer = call->rpc->peer;
+	const char *tenant = tenant_of(call);
 	struct log_entry entry;
 	uint32_t suppressed;
 
@@ -50,13 +91,16 @@ void log_refusal(struct call *call)
 			  : !dispatcher_may_log(call->dispatcher, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_WARNING);
+	entry.message = LOG_MESSAGE_REFUSAL;
 	entry.suppressed = suppressed;
 	log_field(&entry, "IOMMUBROKER_METHOD", "%s", method_path(call->method));
 	log_field(&entry, "IOMMUBROKER_REASON", "%s", refusal->reason);
+	add_subject(&entry, call);
 	add_numbers(&entry, refusal);
 	add_peer(&entry, peer);
-	log_end(&entry, "%s refused to pid %d, uid %u: %s (%s)", method_path(call->method),
-		(int)peer->pid, (unsigned int)peer->uid, refusal->message, refusal->reason);
+	log_end(&entry, "%s refused to pid %d, uid %u%s%s: %s (%s)", method_path(call->method),
+		(int)peer->pid, (unsigned int)peer->uid, tenant[0] ? ", tenant " : "", tenant,
+		refusal->message, refusal->reason);
 }
 
 void log_drop(struct dispatcher *dispatcher, const struct peer *peer, const char *why)
@@ -64,9 +108,11 @@ void log_drop(struct dispatcher *dispatcher, const struct peer *peer, const char
 	struct log_entry entry;
 	uint32_t suppressed;
 
+	connection_dropped(dispatcher);
 	if (!dispatcher_may_log(dispatcher, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_WARNING);
+	entry.message = LOG_MESSAGE_CONNECTION_DROPPED;
 	entry.suppressed = suppressed;
 	log_field(&entry, "IOMMUBROKER_REASON", "%s", why);
 	add_peer(&entry, peer);

@@ -5,6 +5,7 @@
 
 #include "iommubroker/v1/domains.pb-c.h"
 #include "rpc/check.h"
+#include "rpc/dispatcher.h"
 #include "rpc/verdict.h"
 
 /* An answer's RangeResult packs into at most 128 bytes: 4 small numbers, 2 counters of 11, and a
@@ -65,6 +66,8 @@ static int refresh_answer(struct refresh_call *refresh)
 	}
 	response.n_results = refresh->refresh.n_ranges;
 	response.results = refresh->pointers;
+	metrics_refresh(call->dispatcher->metrics, refresh->refresh.results,
+			refresh->refresh.n_ranges);
 	if (protobuf_c_message_get_packed_size(&response.base) > sizeof(refresh->packed))
 		return refuse(&call->refusal, REFUSAL_HOST, "ANSWER_TOO_LARGE",
 			      "the answer does not fit a message");

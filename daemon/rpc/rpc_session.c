@@ -186,7 +186,8 @@ static void rpc_session_sync(struct task *task)
 
 /* ── opening, finding, ending ─────────────────────────────────────────────────────────────── */
 
-static void log_session(struct rpc_session *session, const char *name, const char *what)
+static void log_session(struct rpc_session *session, enum log_message message, const char *name,
+			const char *what)
 {
 	struct log_entry entry;
 	uint32_t suppressed;
@@ -194,6 +195,7 @@ static void log_session(struct rpc_session *session, const char *name, const cha
 	if (!dispatcher_may_log(session->dispatcher, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_INFO);
+	entry.message = message;
 	entry.suppressed = suppressed;
 	log_field(&entry, "IOMMUBROKER_SESSION", "%llu", (unsigned long long)session->id);
 	log_field(&entry, "IOMMUBROKER_TENANT", "%s", session_tenant(session->session));
@@ -262,7 +264,7 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		return REFUSED;
 	}
 	session_sync_later(session);
-	log_session(session, name, "opened");
+	log_session(session, LOG_MESSAGE_SESSION_OPENED, name, "opened");
 	*ret = session;
 	return 0;
 }
@@ -349,7 +351,7 @@ void rpc_session_end(struct rpc_session *session, const char *why, void (*done)(
 		char what[96];
 
 		snprintf(what, sizeof(what), "closed because %s", why);
-		log_session(session, NULL, what);
+		log_session(session, LOG_MESSAGE_SESSION_CLOSED, NULL, what);
 		session_unindex(session);
 		request_table_cancel_all(&session->requests);
 		descriptors_close(session);

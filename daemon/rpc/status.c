@@ -69,6 +69,27 @@ static enum rpc_code code_of(enum refusal_kind kind)
 	return RPC_INTERNAL;
 }
 
+const char *rpc_code_name(int code)
+{
+	static const char *const names[] = {
+		[RPC_OK] = "OK",
+		[RPC_CANCELLED] = "CANCELLED",
+		[RPC_INVALID_ARGUMENT] = "INVALID_ARGUMENT",
+		[RPC_NOT_FOUND] = "NOT_FOUND",
+		[RPC_ALREADY_EXISTS] = "ALREADY_EXISTS",
+		[RPC_PERMISSION_DENIED] = "PERMISSION_DENIED",
+		[RPC_RESOURCE_EXHAUSTED] = "RESOURCE_EXHAUSTED",
+		[RPC_FAILED_PRECONDITION] = "FAILED_PRECONDITION",
+		[RPC_UNIMPLEMENTED] = "UNIMPLEMENTED",
+		[RPC_INTERNAL] = "INTERNAL",
+		[RPC_UNAVAILABLE] = "UNAVAILABLE",
+		[RPC_UNAUTHENTICATED] = "UNAUTHENTICATED",
+	};
+	size_t n = sizeof(names) / sizeof(names[0]);
+
+	return code >= 0 && (size_t)code < n && names[code] ? names[code] : "UNKNOWN";
+}
+
 /* The details of one status while they are put together; all of it on the stack. */
 struct details {
 	size_t n;

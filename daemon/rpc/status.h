@@ -18,6 +18,9 @@ enum rpc_code {
 	RPC_UNAUTHENTICATED = 16,
 };
 
+/* "INVALID_ARGUMENT"; those that we never answer are "UNKNOWN". */
+const char *rpc_code_name(int code);
+
 #define RPC_ERROR_DOMAIN "iommubroker"
 
 #endif

@@ -71,6 +71,8 @@ static bool stream_send_one(struct stream *stream)
 	}
 	if (!call->rpc->ops->send(call->rpc, call->answer, call->answer_bytes))
 		return false;
+	metrics_add(&call->dispatcher->metrics->answer_bytes[call->rpc->native],
+		    call->answer_bytes);
 	stream->unsent = false;
 	message_arena_reset(&call->arena);
 	return true;

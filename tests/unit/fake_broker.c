@@ -445,6 +445,16 @@ int check_fit(struct broker *broker, struct session *session, const struct fit_r
 	return 0;
 }
 
+void broker_set_observer(struct broker *broker,
+			 void (*observe)(void *context, const struct event *event,
+					 const struct event_subject *subject),
+			 void *context)
+{
+	(void)broker;
+	(void)observe;
+	(void)context;
+}
+
 void broker_status(struct broker *broker, struct broker_status *ret)
 {
 	(void)broker;

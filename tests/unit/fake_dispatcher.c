@@ -297,6 +297,11 @@ bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
 	return true;
 }
 
+void connection_dropped(struct dispatcher *dispatcher)
+{
+	(void)dispatcher;
+}
+
 void connection_refund(struct dispatcher *dispatcher, const struct peer *peer)
 {
 	(void)peer;

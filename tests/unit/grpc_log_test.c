@@ -111,7 +111,7 @@ static void test_lines_have_a_rate(void **state)
 	(void)state;
 	n_lines = 0;
 	for (int i = 0; i < 10000; i++)
-		grpc_log_dropped(&peer, "a fault");
+		grpc_log_dropped(NULL, &peer, "a fault");
 	assert_true(n_lines <= 100);
 	log_set_sink(NULL);
 }

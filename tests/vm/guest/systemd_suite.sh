@@ -222,7 +222,7 @@ journal_entries() {
 	like "journal: who closed it" "$(journal "IOMMUBROKER_DEVICE=$IB_VM_PCI")" \
 		"^session [0-9]+ closed device ${IB_VM_PCI//./\\.}: pid [0-9]+, uid $uid$"
 	like "journal: the refusal" "$(journal IOMMUBROKER_REASON=NO_DEVICE_RULE)" \
-		"OpenDevice refused to pid [0-9]+, uid $uid: no device rule lets this user have that function: ${IB_VM_PCI2//./\\.} \(NO_DEVICE_RULE\)$"
+		"OpenDevice refused to pid [0-9]+, uid $uid, tenant uid:$uid: no device rule lets this user have that function: ${IB_VM_PCI2//./\\.} \(NO_DEVICE_RULE\)$"
 	like "journal: the VMM's death" "$(journal "IOMMUBROKER_PEER_PID=$holder")" \
 		"^session [0-9]+ closed because its (process|native connection) ended: pid $holder, uid $uid"
 	is "journal: no more warnings than the refusal's" "$(journal -p warning | grep -cv NO_DEVICE_RULE)" 0
