@@ -50,6 +50,25 @@ static void host_set_limits(struct broker *broker)
 	ledger_account_set_limits(&broker->ledger, &broker->host, &limits);
 }
 
+/* A charge of a guest's is told to whoever watches the guest, whichever level it raised. */
+static void on_high(void *context, struct ledger_account *account, const struct quota_high *high)
+{
+	struct broker *broker = context;
+	struct quota_high told = *high;
+
+	if (account->level == LIMIT_GUEST)
+		told.guest = guest_tell_high(account, high);
+	if (broker->tell_high)
+		broker->tell_high(broker->high_context, &told);
+}
+
+void broker_on_quota_high(struct broker *broker,
+			  void (*tell)(void *context, const struct quota_high *high), void *context)
+{
+	broker->tell_high = tell;
+	broker->high_context = context;
+}
+
 static void broker_init(struct broker *broker)
 {
 	pthread_mutex_init(&broker->policy_lock, NULL);
@@ -57,6 +76,8 @@ static void broker_init(struct broker *broker)
 	pthread_cond_init(&broker->session_gone, NULL);
 	event_observer_init(&broker->observer);
 	ledger_init(&broker->ledger);
+	broker->ledger.tell_high = on_high;
+	broker->ledger.context = broker;
 	ledger_account_init(&broker->host, NULL, LIMIT_HOST, "host");
 	host_set_limits(broker);
 }

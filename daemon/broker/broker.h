@@ -420,6 +420,10 @@ struct event {
 	uint64_t guest, device, nested;
 	struct s390_fault fault;
 	uint64_t iova, gpa, lost;
+	/* with QUOTA_HIGH */
+	enum ledger_resource resource;
+	enum limit_level level;
+	uint64_t used, high;
 };
 
 /* Whose guest an event is of: who created it. */
@@ -468,10 +472,9 @@ void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_res
 /* max, high: UINT64_MAX for none. */
 struct usage {
 	uint64_t current, max, high, peak;
-	uint64_t events;            /* charges refused at this limit */
-	uint64_t events_high;       /* rises above high */
-	bool over;                  /* above max, which was lowered since */
-	char rule[LIMIT_WHERE_MAX]; /* where max stands; "" if there is none */
+	uint64_t events;      /* charges refused at this limit */
+	uint64_t events_high; /* rises above high */
+	bool over;            /* above max, which was lowered since */
 };
 
 /* A charge made current rise above high. */
@@ -479,23 +482,50 @@ struct quota_high {
 	enum ledger_resource resource;
 	enum limit_level level;
 	uint64_t used, high, max;
-	uint64_t guest; /* whose charge it was, or 0 */
+	uint64_t guest;      /* whose charge it was, or 0 */
+	bool log;            /* it is not the next of too many */
+	uint32_t suppressed; /* not to be logged before this one */
 	char tenant[BROKER_NAME_MAX];
 	char rule[LIMIT_WHERE_MAX]; /* where high stands */
 };
+
+/* Tells every rise above high: from any thread, with locks held, so it must neither wait nor call
+ * the broker. log: not too often since the last of that account that was to be logged. Once, before
+ * the first session; broker_free() returns after the last of its calls. */
+void broker_on_quota_high(struct broker *broker,
+			  void (*tell)(void *context, const struct quota_high *high),
+			  void *context);
 
 struct usage_report {
 	char tenant[BROKER_NAME_MAX]; /* "host" for all */
 	struct usage usage[LEDGER_RESOURCES];
 };
 
+/* What somebody asks whether it would fit: new guests, and what all of them together shall have,
+ * shared among them as evenly as it goes; of what is for guests and none are asked for, one
+ * guest's. Mappings are shared among the nested domains likewise; 0: each reserves the default. */
 struct fit_request {
-	uint64_t amount[LEDGER_RESOURCES];
+	uint64_t guests, pinned_bytes, regions, memory_files, devices, nested_domains, mappings;
 };
+#define FIT_MISSING_MAX (LEDGER_RESOURCES * LIMIT_LEVELS)
+/* A limit that is too low, by missing. At the level of a guest requested is one guest's share. */
 struct fit_missing {
 	enum ledger_resource resource;
+	enum limit_level level;
 	uint64_t limit, used, requested, missing;
-	char rule[128];
+	char rule[LIMIT_WHERE_MAX];
+};
+
+/* One account, for operators. */
+struct quota_report {
+	enum limit_level level;
+	char tenant[BROKER_NAME_MAX]; /* "host" for all */
+	uint64_t guest;               /* with LIMIT_GUEST, and its name */
+	char name[BROKER_NAME_MAX];
+	char rule_name[BROKER_NAME_MAX]; /* the tenant's; "": the settings' limits */
+	bool stranger;                   /* no rule is for it any more */
+	struct usage usage[LEDGER_RESOURCES];
+	char where[LEDGER_RESOURCES][LIMIT_WHERE_MAX]; /* max stands; "" if there is none */
 };
 
 /* INLINE. session NULL: the host's. */
@@ -504,9 +534,17 @@ int usage_report(struct broker *broker, struct session *session, struct usage_re
 /* INLINE. The tenants' reports, without the host's: fills up to n, *ret_n the number there are. */
 int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t *ret_n,
 	       struct refusal *refusal);
-/* INLINE. Nothing missing: it fits. ret[LEDGER_RESOURCES]. */
+/* INLINE. The host and all tenants, or (tenant not NULL) that one and each of its guests: a
+ * snapshot on the heap, for free(). */
+int quota_list(struct broker *broker, const char *tenant, struct quota_report **ret, size_t *ret_n,
+	       struct refusal *refusal);
+/* INLINE. As the real calls would be answered now. Nothing missing: it fits. session NULL: only the
+ * host's limits. ret[FIT_MISSING_MAX], by resource, then from guest to host. */
 int check_fit(struct broker *broker, struct session *session, const struct fit_request *request,
 	      struct fit_missing *ret, size_t *ret_n, struct refusal *refusal);
+/* INLINE. The same for the next session of a tenant, which need not have any yet. */
+int check_fit_tenant(struct broker *broker, const char *tenant, const struct fit_request *request,
+		     struct fit_missing *ret, size_t *ret_n, struct refusal *refusal);
 
 struct broker_status {
 	uint32_t sessions, guests, devices, nested_domains;

@@ -79,7 +79,7 @@ void guest_set_limits(struct guest *guest)
 	struct ledger_limits limits;
 
 	if (tenant->stranger)
-		policy_limit_stranger(&limits);
+		policy_limit_stranger(broker->policy, LIMIT_GUEST, &limits);
 	else
 		policy_limits(broker->policy, tenant->rule, LIMIT_GUEST, &limits);
 	if (guest->asked.pinned_bytes_max)
@@ -151,15 +151,11 @@ static uint32_t event_slots_wanted(struct guest *guest)
 {
 	struct broker *broker = guest->broker;
 	struct ledger_limits limits;
-	uint64_t n;
 
 	pthread_mutex_lock(&broker->lock);
 	policy_limits(broker->policy, guest->session->tenant->rule, LIMIT_GUEST, &limits);
 	pthread_mutex_unlock(&broker->lock);
-	n = limits.of[LEDGER_EVENT_SLOTS].max;
-	if (n == UINT64_MAX)
-		return BROKER_EVENTS_DEFAULT;
-	return n < 1 ? 1 : n < BROKER_EVENTS_MAX ? (uint32_t)n : BROKER_EVENTS_MAX;
+	return policy_event_slots(&limits);
 }
 
 /* Operators are told who created it. */
@@ -185,6 +181,23 @@ static int guest_make_events(struct guest *guest, struct refusal *refusal)
 		return refuse_errno(refusal, ENOMEM, "the guest's events");
 	guest_observe(guest);
 	return 0;
+}
+
+uint64_t guest_tell_high(struct ledger_account *account, const struct quota_high *high)
+{
+	struct guest *guest = (struct guest *)((char *)account - offsetof(struct guest, account));
+	const struct event event = {
+		.kind = EVENT_QUOTA_HIGH,
+		.guest = guest->object.handle,
+		.resource = high->resource,
+		.level = high->level,
+		.used = high->used,
+		.high = high->high,
+	};
+
+	if (guest->events)
+		event_post(guest->events, &event);
+	return guest->object.handle;
 }
 
 void guest_refund_events(struct guest *guest)

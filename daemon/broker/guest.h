@@ -75,6 +75,8 @@ struct guest *guest_unref(struct guest *guest);
 /* By the policy that holds. With the broker's lock held, while its session lives. */
 void guest_set_limits(struct guest *guest);
 
+/* What a charge to its account raised above high; the guest's handle. */
+uint64_t guest_tell_high(struct ledger_account *account, const struct quota_high *high);
 /* Its event queue is gone for the ledger; its memory stays while it is watched. Once, while its
  * session lives. */
 void guest_refund_events(struct guest *guest);

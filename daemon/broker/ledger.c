@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "util/clock.h"
+
 const char *ledger_resource_name(enum ledger_resource resource)
 {
 	static const char *const names[LEDGER_RESOURCES] = {
@@ -151,7 +153,8 @@ static void entry_raise(struct ledger_account *account, enum ledger_resource res
 	if (raised->n == LEDGER_TOLD_MAX)
 		return;
 	told = &raised->told[raised->n++];
-	told->resource = resource;
+	*told = (struct quota_high){.resource = resource};
+	told->log = log_rate_allow(&account->high_rate, clock_monotonic_ns(), &told->suppressed);
 	told->level = account->level;
 	told->used = account->entries[resource].current;
 	told->high = account->entries[resource].high;
@@ -256,10 +259,8 @@ uint64_t ledger_room(struct ledger *ledger, const struct ledger_account *account
 	return room;
 }
 
-void ledger_usage(struct ledger *ledger, const struct ledger_account *account,
-		  struct usage ret[LEDGER_RESOURCES])
+static void usage_fill(const struct ledger_account *account, struct usage ret[LEDGER_RESOURCES])
 {
-	pthread_mutex_lock(&ledger->lock);
 	for (int i = 0; i < LEDGER_RESOURCES; i++) {
 		ret[i] = (struct usage){
 			.current = account->entries[i].current,
@@ -270,7 +271,24 @@ void ledger_usage(struct ledger *ledger, const struct ledger_account *account,
 			.events_high = account->entries[i].events_high,
 			.over = account->entries[i].current > account->entries[i].max,
 		};
-		memcpy(ret[i].rule, account->entries[i].rule, sizeof(ret[i].rule));
 	}
+}
+
+void ledger_usage(struct ledger *ledger, const struct ledger_account *account,
+		  struct usage ret[LEDGER_RESOURCES])
+{
+	pthread_mutex_lock(&ledger->lock);
+	usage_fill(account, ret);
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+void ledger_usage_where(struct ledger *ledger, const struct ledger_account *account,
+			struct usage ret[LEDGER_RESOURCES],
+			char ret_where[LEDGER_RESOURCES][LIMIT_WHERE_MAX])
+{
+	pthread_mutex_lock(&ledger->lock);
+	usage_fill(account, ret);
+	for (int i = 0; i < LEDGER_RESOURCES; i++)
+		memcpy(ret_where[i], account->entries[i].rule, LIMIT_WHERE_MAX);
 	pthread_mutex_unlock(&ledger->lock);
 }

@@ -16,6 +16,7 @@
 #include <pthread.h>
 
 #include "broker/broker.h"
+#include "util/log.h"
 
 #define LEDGER_TOLD_MAX 8 /* of what one charge raised above high */
 
@@ -23,7 +24,7 @@ struct ledger_account;
 
 struct ledger {
 	pthread_mutex_t lock;
-	/* Told, with no lock held, that a charge to account raised something above its high. NULL:
+	/* Told, without the lock, that a charge to account raised something above its high. NULL:
 	 * nobody is. */
 	void (*tell_high)(void *context, struct ledger_account *account,
 			  const struct quota_high *high);
@@ -42,6 +43,7 @@ struct ledger_account {
 	struct ledger_account *parent; /* NULL: no level above */
 	enum limit_level level;
 	const char *tenant; /* borrowed; who a refusal names */
+	struct log_rate high_rate;
 	struct {
 		uint64_t max, high, current, peak, events, events_high;
 		bool above; /* current rose above high, and did not fall since */
@@ -84,5 +86,9 @@ uint64_t ledger_room(struct ledger *ledger, const struct ledger_account *account
 		     enum ledger_resource resource);
 void ledger_usage(struct ledger *ledger, const struct ledger_account *account,
 		  struct usage ret[LEDGER_RESOURCES]);
+/* The same, and where each limit stands. */
+void ledger_usage_where(struct ledger *ledger, const struct ledger_account *account,
+			struct usage ret[LEDGER_RESOURCES],
+			char ret_where[LEDGER_RESOURCES][LIMIT_WHERE_MAX]);
 
 #endif

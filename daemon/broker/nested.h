@@ -70,6 +70,8 @@ struct nested_plan {
 	uint64_t mappings; /* leaves to reserve; 0: the default */
 };
 
+/* What a nested domain over that window reserves if it asked for so many mappings; pure. */
+struct shadow_limits nested_shadow_limits(uint64_t asked, uint64_t first, uint64_t last);
 /* Charge and make it, empty. On failure nothing is left. owner: what its shadow belongs to. */
 int nested_backing_new(struct nested *owner, const struct nested_plan *plan,
 		       struct nested_backing *ret, struct refusal *refusal);

@@ -32,27 +32,32 @@ static uint64_t max_u64(uint64_t a, uint64_t b)
 }
 
 /* A window of all 2^64 bytes has 2^52 pages: no overflow. */
-static uint64_t window_pages(const struct s390_anchor *anchor)
+static uint64_t window_pages(uint64_t first, uint64_t last)
 {
-	return anchor->pal / 4096 - anchor->pba / 4096 + 1;
+	return last / 4096 - first / 4096 + 1;
 }
 
 /* Tables that keep at least one leaf: no more than the window has segments, or leaves are allowed;
  * and no more than a guest needs that uses its IOVAs densely, for a kept table costs us 2 KiB. */
+struct shadow_limits nested_shadow_limits(uint64_t asked, uint64_t first, uint64_t last)
+{
+	uint64_t leaves =
+		min_u64(min_u64(max_u64(asked, 1), window_pages(first, last)), SHADOW_LEAVES);
+	uint64_t segments = (last >> SEGMENT_SHIFT) - (first >> SEGMENT_SHIFT) + 1;
+	uint64_t dense = max_u64(TABLES_MIN, leaves / LEAVES_A_TABLE);
+	uint64_t tables = min_u64(min_u64(segments + 2, leaves), min_u64(dense, SHADOW_TABLES));
+
+	return (struct shadow_limits){.leaves_max = leaves, .tables_max = (uint32_t)tables};
+}
+
 static struct shadow_limits backing_limits(const struct guest *guest,
 					   const struct nested_plan *plan)
 {
 	struct policy *policy = policy_get(guest->broker);
 	uint64_t asked = plan->mappings ? plan->mappings : policy->settings.nested_mappings_default;
-	uint64_t leaves =
-		min_u64(min_u64(max_u64(asked, 1), window_pages(&plan->anchor)), SHADOW_LEAVES);
-	uint64_t segments =
-		(plan->anchor.pal >> SEGMENT_SHIFT) - (plan->anchor.pba >> SEGMENT_SHIFT) + 1;
-	uint64_t dense = max_u64(TABLES_MIN, leaves / LEAVES_A_TABLE);
-	uint64_t tables = min_u64(min_u64(segments + 2, leaves), min_u64(dense, SHADOW_TABLES));
 
 	policy_unref(policy);
-	return (struct shadow_limits){.leaves_max = leaves, .tables_max = (uint32_t)tables};
+	return nested_shadow_limits(asked, plan->anchor.pba, plan->anchor.pal);
 }
 
 /* ── what the shadow calls ─────────────────────────────────────────────────────────────────── */

@@ -61,11 +61,27 @@ void policy_limits(const struct policy *policy, const struct tenant_rule *rule,
 		limits_add(ret, &rule->limits[level]);
 }
 
-void policy_limit_stranger(struct ledger_limits *ret)
+/* Calls go on, or it could not even give back what it has. */
+static bool is_of_calls(enum ledger_resource resource)
 {
-	ledger_limits_init(ret);
-	for (int i = 0; i < LEDGER_RESOURCES; i++) {
-		ret->of[i].max = 0;
-		ret->of[i].rule = "no rule of quota.d any more";
-	}
+	return resource == LEDGER_CALLS || resource == LEDGER_DESCRIPTORS ||
+	       resource == LEDGER_QUEUED_BYTES;
+}
+
+uint32_t policy_event_slots(const struct ledger_limits *guest)
+{
+	uint64_t n = guest->of[LEDGER_EVENT_SLOTS].max;
+
+	if (n == UINT64_MAX)
+		return BROKER_EVENTS_DEFAULT;
+	return n < 1 ? 1 : n < BROKER_EVENTS_MAX ? (uint32_t)n : BROKER_EVENTS_MAX;
+}
+
+void policy_limit_stranger(const struct policy *policy, enum limit_level level,
+			   struct ledger_limits *ret)
+{
+	policy_limits(policy, NULL, level, ret);
+	for (int i = 0; i < LEDGER_RESOURCES; i++)
+		if (!is_of_calls(i))
+			ledger_limits_tighten(ret, i, 0, "no rule of quota.d any more");
 }

@@ -31,7 +31,12 @@ struct policy *policy_unref(struct policy *policy); /* returns NULL */
  * policy. */
 void policy_limits(const struct policy *policy, const struct tenant_rule *rule,
 		   enum limit_level level, struct ledger_limits *ret);
-/* Of a tenant that no rule is for any more: it keeps what it has. */
-void policy_limit_stranger(struct ledger_limits *ret);
+/* Of a tenant that no rule is for any more: it keeps what it has, gets nothing new, and can make
+ * the calls that give back. */
+void policy_limit_stranger(const struct policy *policy, enum limit_level level,
+			   struct ledger_limits *ret);
+
+/* How many events a guest's queue holds, by the limits of a guest. */
+uint32_t policy_event_slots(const struct ledger_limits *guest);
 
 #endif

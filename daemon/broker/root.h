@@ -28,6 +28,8 @@ struct broker {
 	struct event_observer observer;
 	struct ledger ledger;
 	struct ledger_account host;
+	void (*tell_high)(void *context, const struct quota_high *high); /* or NULL */
+	void *high_context;
 
 	pthread_mutex_t lock; /* all below */
 	pthread_cond_t session_gone;

@@ -120,7 +120,7 @@ void tenant_reload(struct broker *broker, struct tenant *tenant)
 	tenant->stranger =
 		!tenant->rule && (tenant->rule_name[0] || !may_go_without_rule(s, tenant->uid));
 	if (tenant->stranger)
-		policy_limit_stranger(&limits);
+		policy_limit_stranger(broker->policy, LIMIT_TENANT, &limits);
 	else
 		policy_limits(broker->policy, tenant->rule, LIMIT_TENANT, &limits);
 	ledger_account_set_limits(&broker->ledger, &tenant->account, &limits);

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What is used, and whether more would fit. */
+/* What is used, by whom, and how much each may. */
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
 
+#include "broker/guest.h"
 #include "broker/root.h"
-#include "broker/tenant.h"
 #include "broker/session.h"
+#include "broker/tenant.h"
 
 static void report_fill(struct broker *broker, const char *tenant,
 			const struct ledger_account *account, struct usage_report *ret)
@@ -52,71 +55,91 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 	return 0;
 }
 
-/* ── would it fit ──────────────────────────────────────────────────────────────────────────── */
+/* ── for operators ─────────────────────────────────────────────────────────────────────────── */
 
-static void fit_compare(struct fit_missing *worst, uint64_t limit, uint64_t used, const char *rule)
+static void quota_fill(struct broker *broker, const struct ledger_account *account,
+		       const struct tenant *tenant, struct quota_report *ret)
 {
-	uint64_t room = limit > used ? limit - used : 0;
-	uint64_t missing = worst->requested > room ? worst->requested - room : 0;
-
-	if (missing <= worst->missing)
+	memset(ret, 0, sizeof(*ret));
+	ret->level = account->level;
+	snprintf(ret->tenant, sizeof(ret->tenant), "%s", account->tenant);
+	ledger_usage_where(&broker->ledger, account, ret->usage, ret->where);
+	if (!tenant)
 		return;
-	worst->limit = limit;
-	worst->used = used;
-	worst->missing = missing;
-	snprintf(worst->rule, sizeof(worst->rule), "%s", rule);
+	snprintf(ret->rule_name, sizeof(ret->rule_name), "%s", tenant->rule_name);
+	ret->stranger = tenant->stranger;
 }
 
-/* The amounts are those of new guests, of one if none is named, shared evenly. */
-static void fit_compare_guests(struct broker *broker, const struct session *session,
-			       const struct fit_request *request, struct fit_missing *worst)
+static void quota_fill_guest(struct broker *broker, const struct guest *guest,
+			     const struct tenant *tenant, struct quota_report *ret)
 {
-	uint64_t guests = request->amount[LEDGER_GUESTS], limit;
-	struct ledger_limits guest;
-
-	policy_limits(broker->policy, session ? session->tenant->rule : NULL, LIMIT_GUEST, &guest);
-	limit = guest.of[worst->resource].max;
-	if (guests > 1 && __builtin_mul_overflow(limit, guests, &limit))
-		limit = UINT64_MAX;
-	fit_compare(worst, limit, 0, guest.of[worst->resource].rule);
+	quota_fill(broker, &guest->account, tenant, ret);
+	ret->guest = guest->object.handle;
+	snprintf(ret->name, sizeof(ret->name), "%s", guest->name);
 }
 
-/* The level at which most is missing; missing 0: it fits. With the broker's lock held. */
-static void fit_resource(struct broker *broker, const struct session *session,
-			 const struct fit_request *request, enum ledger_resource resource,
-			 struct fit_missing *ret)
+/* Fills up to room, answers how many there are. With the broker's lock held. */
+static size_t quota_fill_guests(struct broker *broker, const struct tenant *tenant,
+				struct quota_report *ret, size_t room)
 {
-	const struct ledger_account *account = session ? &session->account : &broker->host;
-	struct usage usage[LEDGER_RESOURCES];
-
-	*ret = (struct fit_missing){
-		.resource = resource,
-		.requested = request->amount[resource],
-	};
-	fit_compare_guests(broker, session, request, ret);
-	for (; account; account = account->parent) {
-		ledger_usage(&broker->ledger, account, usage);
-		fit_compare(ret, usage[resource].max, usage[resource].current,
-			    account->entries[resource].rule);
-	}
-}
-
-int check_fit(struct broker *broker, struct session *session, const struct fit_request *request,
-	      struct fit_missing *ret, size_t *ret_n, struct refusal *refusal)
-{
+	const struct session *session;
+	const struct guest *guest;
 	size_t n = 0;
-	bool ended;
+
+	DL_FOREACH (broker->sessions, session) {
+		if (session->tenant != tenant)
+			continue;
+		DL_FOREACH2(session->guests, guest, session_next)
+		if (n++ < room)
+			quota_fill_guest(broker, guest, tenant, &ret[n - 1]);
+	}
+	return n;
+}
+
+/* 0: there is no such tenant. With the broker's lock held. */
+static size_t quota_fill_all(struct broker *broker, const char *name, struct quota_report *ret,
+			     size_t room)
+{
+	const struct tenant *tenant;
+	size_t n = 0;
+
+	if (!name && n++ < room)
+		quota_fill(broker, &broker->host, NULL, &ret[0]);
+	DL_FOREACH (broker->tenants, tenant) {
+		if (name && strcmp(name, tenant->name))
+			continue;
+		if (n++ < room)
+			quota_fill(broker, &tenant->account, tenant, &ret[n - 1]);
+		if (name)
+			n += quota_fill_guests(broker, tenant, ret + n, room > n ? room - n : 0);
+	}
+	return n;
+}
+
+#define QUOTA_LIST_MORE 16 /* that may have come meanwhile */
+
+int quota_list(struct broker *broker, const char *tenant, struct quota_report **ret, size_t *ret_n,
+	       struct refusal *refusal)
+{
+	struct quota_report *reports;
+	size_t n, room;
 
 	pthread_mutex_lock(&broker->lock);
-	ended = session && !session->tenant;
-	for (int i = 0; !ended && i < LEDGER_RESOURCES; i++) {
-		fit_resource(broker, session, request, i, &ret[n]);
-		if (ret[n].missing)
-			n++;
-	}
+	room = quota_fill_all(broker, tenant, NULL, 0);
 	pthread_mutex_unlock(&broker->lock);
-	if (ended)
-		return refuse_ended(refusal);
-	*ret_n = n;
+	room += QUOTA_LIST_MORE;
+	reports = calloc(room, sizeof(*reports));
+	if (!reports)
+		return refuse_errno(refusal, ENOMEM, "listing quotas");
+	pthread_mutex_lock(&broker->lock);
+	n = quota_fill_all(broker, tenant, reports, room);
+	pthread_mutex_unlock(&broker->lock);
+	if (!n) {
+		free(reports);
+		return refuse(refusal, REFUSAL_NOT_FOUND, "NOT_FOUND",
+			      "there is no tenant of that name now");
+	}
+	*ret = reports;
+	*ret_n = n < room ? n : room;
 	return 0;
 }

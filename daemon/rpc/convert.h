@@ -25,6 +25,11 @@ int convert_guest(struct call *call, const struct guest_description *guest,
 		  Iommubroker__V1__GuestDescription *ret);
 int convert_usage(struct call *call, const struct usage_report *report,
 		  Iommubroker__V1__GetUsageResponse *ret);
+/* REFUSED: update rings are asked for. */
+int convert_fit_request(struct call *call, const Iommubroker__V1__CheckFitRequest *request,
+			struct fit_request *ret);
+/* The answer of CheckFit. */
+int answer_fit(struct call *call, const struct fit_missing *missing, size_t n);
 int convert_info(struct call *call, Iommubroker__V1__GetInfoResponse *ret);
 int convert_explanation(struct call *call, const struct explanation *explanation,
 			Iommubroker__V1__Explanation *ret);

@@ -148,4 +148,10 @@ void convert_event(const struct event *event, Iommubroker__V1__Event *ret,
 		verdict_walk_fault(&event->fault, ret_fault);
 		ret->fault = ret_fault;
 	}
+	if (event->kind == EVENT_QUOTA_HIGH) {
+		ret->resource = (char *)ledger_resource_name(event->resource);
+		ret->level = (char *)limit_level_name(event->level);
+		ret->used = event->used;
+		ret->high = event->high;
+	}
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rpc/log_quota.h"
 #include "rpc/rpc_session.h"
 #include "util/clock.h"
 
@@ -107,6 +108,7 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	monitor_init(&dispatcher->monitor);
 	log_set_observer(monitor_log, &dispatcher->monitor);
 	broker_set_observer(broker, monitor_guest_event, &dispatcher->monitor);
+	broker_on_quota_high(broker, log_quota_high, NULL);
 	*ret = dispatcher;
 	return 0;
 }

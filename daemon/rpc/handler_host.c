@@ -89,64 +89,19 @@ int handle_close_session(struct call *call)
 	return CALL_PENDING;
 }
 
-/* Rings have no ledger while there are none. */
-static void missing_rings(uint64_t requested, Iommubroker__V1__CheckFitResponse__Missing *ret)
-{
-	iommubroker__v1__check_fit_response__missing__init(ret);
-	ret->resource = (char *)"update_rings";
-	ret->requested = requested;
-	ret->missing = requested;
-}
-
-static void missing_resource(struct fit_missing *missing,
-			     Iommubroker__V1__CheckFitResponse__Missing *ret)
-{
-	iommubroker__v1__check_fit_response__missing__init(ret);
-	ret->resource = (char *)ledger_resource_name(missing->resource);
-	ret->limit = missing->limit;
-	ret->used = missing->used;
-	ret->requested = missing->requested;
-	ret->missing = missing->missing;
-	ret->rule = missing->rule;
-}
-
-static struct fit_request fit_request(const Iommubroker__V1__CheckFitRequest *request)
-{
-	return (struct fit_request){.amount = {
-					    [LEDGER_PINNED_BYTES] = request->pinned_bytes,
-					    [LEDGER_MAPPINGS] = request->mappings,
-					    [LEDGER_GUESTS] = request->guests,
-					    [LEDGER_REGIONS] = request->regions,
-					    [LEDGER_DEVICES] = request->devices,
-					    [LEDGER_NESTED] = request->nested_domains,
-				    }};
-}
-
 int handle_check_fit(struct call *call)
 {
 	const Iommubroker__V1__CheckFitRequest *request =
 		(const Iommubroker__V1__CheckFitRequest *)call->request;
-	Iommubroker__V1__CheckFitResponse response = IOMMUBROKER__V1__CHECK_FIT_RESPONSE__INIT;
-	Iommubroker__V1__CheckFitResponse__Missing messages[LEDGER_RESOURCES + 1];
-	Iommubroker__V1__CheckFitResponse__Missing *pointers[LEDGER_RESOURCES + 1];
-	struct fit_missing missing[LEDGER_RESOURCES];
-	struct fit_request amounts = fit_request(request);
+	struct fit_missing missing[FIT_MISSING_MAX];
+	struct fit_request fit;
 	size_t n = 0;
-	int status = check_fit(call_broker(call), call_session(call), &amounts, missing, &n,
-			       &call->refusal);
+	int status = convert_fit_request(call, request, &fit);
 
-	if (status)
-		return status;
-	for (size_t i = 0; i < n; i++)
-		missing_resource(&missing[i], &messages[i]);
-	if (request->update_rings)
-		missing_rings(request->update_rings, &messages[n++]);
-	for (size_t i = 0; i < n; i++)
-		pointers[i] = &messages[i];
-	response.fits = !n;
-	response.n_missing = n;
-	response.missing = pointers;
-	return call_answer(call, &response.base);
+	if (!status)
+		status = check_fit(call_broker(call), call_session(call), &fit, missing, &n,
+				   &call->refusal);
+	return status ? status : answer_fit(call, missing, n);
 }
 
 int handle_get_usage(struct call *call)

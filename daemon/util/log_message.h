@@ -68,6 +68,11 @@
 	  "A connection was dropped", \
 	  "Process @IOMMUBROKER_PEER_PID@, user @IOMMUBROKER_PEER_UID@, may not connect, has too many connections, or\n" \
 	  "spoke nonsense: @IOMMUBROKER_REASON@.") \
+	X(QUOTA_HIGH, "0845703311bd4f88a250b1eb1b98643a", "quota_warning", \
+	  "Usage rose above its high mark", \
+	  "@IOMMUBROKER_RESOURCE@ of the account of @IOMMUBROKER_TENANT@ (@IOMMUBROKER_LEVEL@) rose to\n" \
+	  "@IOMMUBROKER_USED@, above the mark of @IOMMUBROKER_HIGH@ that @IOMMUBROKER_RULE@ sets. Nothing is\n" \
+	  "refused before the limit of @IOMMUBROKER_LIMIT@; it is told again when it rose again after it fell.") \
 	X(REVOKED, "870a1c8a4e034147b6da6786ce106a1d", "revoked", \
 	  "An operator took something away", \
 	  "`iommubrokerctl revoke`, or a device rule that no longer holds: devices were stopped first, and the\n" \

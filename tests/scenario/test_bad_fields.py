@@ -64,7 +64,10 @@ TABLE = {
     "CloseSession": {},
     "CheckFit": {
         name: Any("a number that does not fit is answered with fits = false: see test_limits")
-        for name in ("guests", "pinned_bytes", "regions", "devices", "nested_domains", "mappings", "update_rings")
+        for name in ("guests", "pinned_bytes", "regions", "devices", "nested_domains", "mappings", "memory_files")
+    }
+    | {
+        "update_rings": [Bad(1, "UNIMPLEMENTED", reason="UPDATE_RING")],
     },
     "GetUsage": {},
     "CancelOperation": {"request_id": [Bad(0), Bad(0xDEAD, "NOT_FOUND"), Bad(MAX, "NOT_FOUND")]},

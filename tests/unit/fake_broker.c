@@ -436,13 +436,43 @@ int check_fit(struct broker *broker, struct session *session, const struct fit_r
 	(void)session;
 	(void)refusal;
 	*ret_n = 0;
-	if (request->amount[LEDGER_PINNED_BYTES] > 100)
+	if (request->pinned_bytes > 100)
 		ret[(*ret_n)++] =
 			(struct fit_missing){.resource = LEDGER_PINNED_BYTES,
 					     .limit = 100,
-					     .requested = request->amount[LEDGER_PINNED_BYTES],
+					     .requested = request->pinned_bytes,
 					     .rule = "file:1"};
 	return 0;
+}
+
+int check_fit_tenant(struct broker *broker, const char *tenant, const struct fit_request *request,
+		     struct fit_missing *ret, size_t *ret_n, struct refusal *refusal)
+{
+	(void)tenant;
+	return check_fit(broker, NULL, request, ret, ret_n, refusal);
+}
+
+int quota_list(struct broker *broker, const char *tenant, struct quota_report **ret, size_t *ret_n,
+	       struct refusal *refusal)
+{
+	(void)broker;
+	(void)tenant;
+	(void)ret;
+	(void)ret_n;
+	return refuse_not_found(refusal, "tenant");
+}
+
+void broker_on_quota_high(struct broker *broker,
+			  void (*tell)(void *context, const struct quota_high *high), void *context)
+{
+	(void)broker;
+	(void)tell;
+	(void)context;
+}
+
+const char *limit_level_name(enum limit_level level)
+{
+	return level == LIMIT_HOST ? "host" : "other";
 }
 
 void broker_set_observer(struct broker *broker,

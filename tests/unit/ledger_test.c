@@ -341,18 +341,18 @@ static void test_check_fit(void **state)
 	struct fixture f;
 	struct broker_settings settings = settings_default();
 	struct fit_request request = {0};
-	struct fit_missing missing[LEDGER_RESOURCES];
+	struct fit_missing missing[FIT_MISSING_MAX];
 	size_t n;
 
 	limit_set(&settings, LIMIT_GUEST, LEDGER_PINNED_BYTES, 64 * MIB);
 	limit_set(&settings, LIMIT_HOST, LEDGER_PINNED_BYTES, 80 * MIB);
 	fixture_init_guest(&f, &settings); /* uses 32 MiB */
-	request.amount[LEDGER_GUESTS] = 1;
-	request.amount[LEDGER_PINNED_BYTES] = 48 * MIB;
-	request.amount[LEDGER_DEVICES] = 8;
+	request.guests = 1;
+	request.pinned_bytes = 48 * MIB;
+	request.devices = 8;
 	assert_done(&f, check_fit(f.broker, f.session, &request, missing, &n, &f.refusal));
 	assert_int_equal(n, 0);
-	request.amount[LEDGER_PINNED_BYTES] = 56 * MIB;
+	request.pinned_bytes = 56 * MIB;
 	assert_done(&f, check_fit(f.broker, f.session, &request, missing, &n, &f.refusal));
 	assert_int_equal(n, 1);
 	assert_int_equal(missing[0].resource, LEDGER_PINNED_BYTES);
@@ -360,17 +360,20 @@ static void test_check_fit(void **state)
 	assert_int_equal(missing[0].used, 32 * MIB);
 	assert_int_equal(missing[0].missing, 8 * MIB);
 	assert_string_equal(missing[0].rule, limit_place(LIMIT_HOST));
-	request.amount[LEDGER_PINNED_BYTES] = 65 * MIB; /* the guest's limit and the host's */
-	request.amount[LEDGER_DEVICES] = 9;
+	request.pinned_bytes = 65 * MIB; /* the guest's limit and the host's */
+	request.devices = 9;
 	assert_done(&f, check_fit(f.broker, f.session, &request, missing, &n, &f.refusal));
-	assert_int_equal(n, 2);
-	assert_int_equal(missing[0].missing, 17 * MIB);
-	assert_int_equal(missing[1].resource, LEDGER_DEVICES);
-	assert_int_equal(missing[1].missing, 1);
+	assert_int_equal(n, 3);
+	assert_int_equal(missing[0].level, LIMIT_GUEST);
+	assert_int_equal(missing[0].missing, 1 * MIB);
+	assert_int_equal(missing[1].level, LIMIT_HOST);
+	assert_int_equal(missing[1].missing, 17 * MIB);
+	assert_int_equal(missing[2].resource, LEDGER_DEVICES);
+	assert_int_equal(missing[2].missing, 1);
 	/* Two guests may have twice what one may, but the host has no more. */
-	request.amount[LEDGER_GUESTS] = 2;
-	request.amount[LEDGER_PINNED_BYTES] = 0;
-	request.amount[LEDGER_DEVICES] = 16;
+	request.guests = 2;
+	request.pinned_bytes = 0;
+	request.devices = 16;
 	assert_done(&f, check_fit(f.broker, f.session, &request, missing, &n, &f.refusal));
 	assert_int_equal(n, 0);
 	assert_int_equal(host_usage(&f, LEDGER_PINNED_BYTES).current, 32 * MIB);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "broker/root.h"
+#include "broker/session.h"
 #include "broker/tenant_rule.h"
 
 #define VMS "/machine.slice/machine-a.scope"
@@ -149,7 +151,7 @@ static void test_limit_of_a_tenant(void **state)
 static void test_limit_of_a_guest(void **state)
 {
 	struct broker_settings settings = settings_with_rules();
-	struct fit_missing missing[LEDGER_RESOURCES];
+	struct fit_missing missing[FIT_MISSING_MAX];
 	struct fit_request fit = {0};
 	struct session *session;
 	struct fixture f;
@@ -162,8 +164,8 @@ static void test_limit_of_a_guest(void **state)
 	limit(rules[0].limits[LIMIT_GUEST].max, LEDGER_NESTED, 9, "vms.conf:6");
 	fixture_init_broker(&f, &settings);
 	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
-	fit.amount[LEDGER_DEVICES] = 4;
-	fit.amount[LEDGER_NESTED] = 6;
+	fit.devices = 4;
+	fit.nested_domains = 6;
 	assert_done(&f, check_fit(f.broker, session, &fit, missing, &n, &f.refusal));
 	assert_int_equal(n, 2);
 	assert_int_equal(missing[0].resource, LEDGER_DEVICES);
@@ -270,6 +272,12 @@ static void test_rule_that_is_gone(void **state)
 	reload(&f, &without);
 	assert_quota_of(&f, guest_of(&f, session, &b), "vms", "no rule of quota.d any more");
 	assert_int_equal(guests_used(&f, session).current, 1);
+	/* What it has it can give back, and its guest goes on: calls are not new things. */
+	assert_done(&f, broker_charge(f.broker, session->tenant, LEDGER_CALLS, 1, &f.refusal));
+	broker_refund(f.broker, session->tenant, LEDGER_CALLS, 1);
+	assert_quota_of(&f,
+			broker_charge(f.broker, session->tenant, LEDGER_CONNECTIONS, 1, &f.refusal),
+			"vms", "no rule of quota.d any more");
 	reload(&f, &with);
 	assert_done(&f, guest_of(&f, session, &b));
 	session_end(session);
