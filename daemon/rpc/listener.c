@@ -27,9 +27,9 @@
 #define SO_PEERPIDFD 77 /* asm-generic/socket.h; the same on x86-64 and s390x */
 #endif
 
-#define LISTEN_BACKLOG     128
-#define ACCEPT_AT_ONCE     16  /* then other events have their turn */
-#define ACCEPT_PAUSE_MS    100 /* when descriptors or memory ran out */
+#define LISTEN_BACKLOG     SOMAXCONN /* one client's storm must not fill it for the others */
+#define ACCEPT_AT_ONCE     16        /* then other events have their turn */
+#define ACCEPT_PAUSE_MS    100       /* when descriptors or memory ran out */
 #define CLIENT_SOCKET_MODE 0666
 
 struct listener {

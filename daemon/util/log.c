@@ -71,6 +71,23 @@ static void observe(const struct log_entry *entry, const char *text)
 	pthread_mutex_unlock(&log_observer.lock);
 }
 
+static uint32_t code_point(const uint8_t *at, size_t n)
+{
+	uint32_t code = n == 1 ? at[0] : at[0] & (0x7fu >> n);
+
+	for (size_t i = 1; i < n; i++)
+		code = code << 6 | (at[i] & 0x3f);
+	return code;
+}
+
+/* What commands a terminal, ends a line, or turns the direction of what follows is not. */
+static bool is_printable(uint32_t code)
+{
+	return code >= 0x20 && !(code >= 0x7f && code < 0xa0) &&
+	       !(code >= 0x200e && code <= 0x200f) && !(code >= 0x2028 && code <= 0x202e) &&
+	       !(code >= 0x2066 && code <= 0x2069);
+}
+
 void log_escape(char *ret, size_t ret_bytes, const char *text)
 {
 	const uint8_t *at = (const uint8_t *)text;
@@ -79,7 +96,7 @@ void log_escape(char *ret, size_t ret_bytes, const char *text)
 	while (left) {
 		size_t n = utf8_character(at, left);
 
-		if (n > 1 || (n == 1 && *at >= 0x20 && *at != 0x7f)) {
+		if (n && is_printable(code_point(at, n))) {
 			if (used + n >= ret_bytes)
 				break;
 			memcpy(ret + used, at, n);

@@ -8,8 +8,8 @@
  * Where stderr is connected to the journal (JOURNAL_STREAM names its very inode) an entry goes
  * there with its fields; elsewhere it is one line on stderr and the fields are left out: whatever
  * an operator must know stands in the text. Nothing that comes from a client reaches the line as it
- * is: control characters, and bytes that are not UTF-8, are written as \xNN, and both text and
- * fields are cut at a fixed length.
+ * is: control characters, those that turn the direction of text, and bytes that are not UTF-8, are
+ * written as \xNN, and both text and fields are cut at a fixed length.
  *
  * Only rpc/ and main log; layers below return. Any thread. errno is kept.
  */

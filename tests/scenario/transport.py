@@ -35,12 +35,13 @@ class Seqpacket:
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.settimeout(PATIENCE)
         try:
+            # with a timeout a full backlog would be an error
             self.sock.connect(path)
         except OSError:
             self.sock.close()
             raise
+        self.sock.settimeout(PATIENCE)
         self.next_call = 1
         self.answers = {}
 
