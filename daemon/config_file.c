@@ -329,7 +329,7 @@ static int file_end(struct config_file *file)
 {
 	int status = file->status;
 
-	file->line = file->device.line;
+	file->line = file->device_line;
 	if (!status && file->kind == CONFIG_DEVICE)
 		status = config_device_end(file);
 	if (!status && file->kind == CONFIG_QUOTA && !file->n_mistakes)

@@ -9,16 +9,6 @@
 
 #include "config.h"
 
-/* A [Device] section while it is read. */
-struct device_section {
-	int line; /* of its header; 0: none open */
-	bool any_user, any_function, passed_descriptor, relaxed;
-	size_t n_users, n_fids, n_addresses;
-	uid_t users[CONFIG_IDS_MAX];
-	uint32_t fids[CONFIG_IDS_MAX];
-	char addresses[CONFIG_IDS_MAX][16];
-};
-
 /* A file while it is read, or a rule file and then its drop-ins. */
 struct config_file {
 	struct config *config;
@@ -32,7 +22,8 @@ struct config_file {
 	size_t n_mistakes;   /* of this file */
 	const char *title;   /* "quota.d/50-prod.conf", likewise */
 	unsigned int set;    /* number of struct config_entry */
-	struct device_section device;
+	struct broker_device_rule device; /* the [Device] section that is read */
+	int device_line;                  /* of its first key; 0: none is open */
 };
 
 /* Read paths[0], and then what adds to it. Mistakes are noted down; 0 unless memory or the disk

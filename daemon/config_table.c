@@ -12,6 +12,7 @@
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 static const char *const seals_choices[] = {"off", "permissive", "required", NULL};
+static const char *const rule_lost_choices[] = {"keep", "revoke", NULL};
 static const char *const unpopulated_choices[] = {"reject", "charge", NULL};
 
 /* ── limits ────────────────────────────────────────────────────────────────────────────────── */
@@ -92,6 +93,13 @@ const struct setting config_settings[] = {
 	 600000, NULL, "How long a new connection may stay silent before it is dropped.", true},
 	{"Translation", "Designations", SETTING_DESIGNATIONS, BROKER(designations), "ST RT RS RF",
 	 0, 0, NULL, "Designation types of s390 anchors that are served, blank between them."},
+	{"Devices", "OnRuleLost", SETTING_CHOICE, BROKER(rule_lost), "keep", 0, 0, rule_lost_choices,
+	 "What becomes of a device that no rule of device.d gives its guest any more after a "
+	 "reload: "
+	 "keep it until the guest gives it back, or revoke it: stop it and take it away. Revoke "
+	 "also "
+	 "blocks a device whose rule no longer grants relaxed translation, if that is what it "
+	 "uses."},
 	{"Service", "WorkerThreadsMax", SETTING_COUNT32, BROKER(threads_max), "32", 4, 32, NULL,
 	 "Threads for long work; one tenant uses at most a quarter of them.", true},
 };
@@ -120,12 +128,24 @@ const struct setting emulated_settings[] = {
 const size_t n_emulated_settings = LENGTH(emulated_settings);
 
 const struct rule_key device_rule_keys[] = {
+	{"Tenant", "*",
+	 "Tenants that the rule is for, by their names (see quota.d), as globs, blank between "
+	 "them: prod, users/1000, vms/*."},
 	{"User", "*",
-	 "Users that the rule is for: names or numbers, blank between them; * is any."},
+	 "Users that the rule is for: names or numbers, blank between them; * is any. With Tenant= "
+	 "both must fit."},
 	{"FunctionId", "",
-	 "zPCI function ids that they may open, blank or comma between them; * is any."},
-	{"PciAddress", "", "PCI addresses that they may open, likewise."},
-	{"PassedDescriptor", "no", "Whether they may pass in descriptors of devices they opened."},
+	 "zPCI function ids that they may open: numbers and ranges (0x10-0x1f), blank or comma "
+	 "between them; * is any function, also one that has no id."},
+	{"PciAddress", "", "PCI addresses, as globs: 0000:3b:00.*."},
+	{"Id", "",
+	 "Vendor and device ids in hex: 8086:1572, 1af4:*. Of FunctionId=, PciAddress= and Id= all "
+	 "that are given must fit, each with one of its values."},
+	{"Allow", "yes",
+	 "no: who is named may not have these functions, whatever later rules say."},
+	{"PassedDescriptor", "no",
+	 "Whether they may also pass in descriptors of these functions that they opened; with no "
+	 "function named, of any, and then none is opened for them."},
 	{"RelaxedTranslation", "no",
 	 "Whether the function may use relaxed (direct) translation over all guest memory."},
 };

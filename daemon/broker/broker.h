@@ -48,20 +48,38 @@ enum broker_unpopulated {
 	BROKER_UNPOPULATED_CHARGE, /* populated by us, on our memory cgroup */
 };
 
-/* Which uid may open which function. */
 struct tenant_rule;
 struct tenant_identity;
 
+#define BROKER_RULE_PATTERNS_MAX 32 /* of one kind in one rule */
+#define BROKER_RULE_USERS_MAX    64
+
+struct broker_device_id {
+	bool any_vendor, any_device;
+	uint16_t vendor, device;
+};
+
+/* Who may have which functions. Of each kind that is named one must fit, of all kinds; a kind of
+ * which none is named fits always. */
 struct broker_device_rule {
-	bool any_user;
-	uid_t uid;
-	bool any_function;
-	bool by_fid;
-	uint32_t fid;
-	char pci_address[16];
-	bool passed_descriptor; /* may pass descriptors in, in place of naming a function */
-	bool relaxed;           /* relaxed translation granted */
-	char where[96];         /* file:line, for refusals */
+	size_t n_tenants, n_users, n_addresses, n_fids, n_ids;
+	const char *tenants[BROKER_RULE_PATTERNS_MAX]; /* globs; owned by whoever made the rule */
+	uid_t users[BROKER_RULE_USERS_MAX];
+	const char *addresses[BROKER_RULE_PATTERNS_MAX]; /* globs, in lower case; likewise */
+	struct {
+		uint32_t first, last;
+	} fids[BROKER_RULE_PATTERNS_MAX];
+	struct broker_device_id ids[BROKER_RULE_PATTERNS_MAX];
+	bool by_name;           /* opened by the daemon; else passed-in descriptors only */
+	bool passed_descriptor; /* may be passed in as a descriptor that the client opened */
+	bool deny;
+	bool relaxed;   /* relaxed translation granted */
+	char where[96]; /* file:line, for refusals */
+};
+
+enum broker_rule_lost {
+	BROKER_RULE_LOST_KEEP,   /* a device stays with its guest until that gives it back */
+	BROKER_RULE_LOST_REVOKE, /* it is taken away: broker_revoke() with REVOKE_UNRULED */
 };
 
 /* Plain settings; main fills them from the table in config_table.c. Bytes, counts. */
@@ -80,6 +98,7 @@ struct broker_settings {
 	size_t n_tenant_rules;
 	const struct broker_device_rule *device_rules; /* borrowed likewise */
 	size_t n_device_rules;
+	enum broker_rule_lost rule_lost;
 	bool open_devices; /* no rule needed: the emulated backend without configuration */
 };
 
@@ -211,6 +230,8 @@ struct device_description {
 	enum attachment attachment;
 	uint64_t nested; /* with ATTACHMENT_NESTED */
 	bool relaxed_granted;
+	bool passed;   /* as a descriptor that its client opened */
+	char rule[96]; /* file:line of the device rule that gives it; "": none does any more */
 	uint64_t mappings_budget;
 	struct iommu_device_info info;
 	size_t n_iova_ranges;
@@ -396,6 +417,52 @@ struct explanation {
 /* Any pool thread, no lane. session NULL: any nested domain. */
 int nested_explain(struct broker *broker, struct session *session, uint64_t nested, uint64_t iova,
 		   struct explanation *ret, struct refusal *refusal);
+
+/* ── what an operator takes away ──────────────────────────────────────────────────────────── */
+
+enum revoke_what {
+	REVOKE_DEVICE,  /* the function of that name, whoever has it */
+	REVOKE_GUEST,   /* everything of it; its session stays */
+	REVOKE_TENANT,  /* all its guests likewise */
+	REVOKE_UNRULED, /* every device, and every relaxed mapping, that no device rule gives now */
+};
+
+struct revoke_request {
+	enum revoke_what what;
+	struct iommu_device_address device;
+	uint64_t guest;
+	char tenant[BROKER_NAME_MAX];
+};
+
+enum revoked_kind {
+	REVOKED_DEVICE,
+	REVOKED_RELAXED, /* the device stays, blocked if it was relaxed */
+	REVOKED_GUEST,
+};
+
+struct revoked {
+	enum revoked_kind kind;
+	uint64_t guest, device; /* handles that are gone now; device 0 with REVOKED_GUEST */
+	char name[BROKER_NAME_MAX], tenant[BROKER_NAME_MAX]; /* of the guest */
+	struct iommu_device_info info;                       /* but with REVOKED_GUEST */
+	uint32_t devices;                                    /* that went */
+	/* Its VMM, or whoever has it from that, still holds a descriptor of a device: the function
+	 * is not free for others before that is closed. */
+	bool still_held;
+};
+
+/* Any thread. Takes it away on the lanes of the guests that it concerns, stopping devices first,
+ * and tells their VMMs (REVOKED; DEVICE_BLOCKED for a relaxed mapping). done is called once when
+ * all is gone, from a pool thread or from here: what went, borrowed until it returns, none if there
+ * was nothing of that name. 0; or REFUSED: no memory, nothing happened. */
+int broker_revoke(struct broker *broker, const struct revoke_request *request,
+		  void (*done)(void *context, const struct revoked *revoked, size_t n),
+		  void *context, struct refusal *refusal);
+
+/* INLINE. While draining, session_new(), guest_create(), device_open() and device_bind() are
+ * refused: BUSY, reason DRAINING. */
+void broker_set_draining(struct broker *broker, bool draining);
+bool broker_draining(struct broker *broker);
 
 /* ── events ───────────────────────────────────────────────────────────────────────────────── */
 

@@ -46,6 +46,7 @@ static void device_fill_locked(const struct device *device, struct device_descri
 		.attachment = device->attachment,
 		.nested = device->attached ? device->attached->object.handle : 0,
 		.relaxed_granted = device->relaxed_granted,
+		.passed = device->passed,
 		.mappings_budget =
 			ledger_room(&guest->broker->ledger, &guest->account, LEDGER_MAPPINGS),
 		.info = device->info,
@@ -55,6 +56,19 @@ static void device_fill_locked(const struct device *device, struct device_descri
 	memcpy(ret->iova_ranges, device->iova_ranges, sizeof(ret->iova_ranges));
 }
 
+/* There may be many rules: without a lock. */
+static void device_fill_rule(const struct guest *guest, struct device_description *device)
+{
+	const struct device_client client = device_client(guest);
+	struct policy *policy = policy_get(guest->broker);
+	struct device_judgement judgement;
+
+	device_judge(&policy->settings, &client, device->passed, &device->info, &judgement);
+	if (judgement.kind == DEVICE_ALLOWED)
+		memcpy(device->rule, judgement.where, sizeof(device->rule));
+	policy_unref(policy);
+}
+
 void device_fill_description(struct device *device, struct device_description *ret)
 {
 	struct guest *guest = device->object.guest;
@@ -62,6 +76,7 @@ void device_fill_description(struct device *device, struct device_description *r
 	pthread_mutex_lock(&guest->lock);
 	device_fill_locked(device, ret);
 	pthread_mutex_unlock(&guest->lock);
+	device_fill_rule(guest, ret);
 }
 
 int device_describe(struct broker *broker, struct session *session, uint64_t handle,
@@ -167,6 +182,8 @@ int guest_describe(struct broker *broker, struct session *session, uint64_t hand
 			description_fill_locked(guest, description);
 		pthread_mutex_unlock(&guest->lock);
 	}
+	for (size_t i = 0; filled && i < description->n_devices; i++)
+		device_fill_rule(guest, &description->devices[i]);
 	if (filled)
 		*ret = description;
 	else

@@ -54,12 +54,6 @@ void device_unref(struct device *device)
 
 /* ── open ──────────────────────────────────────────────────────────────────────────────────── */
 
-static int refuse_no_rule(struct refusal *refusal)
-{
-	return refuse(refusal, REFUSAL_DENIED, "NO_DEVICE_RULE",
-		      "no device rule lets this user have that function");
-}
-
 static int refuse_no_function(struct refusal *refusal)
 {
 	refuse(refusal, REFUSAL_NOT_FOUND, "NOT_FOUND",
@@ -68,11 +62,8 @@ static int refuse_no_function(struct refusal *refusal)
 	return REFUSED;
 }
 
-static int refuse_open(int error, bool by_descriptor, bool certain, struct refusal *refusal)
+static int refuse_open(int error, bool by_descriptor, struct refusal *refusal)
 {
-	/* Whether the function exists is told only to whom a rule gives it. */
-	if (!certain && !by_descriptor)
-		return refuse_no_rule(refusal);
 	if (by_descriptor && error == EINVAL)
 		return refuse_field(refusal, "descriptor", "is not that of a VFIO device");
 	if (error == ENOENT || error == ENODEV)
@@ -88,7 +79,7 @@ static int refuse_open(int error, bool by_descriptor, bool certain, struct refus
 }
 
 static int device_open_backend(struct device *device, const struct device_open_request *request,
-			       bool certain, struct refusal *refusal)
+			       struct refusal *refusal)
 {
 	struct broker *broker = device->object.guest->broker;
 	const struct iommu_backend_ops *ops = broker_ops(broker);
@@ -98,27 +89,39 @@ static int device_open_backend(struct device *device, const struct device_open_r
 		error = ops->device_open_fd(broker->backend, request->consume_fd, &device->backend);
 	else
 		error = ops->device_open(broker->backend, &request->address, &device->backend);
-	if (error)
-		return refuse_open(error, request->by_descriptor, certain, refusal);
-	error = ops->device_info(device->backend, &device->info);
-	if (error)
-		return refuse_open(error, false, certain, refusal);
-	return 0;
+	if (!error)
+		error = ops->device_info(device->backend, &device->info);
+	return error ? refuse_open(error, request->by_descriptor, refusal) : 0;
 }
 
-static int device_grant(struct device *device, bool by_descriptor, struct refusal *refusal)
+struct device_client device_client(const struct guest *guest)
 {
-	struct broker *broker = device->object.guest->broker;
-	struct policy *policy = policy_get(broker);
-	struct device_grant grant;
-	bool granted;
+	return (struct device_client){
+		.tenant = guest->session->tenant_name,
+		.uid = guest->session->uid,
+	};
+}
 
-	granted = device_rule_match(&policy->settings, device->object.session->uid, by_descriptor,
-				    &device->info, &grant);
+void device_judge_open(const struct device *device, struct device_judgement *ret)
+{
+	const struct guest *guest = device->object.guest;
+	const struct device_client client = device_client(guest);
+	struct policy *policy = policy_get(guest->broker);
+
+	device_judge(&policy->settings, &client, device->passed, &device->info, ret);
 	policy_unref(policy);
-	if (!granted)
-		return refuse_no_rule(refusal);
-	device->relaxed_granted = grant.relaxed;
+}
+
+/* The opened device is what counts. */
+static int device_grant(struct device *device, struct refusal *refusal)
+{
+	const struct device_client client = device_client(device->object.guest);
+	struct device_judgement judgement;
+
+	device_judge_open(device, &judgement);
+	if (judgement.kind != DEVICE_ALLOWED)
+		return device_refuse_judgement(&judgement, &client, &device->info, refusal);
+	device->relaxed_granted = judgement.relaxed;
 	return 0;
 }
 
@@ -163,8 +166,7 @@ static int device_finish_open(struct device *device, int *ret_fd, struct refusal
 }
 
 static int device_open_charged(struct guest *guest, const struct device_open_request *request,
-			       bool certain, uint64_t *ret_device, int *ret_fd,
-			       struct refusal *refusal)
+			       uint64_t *ret_device, int *ret_fd, struct refusal *refusal)
 {
 	struct device *device = device_alloc(guest);
 	int status;
@@ -174,9 +176,10 @@ static int device_open_charged(struct guest *guest, const struct device_open_req
 			fd_close(request->consume_fd);
 		return refuse_errno(refusal, ENOMEM, "device");
 	}
-	status = device_open_backend(device, request, certain, refusal);
+	device->passed = request->by_descriptor;
+	status = device_open_backend(device, request, refusal);
 	if (!status)
-		status = device_grant(device, request->by_descriptor, refusal);
+		status = device_grant(device, refusal);
 	if (!status)
 		status = device_finish_open(device, ret_fd, refusal);
 	if (!status) {
@@ -188,25 +191,62 @@ static int device_open_charged(struct guest *guest, const struct device_open_req
 	return status;
 }
 
+/* What is known before it is opened, or could be known if it existed: the name that was asked for.
+ */
+static int device_identify(struct broker *broker, const struct iommu_device_address *address,
+			   struct iommu_device_info *ret)
+{
+	int error = broker_ops(broker)->device_identify(broker->backend, address, ret);
+
+	if (!error)
+		return 0;
+	*ret = (struct iommu_device_info){.has_fid = address->by_fid, .fid = address->fid};
+	if (!address->by_fid)
+		memcpy(ret->pci_address, address->pci_address, sizeof(ret->pci_address));
+	return error;
+}
+
+/* Before anything is opened: to open a function can disturb whoever it is for. Whether it exists is
+ * told only to whom a rule gives it. */
+static int device_may_open(struct guest *guest, const struct policy *policy,
+			   const struct device_open_request *request, struct refusal *refusal)
+{
+	const struct device_client client = device_client(guest);
+	struct device_judgement judgement = {.kind = DEVICE_NO_RULE};
+	struct iommu_device_info info = {0};
+	int error = 0;
+
+	if (request->by_descriptor) {
+		if (device_may_pass(&policy->settings, &client))
+			judgement.kind = DEVICE_ALLOWED;
+	} else {
+		error = device_identify(guest->broker, &request->address, &info);
+		device_judge(&policy->settings, &client, false, &info, &judgement);
+	}
+	if (judgement.kind != DEVICE_ALLOWED)
+		return device_refuse_judgement(&judgement, &client, &info, refusal);
+	return error ? refuse_open(error, false, refusal) : 0;
+}
+
 static int device_open_in(struct guest *guest, const struct device_open_request *request,
 			  uint64_t *ret_device, int *ret_fd, struct refusal *refusal)
 {
 	struct broker *broker = guest->broker;
 	struct policy *policy = policy_get(broker);
-	bool certain, may;
-	int status;
+	int status = broker_refuse_draining(broker, refusal);
 
-	may = device_rule_may_open(&policy->settings, guest->session->uid, request, &certain);
+	if (!status)
+		status = device_may_open(guest, policy, request, refusal);
 	policy_unref(policy);
-	status = may ? ledger_charge_one(&broker->ledger, &guest->account, LEDGER_DEVICES, 1,
-					 refusal)
-		     : refuse_no_rule(refusal);
+	if (!status)
+		status = ledger_charge_one(&broker->ledger, &guest->account, LEDGER_DEVICES, 1,
+					   refusal);
 	if (status) {
 		if (request->by_descriptor)
 			fd_close(request->consume_fd);
 		return status;
 	}
-	status = device_open_charged(guest, request, certain, ret_device, ret_fd, refusal);
+	status = device_open_charged(guest, request, ret_device, ret_fd, refusal);
 	if (status)
 		ledger_refund_one(&broker->ledger, &guest->account, LEDGER_DEVICES, 1);
 	return status;
@@ -291,6 +331,8 @@ static int device_bind_in(struct device *device, const uint8_t *vf_token,
 	if (device->bound)
 		return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_BOUND",
 			      "the device is bound already");
+	if (broker_refuse_draining(guest->broker, refusal))
+		return REFUSED;
 	pthread_mutex_lock(&device->call_lock);
 	error = broker_ops(guest->broker)
 			->device_bind(device->backend, guest->context, vf_token, &kernel_id);

@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 
+#include "broker/device_rule.h"
 #include "broker/handle.h"
 #include "broker/relaxed.h"
 
@@ -22,7 +23,7 @@ struct device {
 	struct object object;
 	struct iommu_device *backend; /* NULL once it was closed */
 	pthread_mutex_t call_lock;
-	bool relaxed_granted;
+	bool passed;            /* as a descriptor that the client opened; fixed */
 	struct relaxed relaxed; /* what ATTACHMENT_RELAXED is attached to; lane */
 
 	/* call_lock */
@@ -31,6 +32,7 @@ struct device {
 	uint32_t page_table;
 
 	/* guest->lock to change */
+	bool relaxed_granted;
 	bool bound;
 	enum attachment attachment;
 	struct nested *attached; /* with ATTACHMENT_NESTED */
@@ -70,19 +72,9 @@ void device_block_broken(struct device *device, uint64_t nested);
 /* Stop, block, drop its nested domains and its relaxed mapping, close: teardown.c. */
 void device_take_down(struct device *device, bool *ret_still_held);
 
-/* ── device_rule.c ─────────────────────────────────────────────────────────────────────────── */
-
-struct device_grant {
-	bool relaxed;
-	char where[96];
-};
-
-/* Whether the rules may let this user open what it names; when the name alone does not decide (the
- * rule says the other kind of name), *ret_certain is false and the opened device decides. */
-bool device_rule_may_open(const struct broker_settings *settings, uid_t uid,
-			  const struct device_open_request *request, bool *ret_certain);
-/* The first rule that covers an opened device. false: none. */
-bool device_rule_match(const struct broker_settings *settings, uid_t uid, bool by_descriptor,
-		       const struct iommu_device_info *info, struct device_grant *ret);
+/* Whose device it is. Borrowed from the guest. */
+struct device_client device_client(const struct guest *guest);
+/* What the rules that hold now say of an opened device. Any thread. */
+void device_judge_open(const struct device *device, struct device_judgement *ret);
 
 #endif

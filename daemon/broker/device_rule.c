@@ -1,79 +1,138 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Which user may open which function. Rules are looked at in order, the first that matches wins.
- *
- * A rule names a function by its zPCI id or by its PCI address, a request by either, and only the
- * opened device tells both. Opening a function takes it from everybody else for that moment, so it
- * is opened on a maybe only for a user whom some rule of the other kind concerns.
- */
+#include "broker/device_rule.h"
+
+#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "broker/device.h"
-
-static bool rule_is_for(const struct broker_device_rule *rule, uid_t uid)
+static bool fits_glob(const char *const *patterns, size_t n, const char *text)
 {
-	return rule->any_user || rule->uid == uid;
-}
-
-static bool rule_names(const struct broker_device_rule *rule, const struct iommu_device_info *info)
-{
-	if (rule->any_function)
-		return true;
-	if (rule->by_fid)
-		return info->has_fid && info->fid == rule->fid;
-	return info->pci_address[0] && !strcmp(info->pci_address, rule->pci_address);
-}
-
-bool device_rule_may_open(const struct broker_settings *settings, uid_t uid,
-			  const struct device_open_request *request, bool *ret_certain)
-{
-	const struct iommu_device_address *address = &request->address;
-	bool maybe = false;
-
-	*ret_certain = true;
-	if (settings->open_devices)
-		return true;
-	for (size_t i = 0; i < settings->n_device_rules; i++) {
-		const struct broker_device_rule *rule = &settings->device_rules[i];
-
-		if (!rule_is_for(rule, uid))
-			continue;
-		if (request->by_descriptor) {
-			maybe |= rule->passed_descriptor;
-			continue;
-		}
-		if (rule->any_function)
+	for (size_t i = 0; i < n; i++)
+		if (!fnmatch(patterns[i], text, 0))
 			return true;
-		if (rule->by_fid != address->by_fid)
-			maybe = true;
-		else if (rule->by_fid ? rule->fid == address->fid
-				      : !strcmp(rule->pci_address, address->pci_address))
-			return true;
-	}
-	*ret_certain = false;
-	return maybe;
+	return false;
 }
 
-bool device_rule_match(const struct broker_settings *settings, uid_t uid, bool by_descriptor,
-		       const struct iommu_device_info *info, struct device_grant *ret)
+static bool fits_user(const struct broker_device_rule *rule, uid_t uid)
 {
-	if (settings->open_devices) {
-		*ret = (struct device_grant){.relaxed = true};
-		snprintf(ret->where, sizeof(ret->where), "open devices");
-		return true;
-	}
-	for (size_t i = 0; i < settings->n_device_rules; i++) {
-		const struct broker_device_rule *rule = &settings->device_rules[i];
+	for (size_t i = 0; i < rule->n_users; i++)
+		if (rule->users[i] == uid)
+			return true;
+	return false;
+}
 
-		if (!rule_is_for(rule, uid) || !rule_names(rule, info))
-			continue;
-		/* The first that matches wins, also when it does not let descriptors in. */
-		if (by_descriptor && !rule->passed_descriptor)
-			return false;
-		*ret = (struct device_grant){.relaxed = rule->relaxed};
-		snprintf(ret->where, sizeof(ret->where), "%s", rule->where);
-		return true;
+static bool rule_is_for(const struct broker_device_rule *rule, const struct device_client *client)
+{
+	return (!rule->n_tenants || fits_glob(rule->tenants, rule->n_tenants, client->tenant)) &&
+	       (!rule->n_users || fits_user(rule, client->uid));
+}
+
+static bool fits_fid(const struct broker_device_rule *rule, const struct iommu_device_info *info)
+{
+	for (size_t i = 0; info->has_fid && i < rule->n_fids; i++)
+		if (info->fid >= rule->fids[i].first && info->fid <= rule->fids[i].last)
+			return true;
+	return false;
+}
+
+/* A function of which nothing else is known has the ids 0 and 0, which no real one has. */
+static bool fits_id(const struct broker_device_rule *rule, const struct iommu_device_info *info)
+{
+	for (size_t i = 0; (info->vendor || info->device) && i < rule->n_ids; i++) {
+		const struct broker_device_id *id = &rule->ids[i];
+
+		if ((id->any_vendor || id->vendor == info->vendor) &&
+		    (id->any_device || id->device == info->device))
+			return true;
 	}
 	return false;
+}
+
+static bool rule_covers(const struct broker_device_rule *rule, const struct iommu_device_info *info)
+{
+	return (!rule->n_addresses ||
+		(info->pci_address[0] &&
+		 fits_glob(rule->addresses, rule->n_addresses, info->pci_address))) &&
+	       (!rule->n_fids || fits_fid(rule, info)) && (!rule->n_ids || fits_id(rule, info));
+}
+
+static void judge_by(const struct broker_device_rule *rule, bool passed,
+		     struct device_judgement *ret)
+{
+	*ret = (struct device_judgement){.kind = DEVICE_ALLOWED, .relaxed = rule->relaxed};
+	if (rule->deny)
+		ret->kind = DEVICE_DENIED;
+	else if (passed && !rule->passed_descriptor)
+		ret->kind = DEVICE_NO_DESCRIPTOR;
+	memcpy(ret->where, rule->where, sizeof(ret->where));
+}
+
+void device_judge(const struct broker_settings *settings, const struct device_client *client,
+		  bool passed, const struct iommu_device_info *info, struct device_judgement *ret)
+{
+	if (settings->open_devices) {
+		*ret = (struct device_judgement){.kind = DEVICE_ALLOWED, .relaxed = true};
+		snprintf(ret->where, sizeof(ret->where), "open to all");
+		return;
+	}
+	for (size_t i = 0; i < settings->n_device_rules; i++) {
+		const struct broker_device_rule *rule = &settings->device_rules[i];
+
+		if (!rule->by_name && !passed)
+			continue;
+		if (rule_is_for(rule, client) && rule_covers(rule, info)) {
+			judge_by(rule, passed, ret);
+			return;
+		}
+	}
+	*ret = (struct device_judgement){.kind = DEVICE_NO_RULE};
+}
+
+bool device_may_pass(const struct broker_settings *settings, const struct device_client *client)
+{
+	bool may = settings->open_devices;
+
+	for (size_t i = 0; !may && i < settings->n_device_rules; i++) {
+		const struct broker_device_rule *rule = &settings->device_rules[i];
+
+		may = rule->passed_descriptor && !rule->deny && rule_is_for(rule, client);
+	}
+	return may;
+}
+
+/* ── in words ──────────────────────────────────────────────────────────────────────────────── */
+
+void device_name(const struct iommu_device_info *info, char ret[DEVICE_NAME_BYTES])
+{
+	if (info->has_fid && info->pci_address[0])
+		snprintf(ret, DEVICE_NAME_BYTES, "%s (function %#x)", info->pci_address, info->fid);
+	else if (info->has_fid)
+		snprintf(ret, DEVICE_NAME_BYTES, "function %#x", info->fid);
+	else
+		snprintf(ret, DEVICE_NAME_BYTES, "%s",
+			 info->pci_address[0] ? info->pci_address : "a function");
+}
+
+int device_refuse_judgement(const struct device_judgement *judgement,
+			    const struct device_client *client,
+			    const struct iommu_device_info *info, struct refusal *refusal)
+{
+	char name[DEVICE_NAME_BYTES];
+
+	device_name(info, name);
+	if (judgement->kind == DEVICE_DENIED)
+		refuse(refusal, REFUSAL_DENIED, "DEVICE_DENIED",
+		       "the rule at %s denies %s to tenant '%s'", judgement->where, name,
+		       client->tenant);
+	else if (judgement->kind == DEVICE_NO_DESCRIPTOR)
+		refuse(refusal, REFUSAL_DENIED, "DESCRIPTOR_DENIED",
+		       "the rule at %s does not let tenant '%s' pass in a descriptor of %s",
+		       judgement->where, client->tenant, name);
+	else
+		refuse(refusal, REFUSAL_DENIED, "NO_DEVICE_RULE",
+		       "no device rule lets tenant '%s', user %lu, have %s", client->tenant,
+		       (unsigned long)client->uid, name);
+	snprintf(refusal->tenant, sizeof(refusal->tenant), "%s", client->tenant);
+	snprintf(refusal->rule, sizeof(refusal->rule), "%s", judgement->where);
+	return REFUSED;
 }

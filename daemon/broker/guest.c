@@ -279,7 +279,7 @@ int guest_create(struct broker *broker, struct session *session,
 {
 	int status;
 
-	if (session_enter(session, refusal))
+	if (broker_refuse_draining(broker, refusal) || session_enter(session, refusal))
 		return REFUSED;
 	status = ledger_charge_one(&broker->ledger, &session->account, LEDGER_GUESTS, 1, refusal);
 	if (!status) {

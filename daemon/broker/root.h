@@ -23,6 +23,7 @@ struct broker {
 	pthread_mutex_t
 		policy_lock;   /* the innermost: of the next, for those without the next lock */
 	struct policy *policy; /* lock to change it too */
+	_Atomic bool draining; /* see drain.c */
 	uint64_t slice_bytes;  /* pin_slice_bytes at the start, rounded down to a power of two */
 	struct pool *pool;
 	struct event_observer observer;
@@ -41,6 +42,9 @@ struct broker {
 	uint64_t next_session_id;
 	bool ending; /* no session is made any more */
 };
+
+/* REFUSED if it is. */
+int broker_refuse_draining(struct broker *broker, struct refusal *refusal);
 
 static inline const struct iommu_backend_ops *broker_ops(const struct broker *broker)
 {

@@ -51,6 +51,8 @@ static int session_admit(struct session *session, const struct peer *peer, struc
 	struct broker *broker = session->broker;
 	struct tenant *tenant;
 
+	if (broker_refuse_draining(broker, refusal))
+		return REFUSED;
 	if (broker->ending)
 		return refuse(refusal, REFUSAL_PRECONDITION, "ENDING", "the daemon is ending");
 	if (tenant_get(broker, peer, &tenant, refusal))

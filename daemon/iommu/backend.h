@@ -138,6 +138,12 @@ struct iommu_backend_ops {
 	/* An IOAS or page table. Can wait long. */
 	int (*destroy)(struct iommu_context *context, uint32_t id);
 
+	/* What is known of a function without opening it: its PCI address, zPCI function id, vendor
+	 * and device id; all else is 0. Takes no longer than a few reads of sysfs. ENOENT: there is
+	 * none. */
+	int (*device_identify)(struct iommu_backend *backend,
+			       const struct iommu_device_address *address,
+			       struct iommu_device_info *ret);
 	/* Open an unbound device. ENOENT: no such device or not at the VFIO driver; EACCES: node
 	 * not ours (yet); EBUSY: open elsewhere. */
 	int (*device_open)(struct iommu_backend *backend,

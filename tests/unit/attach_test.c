@@ -216,7 +216,7 @@ static void test_relaxed_of_a_defiant_vmm(void **state)
 
 static void test_relaxed_not_granted(void **state)
 {
-	const struct broker_device_rule rule = {.any_user = true, .any_function = true};
+	const struct broker_device_rule rule = {.by_name = true};
 	struct fixture f;
 	struct function function;
 

@@ -35,6 +35,10 @@ TAPPED(page_table_new, c,
        (struct iommu_context * c, struct iommu_device *d, uint32_t ioas, uint32_t *ret), c, d, ioas,
        ret)
 TAPPED(destroy, c, (struct iommu_context * c, uint32_t id), c, id)
+TAPPED(device_identify, b,
+       (struct iommu_backend * b, const struct iommu_device_address *a,
+	struct iommu_device_info *ret),
+       b, a, ret)
 TAPPED(device_open, b,
        (struct iommu_backend * b, const struct iommu_device_address *a, struct iommu_device **ret),
        b, a, ret)
@@ -79,6 +83,7 @@ void backend_tap(struct iommu_backend *backend,
 	tapped.iova_ranges = tapped_iova_ranges;
 	tapped.page_table_new = tapped_page_table_new;
 	tapped.destroy = tapped_destroy;
+	tapped.device_identify = tapped_device_identify;
 	tapped.device_open = tapped_device_open;
 	tapped.device_descriptor = tapped_device_descriptor;
 	tapped.device_held = tapped_device_held;

@@ -156,28 +156,43 @@ static void test_drop_ins_follow_in_order_of_names(void **state)
 	config_free(config);
 }
 
-static void test_device_rules_are_pairs_in_order(void **state)
+static void test_device_rules_are_sections_in_order(void **state)
 {
 	const struct broker_device_rule *rules;
 	struct config *config;
 
 	(void)state;
-	file_write("device.d/10.conf", "[Device]\nUser=7 8\nFunctionId=1 0x12\n"
-				       "PciAddress=0000:00:04.0\nRelaxedTranslation=yes\n"
-				       "[Device]\nFunctionId=*\n"
-				       "[Device]\nUser=9\nPassedDescriptor=yes\n");
+	file_write("device.d/10.conf",
+		   "[Device]\nTenant=prod vms/*\nUser=7 8\nFunctionId=1, 0x12-0x1f\n"
+		   "PciAddress=0000:00:04.0 0000:3B:00.*\nId=8086:1572 1AF4:*\n"
+		   "RelaxedTranslation=yes\n"
+		   "[Device]\nFunctionId=*\n"
+		   "[Device]\nUser=9\nPassedDescriptor=yes\n"
+		   "[Device]\nAllow=no\nTenant=*\nUser=*\nId=*\n");
 	config = load_good();
 	rules = config->broker.device_rules;
-	assert_int_equal(config->broker.n_device_rules, 8);
-	assert_int_equal(rules[0].uid, 7);
-	assert_true(rules[0].by_fid && rules[0].fid == 1 && rules[0].relaxed);
-	assert_int_equal(rules[1].fid, 0x12);
-	assert_false(rules[2].by_fid);
-	assert_string_equal(rules[2].pci_address, "0000:00:04.0");
-	assert_int_equal(rules[3].uid, 8);
-	assert_true(rules[6].any_user && rules[6].any_function && !rules[6].relaxed);
-	assert_true(rules[7].passed_descriptor && !rules[7].any_function && !rules[7].by_fid);
-	assert_non_null(strstr(rules[7].where, "10.conf:9"));
+	assert_int_equal(config->broker.n_device_rules, 4);
+	assert_int_equal(rules[0].n_tenants, 2);
+	assert_string_equal(rules[0].tenants[1], "vms/*");
+	assert_int_equal(rules[0].n_users, 2);
+	assert_int_equal(rules[0].users[1], 8);
+	assert_int_equal(rules[0].n_fids, 2);
+	assert_int_equal(rules[0].fids[0].last, 1);
+	assert_int_equal(rules[0].fids[1].first, 0x12);
+	assert_int_equal(rules[0].fids[1].last, 0x1f);
+	assert_int_equal(rules[0].n_addresses, 2);
+	assert_string_equal(rules[0].addresses[1], "0000:3b:00.*");
+	assert_int_equal(rules[0].n_ids, 2);
+	assert_int_equal(rules[0].ids[0].vendor, 0x8086);
+	assert_int_equal(rules[0].ids[0].device, 0x1572);
+	assert_true(rules[0].ids[1].any_device && !rules[0].ids[1].any_vendor);
+	assert_true(rules[0].by_name && rules[0].relaxed && !rules[0].passed_descriptor);
+	assert_non_null(strstr(rules[0].where, "10.conf:2"));
+	assert_true(rules[1].by_name && !rules[1].n_fids && !rules[1].relaxed && !rules[1].deny);
+	assert_true(rules[2].passed_descriptor && !rules[2].by_name);
+	assert_true(rules[3].deny && rules[3].by_name && !rules[3].n_users && !rules[3].n_tenants &&
+		    !rules[3].n_ids);
+	assert_int_equal(config->broker.rule_lost, BROKER_RULE_LOST_KEEP);
 	config_free(config);
 }
 
@@ -281,6 +296,26 @@ static const struct {
 	 "[EmulatedFunction]\nFunctionId=1\nPciAddress=0000:00:02.0\n",
 	 "numbers 1 and 2 have the same"},
 	{"device.d/a.conf", "[Device]\nFunctionId=x\n", ":2: FunctionId=: 'x' is not a number"},
+	{"device.d/a.conf", "[Device]\nFunctionId=1-\n", ":2: FunctionId=: '1-' is not a number"},
+	{"device.d/a.conf", "[Device]\nFunctionId=0x100000000\n", "a number of at most 32 bits"},
+	{"device.d/a.conf", "[Device]\nFunctionId=7-6\n", "'7-6' ends before it begins"},
+	{"device.d/a.conf", "[Device]\nPciAddress=3b:00.0\n",
+	 "'3b:00.0' is not a PCI address like 0000:00:04.0"},
+	{"device.d/a.conf", "[Device]\nPciAddress=3b:00.*\n",
+	 ":2: PciAddress=: no PCI address fits '3b:00.*'; a glob is like 0000:3b:00.*"},
+	{"device.d/a.conf", "[Device]\nPciAddress=0000:xx:*\n", "no PCI address fits"},
+	{"device.d/a.conf", "[Device]\nId=8086\n", ":2: Id=: '8086' is not a vendor and a device"},
+	{"device.d/a.conf", "[Device]\nId=8086:15722\n", "is not a vendor and a device id in hex"},
+	{"device.d/a.conf", "[Device]\nTenant=\nId=*\n", ":2: Tenant=: names nothing; * is any"},
+	{"device.d/a.conf", "[Device]\nSlice=prod.slice\nFunctionId=*\n",
+	 ":2: Slice= is a key of [Match] in quota.d"},
+	{"device.d/a.conf", "[Device]\nTennant=prod\n", "did you mean Tenant?"},
+	{"device.d/a.conf",
+	 "[Device]\nFunctionId=1\nAllow=no\nRelaxedTranslation=yes\n[Device]\n"
+	 "Id=*\n",
+	 ":2: [Device] with Allow=no that grants"},
+	{"iommubrokerd.conf", "[Devices]\nOnRuleLost=drop\n",
+	 ":2: [Devices] OnRuleLost=: 'drop' is not one of keep, revoke"},
 	{"device.d/a.conf", "[Device]\nUser=1\n", "names no FunctionId=, PciAddress="},
 	{"device.d/a.conf", "[Device]\nUser=\nFunctionId=1\n", ":2: User=: names nobody"},
 	{"device.d/a.conf", "[Device]\nUser= ,\nFunctionId=1\n", ":2: User=: names nobody"},
@@ -367,7 +402,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_values_of_every_type, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop_ins_follow_in_order_of_names, setup,
 						teardown),
-		cmocka_unit_test_setup_teardown(test_device_rules_are_pairs_in_order, setup,
+		cmocka_unit_test_setup_teardown(test_device_rules_are_sections_in_order, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_emulated_functions_are_sections, setup,
 						teardown),

@@ -146,6 +146,7 @@ void rig_skip(const char *why);       /* does not return */
 	CASE(ids_are_the_lowest_free)               \
 	CASE(bind_twice)                            \
 	CASE(second_open)                           \
+	CASE(identify)                              \
 	CASE(open_of_what_is_not_there)             \
 	CASE(unbound_device)                        \
 	CASE(held_by_the_vmm)                       \

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -377,6 +378,39 @@ void conformance_second_open(void **state)
 	/* The device goes on. */
 	rig_map(rig, rig_space(rig, false, NULL), 0, 0, 1, RW, 0);
 	rig_dma_lands(rig, 0, 0);
+	rig_free(rig);
+}
+
+/* Before it is opened, while it is open, by either name: always the same function. */
+void conformance_identify(void **state)
+{
+	struct rig *rig = rig_new();
+	struct iommu_device_address other = {0};
+	struct iommu_device_info info;
+
+	assert_int_equal(rig->ops->device_identify(rig->host->backend, &rig->host->device, &info),
+			 0);
+	assert_string_equal(info.pci_address, rig->info.pci_address);
+	assert_int_equal(info.has_fid, rig->info.has_fid);
+	assert_int_equal(info.fid, rig->info.fid);
+	assert_int_equal(info.vendor, rig->info.vendor);
+	assert_int_equal(info.device, rig->info.device);
+	rig_close_device(rig);
+	if (rig->info.has_fid && !rig->host->device.by_fid) {
+		other.by_fid = true;
+		other.fid = rig->info.fid;
+	} else {
+		memcpy(other.pci_address, rig->info.pci_address, sizeof(other.pci_address));
+	}
+	assert_int_equal(rig->ops->device_identify(rig->host->backend, &other, &info), 0);
+	assert_string_equal(info.pci_address, rig->info.pci_address);
+	assert_int_equal(info.vendor, rig->info.vendor);
+	other = (struct iommu_device_address){.pci_address = "ffff:ff:1f.7"};
+	info.vendor = 0x5aa5;
+	assert_int_equal(rig->ops->device_identify(rig->host->backend, &other, &info), ENOENT);
+	other = (struct iommu_device_address){.by_fid = true, .fid = 0xfffffff0};
+	assert_int_equal(rig->ops->device_identify(rig->host->backend, &other, &info), ENOENT);
+	assert_int_equal(info.vendor, 0x5aa5);
 	rig_free(rig);
 }
 

@@ -36,9 +36,14 @@ static void test_no_rules(void **state)
 static void test_rule_by_fid(void **state)
 {
 	const struct broker_device_rule rules[] = {
-		{.uid = getuid() + 1, .any_function = true, .relaxed = true},
-		{.uid = getuid(), .by_fid = true, .fid = 2, .where = "here:1"},
-		{.any_user = true, .by_fid = true, .fid = 3, .relaxed = true},
+		{.users = {getuid() + 1}, .n_users = 1, .by_name = true, .relaxed = true},
+		{.users = {getuid()},
+		 .n_users = 1,
+		 .by_name = true,
+		 .fids = {{2, 2}},
+		 .n_fids = 1,
+		 .where = "here:1"},
+		{.by_name = true, .fids = {{3, 3}}, .n_fids = 1, .relaxed = true},
 	};
 	struct fixture f;
 	uint64_t device;
@@ -67,8 +72,8 @@ static void test_rule_by_fid(void **state)
 static void test_rule_by_address(void **state)
 {
 	const struct broker_device_rule rules[] = {
-		{.uid = getuid(), .pci_address = "0000:00:04.0"},
-		{.uid = getuid(), .any_function = true, .relaxed = true},
+		{.by_name = true, .addresses = {"0000:00:04.0"}, .n_addresses = 1},
+		{.users = {getuid()}, .n_users = 1, .by_name = true, .relaxed = true},
 	};
 	struct fixture f;
 	uint64_t device;
@@ -89,8 +94,8 @@ static void test_rule_by_address(void **state)
 static void test_passed_descriptors(void **state)
 {
 	const struct broker_device_rule allowed[] = {
-		{.uid = getuid(), .by_fid = true, .fid = 1, .passed_descriptor = true},
-		{.uid = getuid(), .any_function = true},
+		{.by_name = true, .fids = {{1, 1}}, .n_fids = 1, .passed_descriptor = true},
+		{.by_name = true},
 	};
 	struct fixture f;
 	struct function function;
@@ -112,7 +117,8 @@ static void test_passed_descriptors(void **state)
 	device_close_as(&f, device, false);
 	function = function_open(&f, 2);
 	device_close_as(&f, function.device, false);
-	assert_no_rule(&f, device_open_passed(&f, function.fd, &device, &fd));
+	assert_refused(&f, device_open_passed(&f, function.fd, &device, &fd), REFUSAL_DENIED);
+	assert_string_equal(f.refusal.reason, "DESCRIPTOR_DENIED");
 	assert_refused(&f, device_open_passed(&f, memfd_filled(PAGE, NULL), &device, &fd),
 		       REFUSAL_INVALID);
 	assert_string_equal(f.refusal.field, "descriptor");

@@ -37,6 +37,24 @@ static const struct iommu_emulated_function *find_function(
 	return NULL;
 }
 
+int emulated_device_identify(const struct emulated_backend *backend,
+			     const struct iommu_device_address *address,
+			     struct iommu_device_info *ret)
+{
+	const struct iommu_emulated_function *f = find_function(backend, address);
+
+	if (!f)
+		return ENOENT;
+	*ret = (struct iommu_device_info){
+		.fid = f->fid,
+		.has_fid = true,
+		.vendor = f->vendor,
+		.device = f->device,
+	};
+	memcpy(ret->pci_address, f->pci_address, sizeof(f->pci_address));
+	return 0;
+}
+
 /* Publishes the device, unless its function or its file is open already. */
 static int open_devices_add(struct iommu_device *device)
 {

@@ -44,6 +44,9 @@ struct iommu_device {
 };
 
 /* 0 or the errno of the seam's call of that name. */
+int emulated_device_identify(const struct emulated_backend *backend,
+			     const struct iommu_device_address *address,
+			     struct iommu_device_info *ret);
 int emulated_device_open(struct emulated_backend *backend,
 			 const struct iommu_device_address *address, struct iommu_device **ret);
 int emulated_device_open_fd(struct emulated_backend *backend, int consume_fd,

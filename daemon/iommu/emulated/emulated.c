@@ -282,6 +282,13 @@ static int op_destroy(struct iommu_context *context, uint32_t id)
 	return done(IOMMU_EMULATED_DESTROY, error ? error : emulated_context_destroy(context, id));
 }
 
+static int op_device_identify(struct iommu_backend *backend,
+			      const struct iommu_device_address *address,
+			      struct iommu_device_info *ret)
+{
+	return emulated_device_identify(emulated(backend), address, ret);
+}
+
 static int op_device_open(struct iommu_backend *backend, const struct iommu_device_address *address,
 			  struct iommu_device **ret)
 {
@@ -383,6 +390,7 @@ static const struct iommu_backend_ops emulated_ops = {
 	.dirty_tracking = op_dirty_tracking,
 	.dirty_read = op_dirty_read,
 	.destroy = op_destroy,
+	.device_identify = op_device_identify,
 	.device_open = op_device_open,
 	.device_open_fd = op_device_open_fd,
 	.device_close = emulated_device_close,

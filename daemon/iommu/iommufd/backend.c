@@ -167,6 +167,7 @@ static const struct iommu_backend_ops iommufd_ops = {
 	.dirty_tracking = iommufd_dirty_tracking,
 	.dirty_read = iommufd_dirty_read,
 	.destroy = iommufd_destroy,
+	.device_identify = iommufd_device_identify,
 	.device_open = iommufd_device_open,
 	.device_open_fd = iommufd_device_open_fd,
 	.device_close = iommufd_device_close,

@@ -78,9 +78,10 @@ static int query_facts(struct iommu_device *device)
 	return 0;
 }
 
-static int fill_identity(const struct iommu_device *device, struct iommu_device_info *info)
+/* address: in sysfs's own writing. */
+static int fill_identity(const char *sysfs, const char address[SYSFS_PCI_ADDRESS_BYTES],
+			 struct iommu_device_info *info)
 {
-	const char *sysfs = device->backend->sysfs, *address = device->vfio.pci_address;
 	uint32_t vendor, id;
 	int error = sysfs_pci_number(&vendor, sysfs, address, "vendor");
 
@@ -93,9 +94,22 @@ static int fill_identity(const struct iommu_device *device, struct iommu_device_
 	info->device = (uint16_t)id;
 	error = sysfs_pci_number(&info->fid, sysfs, address, "function_id");
 	info->has_fid = !error;
-	if (info->has_fid)
-		info->designations = DESIGNATIONS_ALL;
 	return error == ENOENT ? 0 : error;
+}
+
+int iommufd_device_identify(struct iommu_backend *base, const struct iommu_device_address *address,
+			    struct iommu_device_info *ret)
+{
+	struct iommufd_backend *backend = iommufd_backend_of(base);
+	char pci_address[SYSFS_PCI_ADDRESS_BYTES];
+	struct iommu_device_info info = {0};
+	int error = iommufd_device_address(backend, address, pci_address);
+
+	if (!error)
+		error = fill_identity(backend->sysfs, pci_address, &info);
+	if (!error)
+		*ret = info;
+	return error;
 }
 
 static void fill_facts(const struct iommu_device *device, struct iommu_device_info *info)
@@ -141,8 +155,10 @@ static int fill_zpci(const struct iommu_device *device, struct iommu_device_info
 int iommufd_device_info(struct iommu_device *device, struct iommu_device_info *ret)
 {
 	struct iommu_device_info info = {0};
-	int error = fill_identity(device, &info);
+	int error = fill_identity(device->backend->sysfs, device->vfio.pci_address, &info);
 
+	if (info.has_fid)
+		info.designations = DESIGNATIONS_ALL;
 	if (!error && device->context) {
 		error = query_facts(device);
 		if (!error) {

@@ -71,6 +71,14 @@ static int device_new(struct iommufd_backend *backend, const struct sysfs_vfio *
 	return 0;
 }
 
+int iommufd_device_address(const struct iommufd_backend *backend,
+			   const struct iommu_device_address *address,
+			   char ret[SYSFS_PCI_ADDRESS_BYTES])
+{
+	return address->by_fid ? sysfs_pci_by_fid(ret, backend->sysfs, address->fid)
+			       : sysfs_pci_address(ret, address->pci_address);
+}
+
 int iommufd_device_open(struct iommu_backend *base, const struct iommu_device_address *address,
 			struct iommu_device **ret)
 {
@@ -79,10 +87,7 @@ int iommufd_device_open(struct iommu_backend *base, const struct iommu_device_ad
 	struct sysfs_vfio vfio;
 	int error, fd;
 
-	if (address->by_fid)
-		error = sysfs_pci_by_fid(pci_address, backend->sysfs, address->fid);
-	else
-		error = sysfs_pci_address(pci_address, address->pci_address);
+	error = iommufd_device_address(backend, address, pci_address);
 	if (!error)
 		error = sysfs_vfio_of_pci(&vfio, backend->sysfs, pci_address);
 	if (!error)

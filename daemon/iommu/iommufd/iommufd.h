@@ -109,6 +109,10 @@ int iommufd_dirty_read(struct iommu_context *context, uint32_t page_table, uint6
 		       uint64_t length, uint64_t page_bytes, void *bitmap);
 
 /* device_open.c */
+/* EINVAL: not a PCI address. */
+int iommufd_device_address(const struct iommufd_backend *backend,
+			   const struct iommu_device_address *address,
+			   char ret[SYSFS_PCI_ADDRESS_BYTES]);
 int iommufd_device_open(struct iommu_backend *backend, const struct iommu_device_address *address,
 			struct iommu_device **ret);
 int iommufd_device_open_fd(struct iommu_backend *backend, int consume_fd,
@@ -131,6 +135,9 @@ int iommufd_device_held(struct iommu_device *device, bool *ret);
 int iommufd_device_stop(struct iommu_device *device);
 
 /* device_info.c */
+int iommufd_device_identify(struct iommu_backend *backend,
+			    const struct iommu_device_address *address,
+			    struct iommu_device_info *ret);
 int iommufd_device_info(struct iommu_device *device, struct iommu_device_info *ret);
 
 #endif
