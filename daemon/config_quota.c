@@ -63,6 +63,7 @@ int config_quota_begin(struct config_file *file)
 	rules = reallocarray(config->tenant_rules, n + 1, sizeof(*rules));
 	if (!rules)
 		return -ENOMEM;
+	rule.file = file->path;
 	rules[n] = rule;
 	config->tenant_rules = rules;
 	config->broker.tenant_rules = rules;

@@ -21,7 +21,7 @@ static int refuse_stranger(const struct tenant_identity *identity, struct refusa
 
 /* Without any rule each user is a tenant; with rules root and the daemon's own user are still
  * served, so that an operator who tries something out is not turned away. */
-static bool may_go_without_rule(const struct broker_settings *s, uid_t uid)
+bool tenant_may_go_without_rule(const struct broker_settings *s, uid_t uid)
 {
 	return !s->n_tenant_rules || !uid || uid == geteuid();
 }
@@ -35,7 +35,7 @@ static int tenant_find_rule(const struct policy *policy, const struct tenant_ide
 	*ret_rule = tenant_rule_find(s->tenant_rules, s->n_tenant_rules, identity);
 	if (*ret_rule)
 		tenant_rule_name(*ret_rule, identity, ret_name);
-	else if (!may_go_without_rule(s, identity->uid))
+	else if (!tenant_may_go_without_rule(s, identity->uid))
 		return refuse_stranger(identity, refusal);
 	else
 		snprintf(ret_name, BROKER_NAME_MAX, "uid:%lu", (unsigned long)identity->uid);
@@ -118,7 +118,7 @@ void tenant_reload(struct broker *broker, struct tenant *tenant)
 		if (!strcmp(s->tenant_rules[i].name, tenant->rule_name))
 			tenant->rule = &s->tenant_rules[i];
 	tenant->stranger =
-		!tenant->rule && (tenant->rule_name[0] || !may_go_without_rule(s, tenant->uid));
+		!tenant->rule && (tenant->rule_name[0] || !tenant_may_go_without_rule(s, tenant->uid));
 	if (tenant->stranger)
 		policy_limit_stranger(broker->policy, LIMIT_TENANT, &limits);
 	else

@@ -23,6 +23,8 @@ struct tenant {
  * broker's lock held. 0, or REFUSED: no rule is for this peer, or no memory. */
 int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **ret,
 	       struct refusal *refusal);
+/* Whether such a user is served although no rule is for it. */
+bool tenant_may_go_without_rule(const struct broker_settings *settings, uid_t uid);
 /* One reference fewer. With the broker's lock held. */
 void tenant_put(struct broker *broker, struct tenant *tenant);
 /* The policy has changed. With the broker's lock held. */

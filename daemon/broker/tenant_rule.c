@@ -97,13 +97,31 @@ static bool fits_path(const struct tenant_match *match, const char *path)
 	return false;
 }
 
+static bool fits_property(const struct tenant_match *match, enum tenant_property property,
+			  const struct tenant_identity *identity)
+{
+	switch (property) {
+	case TENANT_USER:
+		return fits_number(match, property, identity->uid);
+	case TENANT_GROUP:
+		return fits_group(match, identity);
+	case TENANT_UNIT:
+	case TENANT_SLICE:
+		return fits_name(match, property, identity->cgroup);
+	case TENANT_CGROUP:
+		return fits_path(match, identity->cgroup);
+	case TENANT_PROPERTIES:
+		break;
+	}
+	return false;
+}
+
 bool tenant_match(const struct tenant_match *match, const struct tenant_identity *identity)
 {
-	return (!match->n[TENANT_USER] || fits_number(match, TENANT_USER, identity->uid)) &&
-	       (!match->n[TENANT_GROUP] || fits_group(match, identity)) &&
-	       (!match->n[TENANT_UNIT] || fits_name(match, TENANT_UNIT, identity->cgroup)) &&
-	       (!match->n[TENANT_SLICE] || fits_name(match, TENANT_SLICE, identity->cgroup)) &&
-	       (!match->n[TENANT_CGROUP] || fits_path(match, identity->cgroup));
+	for (int i = 0; i < TENANT_PROPERTIES; i++)
+		if (match->n[i] && !fits_property(match, (enum tenant_property)i, identity))
+			return false;
+	return true;
 }
 
 const struct tenant_rule *tenant_rule_find(const struct tenant_rule *rules, size_t n,
@@ -171,4 +189,116 @@ void tenant_rule_name(const struct tenant_rule *rule, const struct tenant_identi
 	} else {
 		snprintf(ret, TENANT_NAME_MAX, "%s", rule->name);
 	}
+}
+
+/* ── in words ──────────────────────────────────────────────────────────────────────────────── */
+
+static const char *const property_names[TENANT_PROPERTIES] = {
+	[TENANT_USER] = "User",   [TENANT_GROUP] = "Group",   [TENANT_UNIT] = "Unit",
+	[TENANT_SLICE] = "Slice", [TENANT_CGROUP] = "CGroup",
+};
+
+static const char *const nothing_there[TENANT_PROPERTIES] = {
+	[TENANT_UNIT] = "in no unit",
+	[TENANT_SLICE] = "in no slice",
+	[TENANT_CGROUP] = "in no cgroup below the root",
+};
+
+/* One word more, or, once it is too long, that there are others. */
+static void word_add(char *text, size_t text_bytes, const char *word)
+{
+	size_t used = strlen(text), length = strlen(word);
+	static const char more[] = " ...";
+
+	if (used >= sizeof(more) && !strcmp(text + used - strlen(more), more))
+		return;
+	if (used + length + 1 + sizeof(more) > text_bytes)
+		snprintf(text + used, text_bytes - used, "%s", more);
+	else
+		snprintf(text + used, text_bytes - used, "%s%s", used ? " " : "", word);
+}
+
+static void names_tell(const char *path, enum tenant_property property, char *text,
+		       size_t text_bytes)
+{
+	char name[256];
+	size_t at = 0;
+
+	while (path_next(path, &at, name))
+		if (property == TENANT_UNIT ? is_unit(name) : is_slice(name))
+			word_add(text, text_bytes, name);
+}
+
+/* What the client has of a property. */
+static void property_tell(const struct tenant_identity *identity, enum tenant_property property,
+			  char *text, size_t text_bytes)
+{
+	char number[24];
+
+	text[0] = '\0';
+	switch (property) {
+	case TENANT_USER:
+		snprintf(text, text_bytes, "%lu", (unsigned long)identity->uid);
+		break;
+	case TENANT_GROUP:
+		for (size_t i = 0; i < identity->n_groups; i++) {
+			snprintf(number, sizeof(number), "%lu", (unsigned long)identity->groups[i]);
+			word_add(text, text_bytes, number);
+		}
+		break;
+	case TENANT_UNIT:
+	case TENANT_SLICE:
+		names_tell(identity->cgroup, property, text, text_bytes);
+		break;
+	case TENANT_CGROUP:
+	case TENANT_PROPERTIES:
+		word_add(text, text_bytes, identity->cgroup);
+		break;
+	}
+}
+
+static void miss_tell(const struct tenant_match *match, const struct tenant_identity *identity,
+		      enum tenant_property property, bool known, char why[TENANT_WHY_MAX])
+{
+	char wanted[TENANT_WHY_MAX / 2 - 32] = "", has[TENANT_WHY_MAX / 2 - 32];
+
+	for (size_t i = 0; i < match->n[property]; i++)
+		word_add(wanted, sizeof(wanted), match->patterns[property][i]);
+	property_tell(identity, property, has, sizeof(has));
+	if (!known)
+		snprintf(why, TENANT_WHY_MAX, "%s= is %s, which is not known here",
+			 property_names[property], wanted);
+	else if (!has[0] && nothing_there[property])
+		snprintf(why, TENANT_WHY_MAX, "%s= is %s, the client is %s",
+			 property_names[property], wanted, nothing_there[property]);
+	else
+		snprintf(why, TENANT_WHY_MAX, "%s= is %s, the client is %s%s",
+			 property_names[property], wanted, property == TENANT_USER ? "" : "in ",
+			 has);
+}
+
+enum tenant_fit tenant_match_explain(const struct tenant_match *match,
+				     const struct tenant_identity *identity, unsigned int known,
+				     char ret_why[TENANT_WHY_MAX])
+{
+	int unknown = -1;
+
+	for (int i = 0; i < TENANT_PROPERTIES; i++) {
+		const enum tenant_property property = (enum tenant_property)i;
+
+		if (!match->n[i])
+			continue;
+		if (!(known & 1u << i)) {
+			unknown = unknown < 0 ? i : unknown;
+		} else if (!fits_property(match, property, identity)) {
+			miss_tell(match, identity, property, true, ret_why);
+			return TENANT_FITS_NOT;
+		}
+	}
+	if (unknown >= 0) {
+		miss_tell(match, identity, (enum tenant_property)unknown, false, ret_why);
+		return TENANT_FIT_UNKNOWN;
+	}
+	snprintf(ret_why, TENANT_WHY_MAX, "matches");
+	return TENANT_FITS;
 }

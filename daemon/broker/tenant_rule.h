@@ -23,7 +23,8 @@
 #define TENANT_RULE_NAME_MAX 24  /* likewise */
 #define TENANT_GROUPS_MAX    256 /* supplementary groups of a client that are looked at */
 #define TENANT_CGROUP_MAX    1024
-#define TENANT_PATTERNS_MAX  32 /* of one property in one rule */
+#define TENANT_WHY_MAX       320 /* bytes of an explanation */
+#define TENANT_PATTERNS_MAX  32  /* of one property in one rule */
 
 /* What is known of a client. */
 struct tenant_identity {
@@ -54,6 +55,7 @@ struct tenant_match {
 
 struct tenant_rule {
 	char name[TENANT_RULE_NAME_MAX]; /* the file's, without .conf and a number in front */
+	const char *file;                /* its path, for people, or NULL; owned as the patterns */
 	struct tenant_match match;
 	enum tenant_per per;
 	/* What it does not set is the settings' to say; LIMIT_HOST is not used. */
@@ -61,6 +63,14 @@ struct tenant_rule {
 };
 
 bool tenant_match(const struct tenant_match *match, const struct tenant_identity *identity);
+/* The same in words, of somebody of whom only the properties in known, a bit for each, are known:
+ * "matches", or the first property that does not and what the client has. Of an identity of which
+ * all is known, FITS is tenant_match(). */
+enum tenant_fit { TENANT_FITS, TENANT_FITS_NOT, TENANT_FIT_UNKNOWN };
+#define TENANT_KNOWN_ALL ((1u << TENANT_PROPERTIES) - 1)
+enum tenant_fit tenant_match_explain(const struct tenant_match *match,
+				     const struct tenant_identity *identity, unsigned int known,
+				     char ret_why[TENANT_WHY_MAX]);
 /* The first that matches, or NULL. */
 const struct tenant_rule *tenant_rule_find(const struct tenant_rule *rules, size_t n,
 					   const struct tenant_identity *identity);

@@ -100,16 +100,6 @@ int handle_show_quota(struct call *call)
 	return CALL_PENDING;
 }
 
-int prepare_explain_quota(struct call *call)
-{
-	return refuse_unimplemented(&call->refusal, "ADMIN", "not yet");
-}
-
-int handle_explain_quota(struct call *call)
-{
-	return refuse_unimplemented(&call->refusal, "ADMIN", "not yet");
-}
-
 /* ── CheckTenantFit ────────────────────────────────────────────────────────────────────────── */
 
 int handle_check_tenant_fit(struct call *call)

@@ -160,6 +160,10 @@ void dispatcher_fail(struct dispatcher *dispatcher, int status);
 /* Whether this peer may connect to the client sockets, or to the admin socket. */
 bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door);
 
+/* Whether somebody like this may connect to the client sockets. */
+struct tenant_identity;
+bool identity_allowed(struct dispatcher *dispatcher, const struct tenant_identity *identity);
+
 /* A connection is counted against the host's and its user's limit before it is served. */
 bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer);
 void connection_refund(struct dispatcher *dispatcher, const struct peer *peer);

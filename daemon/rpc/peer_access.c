@@ -17,20 +17,34 @@ static bool group_is_listed(const struct rpc_settings *settings, gid_t gid)
 	return false;
 }
 
-static bool any_group_is_listed(const struct rpc_settings *settings, const struct peer *peer)
+static bool user_is_listed(const struct rpc_settings *settings, uid_t uid)
 {
-	struct tenant_identity identity;
-
-	if (!peer_identity_read(peer, &identity))
-		return false;
-	for (size_t i = 0; i < identity.n_groups; i++)
-		if (group_is_listed(settings, identity.groups[i]))
+	for (size_t i = 0; i < settings->n_client_uids; i++)
+		if (settings->client_uids[i] == uid)
 			return true;
 	return false;
 }
 
+static bool any_group_is_listed(const struct rpc_settings *settings,
+				const struct tenant_identity *identity)
+{
+	for (size_t i = 0; i < identity->n_groups; i++)
+		if (group_is_listed(settings, identity->groups[i]))
+			return true;
+	return false;
+}
+
+bool identity_allowed(struct dispatcher *dispatcher, const struct tenant_identity *identity)
+{
+	struct rpc_settings settings = dispatcher_settings(dispatcher);
+
+	return identity->uid == 0 || identity->uid == geteuid() ||
+	       user_is_listed(&settings, identity->uid) || any_group_is_listed(&settings, identity);
+}
+
 bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum rpc_door door)
 {
+	struct tenant_identity identity;
 	struct rpc_settings settings;
 
 	if (peer->uid == 0 || peer->uid == geteuid())
@@ -38,10 +52,10 @@ bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum r
 	if (door == RPC_DOOR_ADMIN)
 		return false;
 	settings = dispatcher_settings(dispatcher);
-	for (size_t i = 0; i < settings.n_client_uids; i++)
-		if (settings.client_uids[i] == peer->uid)
-			return true;
+	if (user_is_listed(&settings, peer->uid))
+		return true;
 	if (!settings.n_client_gids)
 		return false;
-	return group_is_listed(&settings, peer->gid) || any_group_is_listed(&settings, peer);
+	return group_is_listed(&settings, peer->gid) ||
+	       (peer_identity_read(peer, &identity) && any_group_is_listed(&settings, &identity));
 }

@@ -9,6 +9,7 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "broker/tenant_explain.h"
 #include "util/clock.h"
 #include "util/fd.h"
 #include "util/random.h"
@@ -427,6 +428,17 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 	usage_report(broker, NULL, ret, refusal);
 	strcpy(ret->tenant, "tenant-a");
 	return 0;
+}
+
+int broker_explain_tenant(struct tenant_explanation **ret, struct broker *broker,
+			  const struct tenant_identity *identity, unsigned int known,
+			  struct refusal *refusal)
+{
+	(void)broker;
+	(void)identity;
+	(void)known;
+	*ret = calloc(1, sizeof(**ret));
+	return *ret ? 0 : refuse_errno(refusal, ENOMEM, "explaining");
 }
 
 int check_fit(struct broker *broker, struct session *session, const struct fit_request *request,

@@ -171,12 +171,95 @@ static void test_long_names_differ(void **state)
 	assert_string_equal(b, "a-rule-of-a-longish-na/1-one.scope");
 }
 
+static void test_why(void **state)
+{
+	static const struct {
+		enum tenant_property property;
+		const char *pattern, *cgroup;
+		unsigned int known;
+		enum tenant_fit fit;
+		const char *why;
+	} cases[] = {
+		{TENANT_USER, "1000", QEMU, TENANT_KNOWN_ALL, TENANT_FITS, "matches"},
+		{TENANT_USER, "1002", QEMU, TENANT_KNOWN_ALL, TENANT_FITS_NOT,
+		 "User= is 1002, the client is 1000"},
+		{TENANT_GROUP, "9*", QEMU, TENANT_KNOWN_ALL, TENANT_FITS_NOT,
+		 "Group= is 9*, the client is in 36 1000"},
+		{TENANT_UNIT, "a.service", QEMU, TENANT_KNOWN_ALL, TENANT_FITS_NOT,
+		 "Unit= is a.service, the client is in machine-qemu\\x2d7\\x2dweb.scope"},
+		{TENANT_UNIT, "a.service", "/a.slice", TENANT_KNOWN_ALL, TENANT_FITS_NOT,
+		 "Unit= is a.service, the client is in no unit"},
+		{TENANT_SLICE, "a.slice", POD, TENANT_KNOWN_ALL, TENANT_FITS_NOT,
+		 "Slice= is a.slice, the client is in kubepods.slice kubepods-burstable.slice "
+		 "kubepods-burstable-pod12ab.slice"},
+		{TENANT_CGROUP, "/a", USERS, TENANT_KNOWN_ALL, TENANT_FITS_NOT,
+		 "CGroup= is /a, the client is in " USERS},
+		{TENANT_SLICE, "machine.slice", QEMU, TENANT_KNOWN_ALL, TENANT_FITS, "matches"},
+		{TENANT_SLICE, "machine.slice", "", 1u << TENANT_USER, TENANT_FIT_UNKNOWN,
+		 "Slice= is machine.slice, which is not known here"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct tenant_rule rule = rule_of(cases[i].property, cases[i].pattern);
+		struct tenant_identity identity = client(1000, 36, cases[i].cgroup);
+		char why[TENANT_WHY_MAX];
+
+		identity.groups[identity.n_groups++] = 1000;
+		assert_int_equal(tenant_match_explain(&rule.match, &identity, cases[i].known, why),
+				 cases[i].fit);
+		assert_string_equal(why, cases[i].why);
+	}
+}
+
+/* What fails for certain is told before what is not known, and long lists are cut. */
+static void test_why_of_several(void **state)
+{
+	struct tenant_rule rule = rule_of(TENANT_USER, "1");
+	struct tenant_identity identity = client(1000, 36, "");
+	char why[TENANT_WHY_MAX];
+
+	(void)state;
+	rule.match.n[TENANT_SLICE] = 1;
+	rule.match.patterns[TENANT_SLICE][0] = "machine.slice";
+	assert_int_equal(tenant_match_explain(&rule.match, &identity, 1u << TENANT_USER, why),
+			 TENANT_FITS_NOT);
+	assert_string_equal(why, "User= is 1, the client is 1000");
+	rule.match.n[TENANT_USER] = TENANT_PATTERNS_MAX;
+	for (size_t i = 0; i < TENANT_PATTERNS_MAX; i++)
+		rule.match.patterns[TENANT_USER][i] = "4294967294";
+	assert_int_equal(tenant_match_explain(&rule.match, &identity, TENANT_KNOWN_ALL, why),
+			 TENANT_FITS_NOT);
+	assert_non_null(strstr(why, "4294967294 ..., the client is 1000"));
+}
+
+/* In words or not, it is one answer. */
+static void test_why_agrees(void **state)
+{
+	static const char *const patterns[] = {
+		"*", "1000", "36", "machine*", "*.slice", "/*", "/machine.slice", "[!a]*"};
+	static const char *const cgroups[] = {QEMU, POD, USERS, "/", ""};
+
+	(void)state;
+	for (size_t i = 0; i < TENANT_PROPERTIES * 8 * 5; i++) {
+		struct tenant_rule rule =
+			rule_of((enum tenant_property)(i / 40), patterns[i / 5 % 8]);
+		struct tenant_identity identity = client(1000, 36, cgroups[i % 5]);
+		char why[TENANT_WHY_MAX];
+
+		assert_int_equal(tenant_match_explain(&rule.match, &identity, TENANT_KNOWN_ALL,
+						      why) == TENANT_FITS,
+				 tenant_match(&rule.match, &identity));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_each_property),     cmocka_unit_test(test_all_that_are_given),
 		cmocka_unit_test(test_first_wins),        cmocka_unit_test(test_names),
-		cmocka_unit_test(test_long_names_differ),
+		cmocka_unit_test(test_long_names_differ), cmocka_unit_test(test_why),
+		cmocka_unit_test(test_why_of_several),    cmocka_unit_test(test_why_agrees),
 	};
 
 	return cmocka_run_group_tests_name("tenant_rule", tests, NULL, NULL);
