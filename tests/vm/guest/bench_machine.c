@@ -143,19 +143,9 @@ void bench_machine_watch(struct bench_machine *machine, bool watch)
 
 static void broker_make(struct bench_machine *machine)
 {
+	/* without limits */
 	const struct broker_settings settings = {
-		.host_pinned_bytes_max = UINT64_MAX,
-		.guest_pinned_bytes_max = UINT64_MAX,
-		.guest_mappings_max = LEAVES_MAX,
 		.nested_mappings_default = LEAVES_MAX,
-		.guests_per_session_max = 1,
-		.sessions_max = 1,
-		.sessions_per_user_max = 1,
-		.regions_per_guest_max = 1,
-		.memory_files_max = 1,
-		.memory_files_per_user_max = 1,
-		.devices_per_guest_max = 1,
-		.nested_per_guest_max = 1,
 		.designations = S390_DESIGNATIONS_ALL,
 		.require_seals = BROKER_SEALS_OFF,
 		.unpopulated_memory = BROKER_UNPOPULATED_REJECT,
