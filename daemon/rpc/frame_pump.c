@@ -163,12 +163,22 @@ static void in_hold(struct frame_pump *pump, uint64_t hold_ns)
 	event_add(pump->hold, &wait);
 }
 
+/* libevent reckons from the time at which its round began: a timer can come early by as long as the
+ * round took until it was set, and the window counts by the real clock. */
 static void on_hold_passed(evutil_socket_t fd, short what, void *context)
 {
 	struct frame_pump *pump = context;
+	uint64_t hold_ns;
 
 	(void)fd;
 	(void)what;
+	pthread_mutex_lock(&pump->lock);
+	hold_ns = frame_guard_hold_ns(&pump->guard, clock_monotonic_ns());
+	pthread_mutex_unlock(&pump->lock);
+	if (hold_ns) {
+		in_hold(pump, hold_ns);
+		return;
+	}
 	pump->held = false;
 	watch_in(pump);
 }

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "rpc/frame_pump.h"
+#include "util/clock.h"
 
 #define FLOW_BYTES (4 * 1024 * 1024)
 
@@ -311,6 +312,45 @@ static void test_fault_is_named(void **state)
 	frame_pump_flush(&f->pump);
 }
 
+/* The loop is late: it looked at the clock, then something else took its time. */
+struct late {
+	struct loop_post post;
+	struct fixture *f;
+	uint64_t sent_ns;
+};
+
+static void on_late(struct loop_post *post)
+{
+	struct late *late = (struct late *)post;
+	uint8_t pings[24 + 17 * 200] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+	for (size_t i = 0; i < 200; i++)
+		memcpy(pings + 24 + 17 * i, "\0\0\10\6\0\0\0\0\0", 9);
+	clock_sleep_ns(200000000);
+	late->sent_ns = clock_monotonic_ns();
+	assert_int_equal(send(late->f->client, pings, sizeof(pings), 0), sizeof(pings));
+	/* Within this very round of the loop. */
+	event_active(late->f->pump.client_read, EV_READ, 0);
+}
+
+/* Who is held is held for the whole window, also where the loop's own clock was behind. */
+static void test_hold_lasts_for_the_window(void **state)
+{
+	struct fixture *f = *state;
+	struct late late = {.post.function = on_late, .f = f};
+	uint8_t bytes[8192];
+
+	loop_post(f->loop, &late.post);
+	while (!f->pump.held)
+		event_base_loop(loop_base(f->loop), EVLOOP_ONCE);
+	assert_true(recv(f->grpc, bytes, sizeof(bytes), MSG_DONTWAIT) > 0);
+	send(f->client, "\0\0\0\1\5\0\0\0\1", 9, 0);
+	while (recv(f->grpc, bytes, sizeof(bytes), MSG_DONTWAIT) != 9)
+		event_base_loop(loop_base(f->loop), EVLOOP_ONCE);
+	assert_true(clock_monotonic_ns() - late.sent_ns >= FRAME_WINDOW_NS);
+	assert_int_equal(f->ended, 0);
+}
+
 #define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -326,6 +366,7 @@ int main(void)
 		CASE(test_linger_is_bounded),
 		CASE(test_client_gone),
 		CASE(test_fault_is_named),
+		CASE(test_hold_lasts_for_the_window),
 	};
 
 	return cmocka_run_group_tests_name("frame_pump", tests, NULL, NULL);
