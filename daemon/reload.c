@@ -9,6 +9,7 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "rpc/log_revoked.h"
 #include "util/clock.h"
 #include "util/log.h"
 
@@ -66,6 +67,25 @@ static void current_set(struct reload *reload, struct config *consume_config)
 	config_free(before);
 }
 
+static void on_revoked(void *context, const struct revoked *revoked, size_t n)
+{
+	(void)context;
+	for (size_t i = 0; i < n; i++)
+		log_revoked(&revoked[i], "no device rule gives it any more");
+}
+
+/* Goes on on the guests' lanes when the configuration holds. */
+static void unruled_revoke(struct reload *reload, const struct broker_settings *settings)
+{
+	const struct revoke_request request = {.what = REVOKE_UNRULED};
+	struct refusal refusal;
+
+	if (settings->rule_lost == BROKER_RULE_LOST_REVOKE &&
+	    broker_revoke(reload->broker, &request, on_revoked, NULL, &refusal))
+		log_error("devices without a rule are not revoked: %s; reload again",
+			  refusal.message);
+}
+
 /* From here on the broker owns the configuration. */
 static int config_take(struct reload *reload, struct config *consume_config,
 		       struct refusal *refusal)
@@ -84,6 +104,7 @@ static int config_take(struct reload *reload, struct config *consume_config,
 	}
 	current_set(reload, config);
 	dispatcher_set_settings(reload->dispatcher, &rpc);
+	unruled_revoke(reload, &config->broker);
 	if (!reload->options->emulated)
 		reload_memlock(pinned_bytes_max);
 	return 0;

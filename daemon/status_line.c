@@ -34,17 +34,17 @@ static const char *plural(uint64_t n)
 	return n == 1 ? "" : "s";
 }
 
-static void line_format(char ret[STATUS_LINE_BYTES], const struct usage *usage)
+static void line_format(char ret[STATUS_LINE_BYTES], const struct usage *usage, bool draining)
 {
+	const char *serving = draining ? "Draining: serving" : "Serving";
 	uint64_t guests = usage[LEDGER_GUESTS].current, devices = usage[LEDGER_DEVICES].current;
 
 	if (!guests)
-		snprintf(ret, STATUS_LINE_BYTES, "Ready, no guests");
+		snprintf(ret, STATUS_LINE_BYTES, "%s, no guests", draining ? "Drained" : "Ready");
 	else
 		snprintf(ret, STATUS_LINE_BYTES,
-			 "Serving %" PRIu64 " guest%s with %" PRIu64
-			 " device%s and %s of guest memory",
-			 guests, plural(guests), devices, plural(devices),
+			 "%s %" PRIu64 " guest%s with %" PRIu64 " device%s and %s of guest memory",
+			 serving, guests, plural(guests), devices, plural(devices),
 			 size_text(usage[LEDGER_PINNED_BYTES].current).bytes);
 }
 
@@ -56,7 +56,7 @@ void status_line_update(struct status_line *line, struct broker *broker)
 
 	if (usage_report(broker, NULL, &host, &refusal))
 		return;
-	line_format(text, host.usage);
+	line_format(text, host.usage, broker_draining(broker));
 	if (!strcmp(text, line->text))
 		return;
 	memcpy(line->text, text, sizeof(text));

@@ -461,7 +461,8 @@ int broker_revoke(struct broker *broker, const struct revoke_request *request,
 
 /* INLINE. While draining, session_new(), guest_create(), device_open() and device_bind() are
  * refused: BUSY, reason DRAINING. */
-void broker_set_draining(struct broker *broker, bool draining);
+/* Whether that is a change. */
+bool broker_set_draining(struct broker *broker, bool draining);
 bool broker_draining(struct broker *broker);
 
 /* ── events ───────────────────────────────────────────────────────────────────────────────── */

@@ -102,24 +102,13 @@ bool device_may_pass(const struct broker_settings *settings, const struct device
 
 /* ── in words ──────────────────────────────────────────────────────────────────────────────── */
 
-void device_name(const struct iommu_device_info *info, char ret[DEVICE_NAME_BYTES])
-{
-	if (info->has_fid && info->pci_address[0])
-		snprintf(ret, DEVICE_NAME_BYTES, "%s (function %#x)", info->pci_address, info->fid);
-	else if (info->has_fid)
-		snprintf(ret, DEVICE_NAME_BYTES, "function %#x", info->fid);
-	else
-		snprintf(ret, DEVICE_NAME_BYTES, "%s",
-			 info->pci_address[0] ? info->pci_address : "a function");
-}
-
 int device_refuse_judgement(const struct device_judgement *judgement,
 			    const struct device_client *client,
 			    const struct iommu_device_info *info, struct refusal *refusal)
 {
-	char name[DEVICE_NAME_BYTES];
+	char name[IOMMU_DEVICE_NAME_BYTES];
 
-	device_name(info, name);
+	iommu_device_name(info, name);
 	if (judgement->kind == DEVICE_DENIED)
 		refuse(refusal, REFUSAL_DENIED, "DEVICE_DENIED",
 		       "the rule at %s denies %s to tenant '%s'", judgement->where, name,

@@ -37,9 +37,6 @@ void device_judge(const struct broker_settings *settings, const struct device_cl
 /* Whether any rule lets this client pass in a descriptor of anything. */
 bool device_may_pass(const struct broker_settings *settings, const struct device_client *client);
 
-/* "0000:00:04.0 (function 0x1)", as operators know it; "a function" if nothing is known. */
-#define DEVICE_NAME_BYTES 48
-void device_name(const struct iommu_device_info *info, char ret[DEVICE_NAME_BYTES]);
 /* REFUSED, PERMISSION_DENIED, for a judgement that is not ALLOWED. */
 int device_refuse_judgement(const struct device_judgement *judgement,
 			    const struct device_client *client,

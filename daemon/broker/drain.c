@@ -8,9 +8,9 @@
 /* An operator drains before a restart: by then a client may well ask again. */
 #define DRAIN_RETRY_MS 10000
 
-void broker_set_draining(struct broker *broker, bool draining)
+bool broker_set_draining(struct broker *broker, bool draining)
 {
-	atomic_store(&broker->draining, draining);
+	return atomic_exchange(&broker->draining, draining) != draining;
 }
 
 bool broker_draining(struct broker *broker)

@@ -76,6 +76,10 @@ struct iommu_device_info {
 	uint32_t kernel_device_id; /* after bind */
 };
 
+/* As operators know it: "0000:00:04.0 (function 0x1)"; "a function" if it has no name. */
+#define IOMMU_DEVICE_NAME_BYTES 48
+void iommu_device_name(const struct iommu_device_info *info, char ret[IOMMU_DEVICE_NAME_BYTES]);
+
 /* What OpenDevice names. Exactly one of them. */
 struct iommu_device_address {
 	bool by_fid;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "iommubroker/v1/admin.pb-c.h"
+#include "rpc/admin.h"
 #include "rpc/convert.h"
 #include "rpc/dispatcher.h"
 #include "rpc/handler.h"
@@ -60,6 +61,7 @@ static void status_counters(struct call *call, Iommubroker__V1__GetStatusRespons
 	ret->mappings_reserved = status.mappings_reserved;
 	ret->calls = atomic_load(&dispatcher->calls);
 	ret->refusals = atomic_load(&dispatcher->refusals);
+	ret->draining = broker_draining(call_broker(call));
 	ret->pid = (uint64_t)getpid();
 	ret->uptime_seconds = (clock_monotonic_ns() - dispatcher->started_ns) / 1000000000;
 	pthread_mutex_lock(&dispatcher->lock);
@@ -232,6 +234,15 @@ static int guest_named(struct call *call, const char *text, const struct guest_s
 	return 0;
 }
 
+int admin_find_guest(struct call *call, const char *text, uint64_t *ret_guest)
+{
+	struct guest_summary *all;
+	size_t n;
+	int status = all_guests(call, &all, &n);
+
+	return status ? status : guest_named(call, text, all, n, ret_guest);
+}
+
 /* ── ShowGuest ────────────────────────────────────────────────────────────────────────────── */
 
 struct show_source {
@@ -372,18 +383,14 @@ static int explain_which(struct call *call, uint64_t *ret_nested)
 {
 	const Iommubroker__V1__ExplainRequest *request =
 		(const Iommubroker__V1__ExplainRequest *)call->request;
-	struct guest_summary *all;
 	uint64_t guest;
-	size_t n;
 	int status;
 
 	if (request->nested) {
 		*ret_nested = request->nested;
 		return 0;
 	}
-	status = all_guests(call, &all, &n);
-	if (!status)
-		status = guest_named(call, request->guest, all, n, &guest);
+	status = admin_find_guest(call, request->guest, &guest);
 	return status ? status : attached_nested(call, guest, request->function_id, ret_nested);
 }
 

@@ -114,6 +114,7 @@ static bool convert_devices(struct call *call, const struct guest_description *g
 		ret->devices[i]->attachment = convert_attachment(device->attachment);
 		if (device->attachment == ATTACHMENT_NESTED)
 			ret->devices[i]->nested = device->nested;
+		ret->devices[i]->rule = (char *)device->rule;
 	}
 	return true;
 }

@@ -4,10 +4,18 @@
  * grpc.health.v1: who is answered at all is served. Names of services that there are not are
  * NOT_FOUND to Check and SERVICE_UNKNOWN to Watch, as the service's own description has it
  * (github.com/grpc/grpc, doc/health-checking.md).
+ *
+ * While the daemon is drained, clients are told NOT_SERVING, so that whoever places guests places
+ * them elsewhere; what there is goes on being served. Operators' own socket serves all the same.
  */
 
+#include "rpc/health.h"
+
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <utlist.h>
 
 #include "grpc/health/v1/health.pb-c.h"
 #include "rpc/handler.h"
@@ -32,8 +40,16 @@ static bool service_known(const struct call *call, const char *service)
 	return false;
 }
 
-static int answer_health(struct call *call,
-			 Grpc__Health__V1__HealthCheckResponse__ServingStatus status)
+typedef Grpc__Health__V1__HealthCheckResponse__ServingStatus serving_status;
+
+static serving_status health_now(const struct call *call)
+{
+	if (call->rpc->door == RPC_DOOR_CLIENT && broker_draining(call_broker(call)))
+		return STATUS(NOT_SERVING);
+	return STATUS(SERVING);
+}
+
+static int answer_health(struct call *call, serving_status status)
 {
 	Grpc__Health__V1__HealthCheckResponse response =
 		GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
@@ -50,30 +66,52 @@ int handle_health_check(struct call *call)
 	if (!service_known(call, request->service))
 		return refuse(&call->refusal, REFUSAL_NOT_FOUND, "NOT_FOUND",
 			      "there is no service of that name");
-	return answer_health(call, STATUS(SERVING));
+	return answer_health(call, health_now(call));
 }
 
-/* One message; it stays true for as long as anybody can read it. */
+/* One message, and another whenever it is not true any more. */
 struct health_source {
 	struct stream_source base;
+	struct stream *stream;
 	bool known, told;
+	serving_status said;
+	struct health_source *prev, *next;
 };
+
+/* Those that may be woken. Held for the waking, so that none ends meanwhile. */
+static pthread_mutex_t watches_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct health_source *watches;
+
+void health_changed(void)
+{
+	struct health_source *source;
+
+	pthread_mutex_lock(&watches_lock);
+	DL_FOREACH (watches, source)
+		stream_wake(source->stream);
+	pthread_mutex_unlock(&watches_lock);
+}
 
 static int health_next(struct stream_source *base, struct call *call)
 {
 	struct health_source *source = (struct health_source *)base;
+	serving_status now = source->known ? health_now(call) : STATUS(SERVICE_UNKNOWN);
 
-	if (source->told)
+	if (source->told && source->said == now)
 		return STREAM_EMPTY;
 	source->told = true;
-	return answer_health(call, source->known ? STATUS(SERVING) : STATUS(SERVICE_UNKNOWN))
-		       ? STREAM_REFUSED
-		       : STREAM_MESSAGE;
+	source->said = now;
+	return answer_health(call, now) ? STREAM_REFUSED : STREAM_MESSAGE;
 }
 
 static void health_end(struct stream_source *base)
 {
-	free(base);
+	struct health_source *source = (struct health_source *)base;
+
+	pthread_mutex_lock(&watches_lock);
+	DL_DELETE(watches, source);
+	pthread_mutex_unlock(&watches_lock);
+	free(source);
 }
 
 int handle_health_watch(struct call *call)
@@ -94,6 +132,10 @@ int handle_health_watch(struct call *call)
 	source->base.next = health_next;
 	source->base.end = health_end;
 	source->known = service_known(call, request->service);
+	source->stream = stream;
+	pthread_mutex_lock(&watches_lock);
+	DL_APPEND(watches, source);
+	pthread_mutex_unlock(&watches_lock);
 	stream_begin(stream, &source->base);
 	return CALL_PENDING;
 }

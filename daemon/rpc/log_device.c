@@ -6,30 +6,17 @@
 #include "rpc/rpc_session.h"
 #include "util/log.h"
 
-/* As operators know it: " 0000:00:04.0 (function 0x1)". */
-static void device_name(char *ret, size_t ret_bytes, const struct iommu_device_info *info)
-{
-	char function[24] = "";
-
-	if (info->has_fid)
-		snprintf(function, sizeof(function), "function %#x", info->fid);
-	if (info->pci_address[0] && function[0])
-		snprintf(ret, ret_bytes, "%s (%s)", info->pci_address, function);
-	else
-		snprintf(ret, ret_bytes, "%s", function[0] ? function : info->pci_address);
-}
-
 void log_device(struct call *call, const struct device_description *device, bool opened)
 {
 	const struct peer *peer = call->rpc->peer;
 	unsigned long long session = session_id(call_session(call));
 	struct log_entry entry;
 	uint32_t suppressed;
-	char name[64];
+	char name[IOMMU_DEVICE_NAME_BYTES];
 
 	if (!rpc_session_may_log(call->session, &suppressed))
 		return;
-	device_name(name, sizeof(name), &device->info);
+	iommu_device_name(&device->info, name);
 	log_begin(&entry, LOG_LEVEL_INFO);
 	entry.message = opened ? LOG_MESSAGE_DEVICE_OPENED : LOG_MESSAGE_DEVICE_CLOSED;
 	entry.suppressed = suppressed;

@@ -297,6 +297,97 @@ static void test_admin_explain(void **state)
 	test_call_deinit(&call);
 }
 
+/* ── Revoke and Drain ─────────────────────────────────────────────────────────────────────── */
+
+static int ask_revoke(const char *guest, const char *tenant, const char *device, const char *reason)
+{
+	Iommubroker__V1__RevokeRequest request = IOMMUBROKER__V1__REVOKE_REQUEST__INIT;
+	int code;
+
+	request.guest = (char *)guest;
+	request.tenant = (char *)tenant;
+	request.device = (char *)device;
+	request.reason = (char *)reason;
+	test_call_init(&call, &fixture, RPC_DOOR_ADMIN, NULL);
+	code = test_call_run(&call, &fixture, PATH("Admin/Revoke"), &request);
+	test_call_deinit(&call);
+	return code;
+}
+
+static void test_revoke_names_one_thing(void **state)
+{
+	char reason[129];
+
+	(void)state;
+	memset(reason, 'r', 128);
+	reason[128] = '\0';
+	fake.revoke_n = 1;
+	assert_int_equal(ask_revoke("", "", "", ""), 3);
+	assert_field("guest");
+	assert_int_equal(ask_revoke("single", "tenant-a", "", ""), 3);
+	assert_int_equal(ask_revoke("", "t", "0000:00:04.0", ""), 3);
+	assert_int_equal(ask_revoke("", "t", "", reason), 3);
+	assert_field("reason");
+	reason[127] = '\0';
+	assert_int_equal(ask_revoke("", "t", "", reason), 0);
+	assert_int_equal(fake.revoke.what, REVOKE_TENANT);
+	assert_string_equal(fake.revoke.tenant, "t");
+	assert_int_equal(ask_revoke("twin", "", "", ""), 3);
+	assert_int_equal(ask_revoke("nobody", "", "", ""), 5);
+	assert_int_equal(ask_revoke("single", "", "", ""), 0);
+	assert_int_equal(fake.revoke.what, REVOKE_GUEST);
+	assert_int_equal(fake.revoke.guest, 3);
+	for (const char **bad = (const char *[]){"fid:", "fid:0x", "fid:123456789", "fid:12g", "12",
+						 "0000:00:04.8", NULL};
+	     *bad; bad++) {
+		assert_int_equal(ask_revoke("", "", *bad, ""), 3);
+		assert_field("device");
+	}
+	assert_int_equal(ask_revoke("", "", "fid:0x12", ""), 0);
+	assert_true(fake.revoke.device.by_fid && fake.revoke.device.fid == 0x12);
+	assert_int_equal(ask_revoke("", "", "0000:00:0A.0", ""), 0);
+	assert_string_equal(fake.revoke.device.pci_address, "0000:00:0a.0");
+	fake.revoke_n = 0;
+	assert_int_equal(ask_revoke("", "", "fid:12", ""), 5);
+	fake.refuse_revokes = true;
+	refuse_errno(&fake.refusal, ENOMEM, "revoking");
+	assert_int_equal(ask_revoke("", "", "fid:12", ""), 8);
+	fake.refuse_revokes = false;
+}
+
+static Iommubroker__V1__RevokeResponse *revoke_tenant(size_t n)
+{
+	Iommubroker__V1__RevokeRequest request = IOMMUBROKER__V1__REVOKE_REQUEST__INIT;
+	Iommubroker__V1__RevokeResponse *response;
+
+	fake.revoke_n = n;
+	request.tenant = (char *)"tenant-a";
+	test_call_init(&call, &fixture, RPC_DOOR_ADMIN, NULL);
+	assert_int_equal(test_call_run(&call, &fixture, PATH("Admin/Revoke"), &request), 0);
+	response = answer(&iommubroker__v1__revoke_response__descriptor);
+	test_call_deinit(&call);
+	return response;
+}
+
+static void test_revoke_tells_what_went(void **state)
+{
+	Iommubroker__V1__RevokeResponse *response = revoke_tenant(2);
+
+	(void)state;
+	assert_int_equal(response->n_revoked, 2);
+	assert_string_equal(response->revoked[0],
+			    "guest 'guest' (1) of tenant 'tenant-a', devices: 0");
+	assert_non_null(strstr(response->revoked[1], "its VMM still holds a device's descriptor"));
+	protobuf_c_message_free_unpacked(&response->base, NULL);
+	response = revoke_tenant(256);
+	assert_int_equal(response->n_revoked, 256);
+	protobuf_c_message_free_unpacked(&response->base, NULL);
+	response = revoke_tenant(FAKE_REVOKED_MAX);
+	assert_int_equal(response->n_revoked, 257);
+	assert_string_equal(response->revoked[256], "and 1244 more");
+	protobuf_c_message_free_unpacked(&response->base, NULL);
+}
+
 /* ── the rest ─────────────────────────────────────────────────────────────────────────────── */
 
 static void test_check_fit_and_usage(void **state)
@@ -475,6 +566,8 @@ int main(void)
 		T(test_admin_only_behind_its_door),
 		T(test_show_guest_by_any_name),
 		T(test_admin_explain),
+		T(test_revoke_names_one_thing),
+		T(test_revoke_tells_what_went),
 		T(test_check_fit_and_usage),
 		T(test_describe_guest),
 		T(test_describe_guest_in_pages),

@@ -22,6 +22,8 @@ struct broker *fake_broker_new(void);
 #define FAKE_NESTED_ERROR 8 /* ERROR, with a fault */
 #define FAKE_NESTED_BUSY  9 /* the whole call is refused for now */
 
+#define FAKE_REVOKED_MAX 1500
+
 #define FAKE_NO_LANE 50 /* a guest whose mutations have no order */
 #define FAKE_SHARE   2  /* threads of one session */
 
@@ -31,6 +33,8 @@ struct fake_broker {
 		hold_updates; /* memory_update() waits until this is false or it is cancelled */
 	_Atomic int broken_status;   /* guest_create() answers this negative status */
 	_Atomic bool refuse_creates; /* guest_create() answers this */
+	_Atomic bool refuse_revokes; /* likewise broker_revoke() */
+	size_t revoke_n;             /* so many things it takes away */
 	struct refusal refusal;
 	/* told to the test */
 	_Atomic uint32_t sessions; /* that live in memory */
@@ -42,6 +46,7 @@ struct fake_broker {
 	struct guest_create_request create;
 	struct nested_create_request nested;
 	struct device_open_request open;
+	struct revoke_request revoke;
 	struct nested_entry entries[BROKER_MANAGED_ENTRIES_MAX];
 	size_t n_entries;
 	size_t n_lanes; /* calls of broker_lane() */
