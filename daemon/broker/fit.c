@@ -16,6 +16,8 @@
 #include "broker/session.h"
 #include "broker/tenant.h"
 
+#define PAGE_BYTES 4096
+
 /* A level's limits and use, as an account has them or as a new one would. */
 struct fit_level {
 	enum limit_level level;
@@ -46,6 +48,14 @@ static uint64_t product(uint64_t a, uint64_t b)
 static uint64_t share_of_first(uint64_t amount, uint64_t guests)
 {
 	return amount / guests + (amount % guests ? 1 : 0);
+}
+
+/* Memory comes in pages. */
+static uint64_t bytes_of_first(uint64_t bytes, uint64_t guests)
+{
+	if (guests == 1)
+		return bytes;
+	return product(share_of_first(share_of_first(bytes, PAGE_BYTES), guests), PAGE_BYTES);
 }
 
 /* n nested domains of which each asked for so many mappings. */
@@ -91,7 +101,8 @@ static void fit_amounts(struct fit *fit, const struct fit_request *request,
 {
 	uint64_t guests = request->guests ? request->guests : 1;
 
-	fit_amount(fit, LEDGER_PINNED_BYTES, request->pinned_bytes, guests);
+	fit->all.amount[LEDGER_PINNED_BYTES] = request->pinned_bytes;
+	fit->guest.amount[LEDGER_PINNED_BYTES] = bytes_of_first(request->pinned_bytes, guests);
 	fit_amount(fit, LEDGER_REGIONS, request->regions, guests);
 	fit_amount(fit, LEDGER_MEMORY_FILES, request->memory_files, guests);
 	fit_amount(fit, LEDGER_DEVICES, request->devices, guests);
