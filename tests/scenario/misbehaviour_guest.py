@@ -225,10 +225,10 @@ def watchers(trouble):
 def greedy(trouble):
     """More guests, files, regions, devices and domains than are allowed."""
     client = trouble.client()
-    made = []
+    made = [trouble.patiently(lambda: Vmm(client, name="greedy"))]
     with contextlib.suppress(Refused):
         for _ in range(40):
-            made.append(Vmm(client, ids=made[0].ids if made else None, name=FORGED_NAME))
+            made.append(Vmm(client, ids=made[0].ids, name=FORGED_NAME))
     vmm = made[0]
     fd = memfd(MIB, name="greedy")
     trouble.keep_fd(fd)
@@ -237,7 +237,7 @@ def greedy(trouble):
         for _ in range(100):
             files.append(vmm.add_file(fd).memory_file)
     with contextlib.suppress(Refused):
-        for n in range(300):
+        for n in range(100):
             vmm.map(files[0], 2 * n * PAGE, PAGE)
     for fid in range(1, 10):
         with contextlib.suppress(Refused):
@@ -245,7 +245,7 @@ def greedy(trouble):
     for device in list(vmm.devices):
         with contextlib.suppress(Refused):
             device.bind()
-            for _ in range(40):
+            for _ in range(8):
                 vmm.managed(device, attach=False, mappings_max=trouble.rng.choice((1, 1000, 1 << 40, (1 << 64) - 1)))
     for one in made:
         one.close()

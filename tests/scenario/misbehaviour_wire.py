@@ -170,7 +170,7 @@ def grpc_storm(trouble):
             with contextlib.suppress(Refused):
                 call.result()
         end_session(client)
-        client.open_session(FORGED_NAME)
+        trouble.patiently(lambda: client.open_session(FORGED_NAME))
 
 
 def grpc_cancels(trouble):
