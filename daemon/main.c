@@ -2,19 +2,16 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
 
 #include "config.h"
 #include "options.h"
 #include "service.h"
 #include "util/log.h"
 
-static void check_print(const struct config *config, int status)
-{
-	if (status)
-		config_print_mistakes(stderr, config, status);
-	else
-		puts("no mistakes in any file");
-}
+#define MENDING_SECONDS 5
 
 static void mistakes_log(const struct config *config, int status)
 {
@@ -27,6 +24,27 @@ static void mistakes_log(const struct config *config, int status)
 		log_error("configuration: and %zu more", n - CONFIG_MISTAKES_MAX);
 }
 
+/* systemd starts us again at once, and so as soon as the files are mended; but not ten times a
+ * second meanwhile. */
+static void mending_wait(const struct config *config, int status)
+{
+	if (!getenv("INVOCATION_ID"))
+		return;
+	sd_notifyf(0, "STATUS=configuration: %s", config_error(config, status));
+	sleep(MENDING_SECONDS);
+}
+
+/* The configuration is wrong: nothing is served by half of it, nor by the defaults. */
+static void mistakes_tell(const struct options *options, const struct config *config, int status)
+{
+	if (options->check_config) {
+		config_print_mistakes(stderr, config, status);
+	} else {
+		mistakes_log(config, status);
+		mending_wait(config, status);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct options options;
@@ -37,10 +55,10 @@ int main(int argc, char **argv)
 		return options.exit_status;
 	log_init("iommubrokerd");
 	status = config_load(&config, options.config_dirs, options.n_config_dirs);
-	if (options.check_config)
-		check_print(config, status);
-	else if (status)
-		mistakes_log(config, status);
+	if (status)
+		mistakes_tell(&options, config, status);
+	else if (options.check_config)
+		puts("no mistakes in any file");
 	else
 		status = service_run(&options, config);
 	config_free(config);

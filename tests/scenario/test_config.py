@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The configuration as an operator meets it: checked without a daemon, shown with where it comes from."""
 
+import contextlib
 import os
 import pwd
+import signal
 import subprocess
+import threading
 
 from api import METHODS, Refused
 from cases import VmmCase
@@ -126,6 +129,47 @@ class Check(Case):
         self.assertEqual(len(lines), len(told), lines)
         for line, wanted in zip(lines, told):
             self.assertIn(wanted, line)
+
+
+class Storm(Case):
+    """Asked again and again, by signals and by operators at once, and looked at meanwhile."""
+
+    def configure(self, failures):
+        try:
+            with contextlib.closing(self.daemon.admin()) as admin:
+                for _ in range(25):
+                    with contextlib.suppress(Refused):
+                        admin.call("Configure")
+                    rows = admin.call("ShowConfiguration").messages
+                    values = {row.value for row in rows if row.key in ("RegionsMax", "DevicesMax")}
+                    if len(values) != 1:
+                        failures.append("half of one configuration, half of another: %s" % values)
+        except Exception as error:  # pylint: disable=broad-except
+            failures.append(repr(error))
+
+    def limits_write(self, value, bad=False):
+        """Never a half of it: as editors do."""
+        text = "[Limits]\nRegionsMax=%d\nDevicesMax=%d\n%s" % (value, value, "x=1\n" if bad else "")
+        self.write("new", text)
+        os.rename(os.path.join(self.daemon.config, "new"), os.path.join(self.daemon.config, "iommubrokerd.conf"))
+
+    def test_reloads_at_once(self):
+        failures = []
+        self.limits_write(1000)
+        self.ask("Configure")
+        threads = [threading.Thread(target=self.configure, args=(failures,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for n in range(200):
+            self.limits_write(1000 + n, bad=n % 7 == 3)
+            os.kill(self.daemon.pid, signal.SIGHUP)
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+        self.limits_write(4321)
+        os.kill(self.daemon.pid, signal.SIGHUP)
+        eventually(lambda: self.row("Limits", "RegionsMax").value == "4321", "the last one holds")
+        self.new_vmm()
 
 
 class Show(Case):
