@@ -149,6 +149,9 @@ int session_pidfd(struct session *session);
  * done is called all the same. done may be NULL. */
 void session_close(struct session *session, void (*done)(void *context), void *context);
 bool session_closed(struct session *session);
+/* What it may do: set of 1 << enum guest_right. */
+unsigned int session_rights(struct session *session);
+void session_secret(struct session *session, uint8_t ret[BROKER_SECRET_BYTES]);
 
 /* ── operations: what a mutation may report and how it is stopped ─────────────────────────── */
 
@@ -175,6 +178,8 @@ struct guest_create_request {
 	size_t n_labels;
 	struct broker_label labels[BROKER_LABELS_MAX];
 	uint64_t pinned_bytes_max, mappings_max; /* 0: no further limit */
+	/* The process that it is for, with its identity; NULL: its creator. For managers. */
+	const struct peer *on_behalf_of;
 };
 
 /* LANE (none yet: any pool thread; opens a context). */
@@ -270,6 +275,50 @@ int guest_list(struct broker *broker, struct session *session, struct guest_summ
 int guest_describe(struct broker *broker, struct session *session, uint64_t guest,
 		   struct guest_description **ret, struct refusal *refusal);
 struct guest_description *guest_description_free(struct guest_description *description);
+
+/* ── delegations ──────────────────────────────────────────────────────────────────────────── */
+
+/* What a session may do. One that a process opened itself has all of them. */
+enum guest_right {          /* the API's numbers */
+		   GUEST_RIGHT_MAP = 1,
+		   GUEST_RIGHT_DEVICE,
+		   GUEST_RIGHT_DOMAIN,
+		   GUEST_RIGHT_REFRESH,
+		   GUEST_RIGHT_EVENTS,
+		   GUEST_RIGHT_HOLD, /* the guest lives while a session with this right lives */
+		   GUEST_RIGHTS_END, /* those below are nobody's to give */
+		   GUEST_RIGHT_ANY,  /* every session has it */
+		   GUEST_RIGHT_OWN,  /* of sessions that no delegation made */
+};
+
+#define DELEGATION_DEVICES_MAX   64
+#define DELEGATIONS_OF_GUEST_MAX 16
+
+struct delegation_request {
+	uint64_t guest;
+	unsigned int rights; /* set of 1 << enum guest_right, below GUEST_RIGHTS_END */
+	/* Of the guest as a whole, while the delegation lasts; 0: no further limit. */
+	uint64_t pinned_bytes_max, mappings_max;
+	size_t n_devices; /* 0: all, and those that it will have */
+	uint64_t devices[DELEGATION_DEVICES_MAX];
+	const struct peer *peer; /* the process that it is for; NULL: who comes first */
+};
+
+/* INLINE. A session of its own that can do what was asked for and no more, charged to the guest's
+ * tenant. *ret is a reference; what ends it is session_close(), as of any session. *ret_delegation
+ * names it, to delegation_find() by the same delegator. */
+int delegation_new(struct session **ret, struct broker *broker, struct session *delegator,
+		   const struct delegation_request *request, uint64_t *ret_delegation,
+		   struct refusal *refusal);
+/* INLINE. It is this process' from now on. Once, unless delegation_new() was told the peer. */
+int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal);
+/* INLINE. The process that it is bound to, or 0. */
+pid_t delegation_pid(struct session *session);
+/* INLINE. The session of a delegation of this delegator's, which has not ended: a reference. */
+int delegation_find(struct session **ret, struct broker *broker, struct session *delegator,
+		    uint64_t delegation, struct refusal *refusal);
+/* INLINE. Its guest's watchers are told; those of this session end there once it is closed. */
+void delegation_tell_revoked(struct session *session);
 
 /* ── memory ───────────────────────────────────────────────────────────────────────────────── */
 

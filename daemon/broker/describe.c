@@ -7,6 +7,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "broker/delegation.h"
 #include "broker/device.h"
 #include "broker/guest.h"
 #include "broker/memory_file.h"
@@ -22,8 +23,8 @@ static void summary_fill_locked(const struct guest *guest, struct guest_summary 
 	*ret = (struct guest_summary){
 		.guest = guest->object.handle,
 		.has_uuid = guest->has_uuid,
-		.pid = guest->session->pid,
-		.uid = guest->session->uid,
+		.pid = guest->pid,
+		.uid = guest->uid,
 		.region_bytes = region_list_bytes(&guest->regions),
 		.pinned = guest->pinned,
 		.devices = (uint32_t)guest->n_devices,
@@ -31,7 +32,7 @@ static void summary_fill_locked(const struct guest *guest, struct guest_summary 
 	};
 	memcpy(ret->uuid, guest->uuid, sizeof(ret->uuid));
 	memcpy(ret->name, guest->name, sizeof(ret->name));
-	memcpy(ret->tenant, guest->session->tenant_name, sizeof(ret->tenant));
+	memcpy(ret->tenant, guest->tenant_name, sizeof(ret->tenant));
 	DL_FOREACH (guest->nested, nested)
 		ret->live_leaves += nested->stats.leaves;
 }
@@ -222,6 +223,22 @@ static void session_list_guests(struct session *session, struct guest_summary *r
 	}
 }
 
+/* The one that it was given, while that lives. */
+static void delegation_list_guest(struct session *session, struct guest_summary *ret, size_t n,
+				  size_t *count)
+{
+	struct guest *guest = session->delegation->guest;
+
+	if (session->closed || !guest->object.listed)
+		return;
+	if (n) {
+		pthread_mutex_lock(&guest->lock);
+		summary_fill_locked(guest, ret);
+		pthread_mutex_unlock(&guest->lock);
+	}
+	++*count;
+}
+
 int guest_list(struct broker *broker, struct session *session, struct guest_summary *ret, size_t n,
 	       size_t *ret_n, struct refusal *refusal)
 {
@@ -229,7 +246,9 @@ int guest_list(struct broker *broker, struct session *session, struct guest_summ
 	struct session *any;
 
 	pthread_mutex_lock(&broker->lock);
-	if (session) {
+	if (session && session->delegation) {
+		delegation_list_guest(session, ret, n, &count);
+	} else if (session) {
 		session_list_guests(session, ret, n, &count);
 	} else {
 		DL_FOREACH (broker->sessions, any)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "broker/delegation.h"
 #include "broker/describe.h"
 #include "broker/guest.h"
 #include "broker/nested.h"
@@ -97,8 +98,8 @@ static int device_open_backend(struct device *device, const struct device_open_r
 struct device_client device_client(const struct guest *guest)
 {
 	return (struct device_client){
-		.tenant = guest->session->tenant_name,
-		.uid = guest->session->uid,
+		.tenant = guest->tenant_name,
+		.uid = guest->uid,
 	};
 }
 
@@ -256,9 +257,11 @@ int device_open(struct broker *broker, struct session *session, uint64_t guest_h
 		const struct device_open_request *request, uint64_t *ret_device, int *ret_fd,
 		struct refusal *refusal)
 {
-	struct guest *guest = guest_find(broker, session, guest_handle, refusal);
+	struct guest *guest = NULL;
 	int status;
 
+	if (!delegation_refuse_part(session, refusal))
+		guest = guest_find(broker, session, guest_handle, refusal);
 	if (!guest) {
 		if (request->by_descriptor)
 			fd_close(request->consume_fd);

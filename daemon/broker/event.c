@@ -23,7 +23,9 @@
 
 struct event_watch {
 	struct event_ring *ring;
-	uint64_t next; /* sequence of the next event to give out; ring->lock */
+	struct guest *guest;     /* references, to know when it is over for its session */
+	struct session *session; /* or NULL: an operator */
+	uint64_t next;           /* sequence of the next event to give out; ring->lock */
 	void (*wake)(void *context);
 	void *context;
 	struct event_watch *prev, *next_watch;
@@ -111,22 +113,24 @@ struct event_ring *event_ring_unref(struct event_ring *ring)
 	return NULL;
 }
 
-static void event_ring_put(struct event_ring *ring, const struct event *event, bool end)
+static uint64_t event_ring_put(struct event_ring *ring, const struct event *event, bool end)
 {
+	uint64_t sequence = 0;
 	struct event *slot;
 
 	pthread_mutex_lock(&ring->lock);
 	if (!ring->ended) {
 		slot = &ring->slots[++ring->last % ring->n_slots];
 		*slot = *event;
-		slot->sequence = ring->last;
+		slot->sequence = sequence = ring->last;
 		slot->time_ns = clock_realtime_ns();
 		ring->ended = end;
 	}
 	pthread_mutex_unlock(&ring->lock);
+	return sequence;
 }
 
-static void event_ring_wake(struct event_ring *ring)
+void event_ring_wake(struct event_ring *ring)
 {
 	struct event_watch *watch;
 
@@ -149,11 +153,13 @@ static void event_ring_tell(struct event_ring *ring, const struct event *event)
 	pthread_rwlock_unlock(&observer->lock);
 }
 
-void event_post(struct event_ring *ring, const struct event *event)
+uint64_t event_post(struct event_ring *ring, const struct event *event)
 {
-	event_ring_put(ring, event, false);
+	uint64_t sequence = event_ring_put(ring, event, false);
+
 	event_ring_wake(ring);
 	event_ring_tell(ring, event);
+	return sequence;
 }
 
 void event_ring_end(struct event_ring *ring, uint64_t guest)
@@ -199,6 +205,8 @@ int event_watch_new(struct event_watch **ret, struct broker *broker, struct sess
 		return refuse_errno(refusal, ENOMEM, "watching events");
 	}
 	watch->ring = event_ring_ref(guest->events);
+	watch->guest = guest_ref(guest);
+	watch->session = session ? session_ref(session) : NULL;
 	watch->wake = wake;
 	watch->context = context;
 	watch->next = event_ring_start(watch->ring, since);
@@ -210,11 +218,34 @@ int event_watch_new(struct event_watch **ret, struct broker *broker, struct sess
 	return 0;
 }
 
+/* The guest may go on without the session that watches it: what happens from then on is not for it.
+ * What was posted before it was closed is. */
+static bool watch_is_over(const struct event_watch *watch)
+{
+	struct session *session = watch->session;
+	uint64_t last = UINT64_MAX;
+	bool over;
+
+	if (!session)
+		return false;
+	pthread_mutex_lock(&session->broker->lock);
+	if (session->closed && watch->guest->home != session)
+		last = session->last_event;
+	pthread_mutex_unlock(&session->broker->lock);
+	pthread_mutex_lock(&watch->ring->lock);
+	over = watch->next > last;
+	pthread_mutex_unlock(&watch->ring->lock);
+	return over;
+}
+
 int event_watch_next(struct event_watch *watch, struct event *ret)
 {
 	struct event_ring *ring = watch->ring;
 	uint64_t oldest;
 	int result = 1;
+
+	if (watch_is_over(watch))
+		return -1;
 
 	pthread_mutex_lock(&ring->lock);
 	oldest = event_ring_oldest(ring);
@@ -246,7 +277,9 @@ struct event_watch *event_watch_free(struct event_watch *watch)
 	pthread_mutex_lock(&ring->wake_lock);
 	DL_DELETE2(ring->watches, watch, prev, next_watch);
 	pthread_mutex_unlock(&ring->wake_lock);
-	free(watch);
 	event_ring_unref(ring);
+	session_unref(watch->session);
+	guest_unref(watch->guest);
+	free(watch);
 	return NULL;
 }

@@ -29,9 +29,12 @@ struct event_ring *event_ring_ref(struct event_ring *ring);
 struct event_ring *event_ring_unref(struct event_ring *ring);
 
 /* Sequence and time are filled in. Any thread; no lock of a guest or of the broker may be held that
- * a watcher's wake() takes. Neither allocates nor fails. */
-void event_post(struct event_ring *ring, const struct event *event);
+ * a watcher's wake() takes. Neither allocates nor fails. Answers the sequence; 0 if it has ended.
+ */
+uint64_t event_post(struct event_ring *ring, const struct event *event);
 /* Post GUEST_GONE; nothing comes after it. */
 void event_ring_end(struct event_ring *ring, uint64_t guest);
+/* Let all watchers look again, as after a post. */
+void event_ring_wake(struct event_ring *ring);
 
 #endif

@@ -6,8 +6,9 @@
 #include <string.h>
 #include <utlist.h>
 
-#include "broker/nested.h"
+#include "broker/delegation.h"
 #include "broker/device.h"
+#include "broker/nested.h"
 #include "broker/root.h"
 #include "broker/tenant.h"
 #include "util/random.h"
@@ -22,6 +23,7 @@ static void guest_object_free(struct object *object)
 	pool_lane_unref(guest->lane);
 	pthread_mutex_destroy(&guest->lock);
 	explicit_bzero(guest->secret, sizeof(guest->secret));
+	session_unref(guest->home);
 	session_unref(guest->session);
 	free(guest);
 }
@@ -74,7 +76,7 @@ int guest_refuse_cancelled(const struct guest *guest, struct refusal *refusal)
 
 void guest_set_limits(struct guest *guest)
 {
-	const struct tenant *tenant = guest->session->tenant;
+	const struct tenant *tenant = guest->tenant;
 	struct broker *broker = guest->broker;
 	struct ledger_limits limits;
 
@@ -88,6 +90,7 @@ void guest_set_limits(struct guest *guest)
 	if (guest->asked.mappings_max)
 		ledger_limits_tighten(&limits, LEDGER_MAPPINGS, guest->asked.mappings_max,
 				      RULE_GUEST_ASKED);
+	delegation_limit(guest, &limits);
 	ledger_account_set_limits(&broker->ledger, &guest->account, &limits);
 }
 
@@ -119,8 +122,22 @@ static struct memory_view *memory_view_empty(uint64_t generation)
 	return view;
 }
 
+/* Whose it is: its creator's, or the process' that a manager creates it for. */
+static void guest_set_owner(struct guest *guest, const struct peer *on_behalf_of)
+{
+	struct session *session = guest->session;
+	struct ledger_account *parent = on_behalf_of ? &guest->tenant->account : &session->account;
+
+	guest->on_behalf = on_behalf_of != NULL;
+	guest->pid = on_behalf_of ? on_behalf_of->pid : session->pid;
+	guest->uid = on_behalf_of ? on_behalf_of->uid : session->uid;
+	memcpy(guest->tenant_name, guest->tenant->name, sizeof(guest->tenant_name));
+	ledger_account_init(&guest->account, parent, LIMIT_GUEST, guest->tenant_name);
+}
+
+/* tenant: the caller's reference, taken over when the guest was made. */
 static struct guest *guest_alloc(struct broker *broker, struct session *session,
-				 const struct guest_create_request *request)
+				 struct tenant *tenant, const struct guest_create_request *request)
 {
 	struct guest *guest = calloc(1, sizeof(*guest));
 
@@ -130,17 +147,19 @@ static struct guest *guest_alloc(struct broker *broker, struct session *session,
 	pthread_mutex_init(&guest->lock, NULL);
 	guest->broker = broker;
 	guest->session = session_ref(session);
+	guest->home = session_ref(session);
+	guest->tenant = tenant;
 	guest->generation = 1;
 	guest->lane = pool_lane_new();
 	atomic_init(&guest->view, memory_view_empty(guest->generation));
 	guest_set_identity(guest, request);
-	ledger_account_init(&guest->account, &session->account, LIMIT_GUEST, session->tenant_name);
+	guest_set_owner(guest, request->on_behalf_of);
 	guest->asked.pinned_bytes_max = request->pinned_bytes_max;
 	guest->asked.mappings_max = request->mappings_max;
 	guest->take_down = (struct pool_job){
 		.run = take_down_run,
 		.lane = guest->lane,
-		.share = session->share,
+		.share = tenant->share,
 	};
 	if (guest->lane && guest_view(guest))
 		return guest;
@@ -153,7 +172,7 @@ static uint32_t event_slots_wanted(struct guest *guest)
 	struct ledger_limits limits;
 
 	pthread_mutex_lock(&broker->lock);
-	policy_limits(broker->policy, guest->session->tenant->rule, LIMIT_GUEST, &limits);
+	policy_limits(broker->policy, guest->tenant->rule, LIMIT_GUEST, &limits);
 	pthread_mutex_unlock(&broker->lock);
 	return policy_event_slots(&limits);
 }
@@ -161,11 +180,9 @@ static uint32_t event_slots_wanted(struct guest *guest)
 /* Operators are told who created it. */
 static void guest_observe(struct guest *guest)
 {
-	const struct session *session = guest->session;
-
-	event_ring_observe(guest->events, &guest->broker->observer,
-			   &(struct event_subject){guest->name, session->tenant_name, session->pid,
-						   session->uid});
+	event_ring_observe(
+		guest->events, &guest->broker->observer,
+		&(struct event_subject){guest->name, guest->tenant_name, guest->pid, guest->uid});
 }
 
 static int guest_make_events(struct guest *guest, struct refusal *refusal)
@@ -249,11 +266,70 @@ static int guest_make(struct guest *guest, struct refusal *refusal)
 	return status;
 }
 
-static int guest_create_charged(struct broker *broker, struct session *session,
-				const struct guest_create_request *request, uint64_t *ret_guest,
-				uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
+/* With a reference. */
+static int guest_find_tenant(struct broker *broker, struct session *session,
+			     const struct peer *on_behalf_of, struct tenant **ret,
+			     struct refusal *refusal)
 {
-	struct guest *guest = guest_alloc(broker, session, request);
+	int status = 0;
+
+	pthread_mutex_lock(&broker->lock);
+	if (!on_behalf_of) {
+		*ret = session->tenant;
+		session->tenant->refs++;
+	} else if (!session_is_manager(session)) {
+		status = refuse(refusal, REFUSAL_DENIED, "NOT_A_MANAGER",
+				"no rule with Manager=yes is for this process: it may create "
+				"guests for itself only");
+	} else {
+		status = tenant_get(broker, on_behalf_of, ret, refusal);
+	}
+	pthread_mutex_unlock(&broker->lock);
+	return status;
+}
+
+/* One that is on behalf of another is counted at that one's tenant; and at its creator, which may
+ * not have more of them than of its own. */
+static int guest_count(struct broker *broker, struct session *session, struct tenant *tenant,
+		       bool on_behalf, struct refusal *refusal)
+{
+	struct ledger *ledger = &broker->ledger;
+	int status;
+
+	if (!on_behalf)
+		return ledger_charge_one(ledger, &session->account, LEDGER_GUESTS, 1, refusal);
+	status = ledger_charge_one(ledger, &session->managed, LEDGER_GUESTS, 1, refusal);
+	if (status)
+		return status;
+	status = ledger_charge_one(ledger, &tenant->account, LEDGER_GUESTS, 1, refusal);
+	if (status)
+		ledger_refund_one(ledger, &session->managed, LEDGER_GUESTS, 1);
+	return status;
+}
+
+static void uncount(struct broker *broker, struct session *session, struct tenant *tenant,
+		    bool on_behalf)
+{
+	struct ledger *ledger = &broker->ledger;
+
+	ledger_refund_one(ledger, on_behalf ? &tenant->account : &session->account, LEDGER_GUESTS,
+			  1);
+	if (on_behalf)
+		ledger_refund_one(ledger, &session->managed, LEDGER_GUESTS, 1);
+}
+
+void guest_uncount(struct guest *guest)
+{
+	uncount(guest->broker, guest->session, guest->tenant, guest->on_behalf);
+	guest->tenant = broker_tenant_unref(guest->broker, guest->tenant);
+}
+
+static int guest_create_charged(struct broker *broker, struct session *session,
+				struct tenant *tenant, const struct guest_create_request *request,
+				uint64_t *ret_guest, uint8_t ret_secret[BROKER_SECRET_BYTES],
+				struct refusal *refusal)
+{
+	struct guest *guest = guest_alloc(broker, session, tenant, request);
 	int status;
 
 	if (!guest)
@@ -277,17 +353,23 @@ int guest_create(struct broker *broker, struct session *session,
 		 const struct guest_create_request *request, uint64_t *ret_guest,
 		 uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
 {
+	bool on_behalf = request->on_behalf_of;
+	struct tenant *tenant = NULL;
 	int status;
 
 	if (broker_refuse_draining(broker, refusal) || session_enter(session, refusal))
 		return REFUSED;
-	status = ledger_charge_one(&broker->ledger, &session->account, LEDGER_GUESTS, 1, refusal);
+	status = guest_find_tenant(broker, session, request->on_behalf_of, &tenant, refusal);
+	if (!status)
+		status = guest_count(broker, session, tenant, on_behalf, refusal);
 	if (!status) {
-		status = guest_create_charged(broker, session, request, ret_guest, ret_secret,
-					      refusal);
+		status = guest_create_charged(broker, session, tenant, request, ret_guest,
+					      ret_secret, refusal);
 		if (status)
-			ledger_refund_one(&broker->ledger, &session->account, LEDGER_GUESTS, 1);
+			uncount(broker, session, tenant, on_behalf);
 	}
+	if (status)
+		broker_tenant_unref(broker, tenant);
 	/* A guest that was made stays counted until it was taken down. */
 	if (status)
 		session_leave(session_ref(session));
@@ -302,6 +384,28 @@ void guest_begin_take_down(struct guest *guest)
 		return;
 	guest_ref(guest);
 	pool_submit(guest->broker->pool, &guest->take_down);
+}
+
+static void guest_move(struct guest *guest, struct session *heir)
+{
+	struct session *old = guest->home;
+
+	DL_DELETE2(old->guests, guest, session_prev, session_next);
+	old->users--; /* not the last one: see guest_lose_home() */
+	DL_APPEND2(heir->guests, guest, session_prev, session_next);
+	heir->users++;
+	guest->home = session_ref(heir);
+	session_unref(old); /* not the last one either: the creator is guest->session as well */
+}
+
+void guest_lose_home(struct guest *guest)
+{
+	struct session *heir = guest->dying ? NULL : delegation_heir(guest);
+
+	if (heir)
+		guest_move(guest, heir);
+	else
+		guest_begin_take_down(guest);
 }
 
 int guest_destroy(struct broker *broker, struct session *session, uint64_t handle,
@@ -325,6 +429,10 @@ int guest_reset(struct broker *broker, struct session *session, uint64_t handle,
 
 	if (!guest)
 		return REFUSED;
+	if (delegation_refuse_part(session, refusal)) {
+		guest_unref(guest);
+		return REFUSED;
+	}
 	DL_FOREACH (guest->devices, device) {
 		device_block(device, true);
 		relaxed_free(guest, &device->relaxed);

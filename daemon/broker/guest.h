@@ -23,7 +23,15 @@ struct nested;
 struct guest {
 	struct object object;
 	struct broker *broker;
-	struct session *session; /* a reference */
+	struct session *session; /* who created it: a reference; its objects are found for it */
+	/* Which session's list and users it is among, the first that holds it: who created it, or
+	 * after that has ended, whom it was given to (delegation.h). A reference, broker's lock. */
+	struct session *home;
+	/* Who is charged; a reference, given back when it was taken down. */
+	struct tenant *tenant;
+	char tenant_name[BROKER_NAME_MAX];
+	bool on_behalf;                 /* made by a manager, of another process' tenant */
+	struct delegation *delegations; /* utlist; broker's lock */
 	struct pool_lane *lane;
 	struct event_ring *events;
 	uint32_t event_slots; /* charged */
@@ -62,6 +70,8 @@ struct guest {
 	size_t n_nested;
 	struct leftover *leftovers; /* see domain.h */
 	bool pinned;                /* the parent has a page table and holds all regions */
+	pid_t pid;                  /* whose it is, as operators are told */
+	uid_t uid;
 
 	struct guest *session_prev, *session_next; /* broker's lock */
 };
@@ -71,6 +81,13 @@ struct guest *guest_find(struct broker *broker, struct session *session, uint64_
 			 struct refusal *refusal);
 struct guest *guest_ref(struct guest *guest);
 struct guest *guest_unref(struct guest *guest);
+
+/* The session that holds it, its home, is over: to the next that holds it, or taken down. With the
+ * broker's lock held, and one more user of that session counted than its guests. */
+void guest_lose_home(struct guest *guest);
+/* It is counted at its creator and its tenant no more, and its tenant is given up. Last of all that
+ * it charged. */
+void guest_uncount(struct guest *guest);
 
 /* By the policy that holds. With the broker's lock held, while its session lives. */
 void guest_set_limits(struct guest *guest);

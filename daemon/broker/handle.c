@@ -3,7 +3,9 @@
 
 #include <assert.h>
 
+#include "broker/delegation.h"
 #include "broker/root.h"
+#include "broker/session.h"
 #include "util/random.h"
 
 void object_init(struct object *object, enum object_type type, struct session *session,
@@ -84,7 +86,8 @@ struct object *handle_find_any(struct broker *broker, struct session *session, u
 
 	pthread_mutex_lock(&broker->lock);
 	object = table_find(broker, handle);
-	if (object && session && object->session != session)
+	if (object && session && object->session != session &&
+	    !delegation_covers(session->delegation, object))
 		object = NULL;
 	if (object)
 		object_ref(object);

@@ -5,7 +5,8 @@
 /*
  * Objects that clients name: guests, memory files, devices, nested domains.
  *
- * A handle is a random 64-bit number that means something only to the session that owns the object.
+ * A handle is a random 64-bit number that means something only to the session that owns the object,
+ * and to those that it delegated the guest to (delegation.h).
  * One table holds them all, guarded by the broker's lock. An object is found there, or it is not
  * there for its owner either; the table holds no reference, the object's owner (a list of its
  * guest) does, and takes the handle out before it gives that up.
@@ -33,7 +34,7 @@ struct object {
 	uint64_t handle; /* fixed once it was published; 0 before */
 	bool listed;     /* it is in the table; broker's lock */
 	enum object_type type;
-	struct session *session; /* its owner; borrowed from the guest's reference */
+	struct session *session; /* who made the guest; borrowed from the guest's reference */
 	struct guest *guest;     /* the guest it belongs to, or is */
 	atomic_uint refs;
 	void (*free)(struct object *object); /* when the last reference goes */

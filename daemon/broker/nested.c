@@ -78,6 +78,7 @@ static struct nested *nested_alloc(struct device *device)
 		    nested_object_free);
 	object_ref(&device->object);
 	nested->device = device;
+	nested->device_handle = device->object.handle;
 	nested->index = index_next(guest);
 	nested->lane = pool_lane_new();
 	if (nested->lane)

@@ -37,6 +37,7 @@ struct nested_backing {
 struct nested {
 	struct object object;
 	struct device *device; /* as long as it is not gone */
+	uint64_t device_handle;
 	struct pool_lane *lane;
 	uint32_t index;
 

@@ -13,15 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <utlist.h>
 
+#include "broker/delegation.h"
 #include "broker/guest.h"
 #include "broker/root.h"
 #include "util/fd.h"
 #include "util/random.h"
 
-static struct session *session_alloc(struct broker *broker, const struct peer *peer,
-				     const char *name)
+struct session *session_alloc(struct broker *broker, const char *name)
 {
 	struct session *session = calloc(1, sizeof(*session));
 
@@ -29,8 +30,7 @@ static struct session *session_alloc(struct broker *broker, const struct peer *p
 		return NULL;
 	atomic_init(&session->refs, 1);
 	session->broker = broker;
-	session->pid = peer->pid;
-	session->uid = peer->uid;
+	session->rights = ~0u;
 	session->pidfd = -1;
 	snprintf(session->name, sizeof(session->name), "%s", name ? name : "");
 	return session;
@@ -43,29 +43,34 @@ void session_set_limits(struct session *session)
 	policy_limits(session->broker->policy, session->tenant ? session->tenant->rule : NULL,
 		      LIMIT_SESSION, &limits);
 	ledger_account_set_limits(&session->broker->ledger, &session->account, &limits);
+	ledger_account_set_limits(&session->broker->ledger, &session->managed, &limits);
 }
 
-/* Charge it and put it into the list; with the broker's lock held. */
-static int session_admit(struct session *session, const struct peer *peer, struct refusal *refusal)
+/* Where nothing was configured nobody could be marked: then it is who may do anything anyway. */
+bool session_is_manager(const struct session *session)
+{
+	const struct tenant *tenant = session->tenant;
+
+	if (!tenant || tenant->stranger)
+		return false;
+	if (tenant->rule)
+		return tenant->rule->manager;
+	return !session->broker->policy->settings.n_tenant_rules &&
+	       (!session->uid || session->uid == geteuid());
+}
+
+int session_admit_to(struct session *session, struct tenant *tenant, struct refusal *refusal)
 {
 	struct broker *broker = session->broker;
-	struct tenant *tenant;
 
-	if (broker_refuse_draining(broker, refusal))
+	if (ledger_charge_one(&broker->ledger, &tenant->account, LEDGER_SESSIONS, 1, refusal))
 		return REFUSED;
-	if (broker->ending)
-		return refuse(refusal, REFUSAL_PRECONDITION, "ENDING", "the daemon is ending");
-	if (tenant_get(broker, peer, &tenant, refusal))
-		return REFUSED;
-	if (ledger_charge_one(&broker->ledger, &tenant->account, LEDGER_SESSIONS, 1, refusal)) {
-		tenant_put(broker, tenant);
-		return REFUSED;
-	}
 	session->tenant = tenant;
 	session->share = pool_share_ref(tenant->share);
 	memcpy(session->tenant_name, tenant->name, sizeof(session->tenant_name));
 	ledger_account_init(&session->account, &tenant->account, LIMIT_SESSION,
 			    session->tenant_name);
+	ledger_account_init(&session->managed, NULL, LIMIT_SESSION, session->tenant_name);
 	session_set_limits(session);
 	session->id = ++broker->next_session_id;
 	DL_APPEND(broker->sessions, session);
@@ -73,10 +78,41 @@ static int session_admit(struct session *session, const struct peer *peer, struc
 	return 0;
 }
 
+/* Find whom to charge, and charge; with the broker's lock held. */
+static int session_admit(struct session *session, const struct peer *peer, struct refusal *refusal)
+{
+	struct broker *broker = session->broker;
+	struct tenant *tenant;
+	int status;
+
+	if (broker_refuse_draining(broker, refusal))
+		return REFUSED;
+	if (broker->ending)
+		return refuse(refusal, REFUSAL_PRECONDITION, "ENDING", "the daemon is ending");
+	if (tenant_get(broker, peer, &tenant, refusal))
+		return REFUSED;
+	status = session_admit_to(session, tenant, refusal);
+	if (status)
+		tenant_put(broker, tenant);
+	return status;
+}
+
+int session_set_peer(struct session *session, const struct peer *peer, struct refusal *refusal)
+{
+	int pidfd = fd_duplicate(peer->pidfd);
+
+	if (pidfd < 0)
+		return refuse_errno(refusal, -pidfd, "pidfd of the peer");
+	session->pid = peer->pid;
+	session->uid = peer->uid;
+	session->pidfd = pidfd;
+	return 0;
+}
+
 int session_new(struct session **ret, struct broker *broker, const struct peer *peer,
 		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
 {
-	struct session *session = session_alloc(broker, peer, name);
+	struct session *session = session_alloc(broker, name);
 	int status;
 
 	if (!session)
@@ -84,11 +120,9 @@ int session_new(struct session **ret, struct broker *broker, const struct peer *
 	status = random_bytes(session->secret, sizeof(session->secret));
 	if (status < 0)
 		goto undo;
-	session->pidfd = fd_duplicate(peer->pidfd);
-	if (session->pidfd < 0) {
-		status = refuse_errno(refusal, -session->pidfd, "pidfd of the peer");
+	status = session_set_peer(session, peer, refusal);
+	if (status)
 		goto undo;
-	}
 	pthread_mutex_lock(&broker->lock);
 	status = session_admit(session, peer, refusal);
 	/* One reference for the broker's list, one for the caller. */
@@ -162,6 +196,7 @@ struct session *session_unref(struct session *session)
 {
 	if (!session || atomic_fetch_sub_explicit(&session->refs, 1, memory_order_acq_rel) != 1)
 		return NULL;
+	delegation_free(session->delegation);
 	pool_share_unref(session->share);
 	fd_close(session->pidfd);
 	explicit_bzero(session->secret, sizeof(session->secret));
@@ -187,6 +222,16 @@ uint64_t session_id(struct session *session)
 int session_pidfd(struct session *session)
 {
 	return session->pidfd;
+}
+
+unsigned int session_rights(struct session *session)
+{
+	return session->rights;
+}
+
+void session_secret(struct session *session, uint8_t ret[BROKER_SECRET_BYTES])
+{
+	memcpy(ret, session->secret, BROKER_SECRET_BYTES);
 }
 
 bool session_closed(struct session *session)
@@ -278,7 +323,7 @@ static bool session_add_closer(struct session *session, void (*done)(void *), vo
 void session_close(struct session *session, void (*done)(void *context), void *context)
 {
 	struct broker *broker = session->broker;
-	struct guest *guest;
+	struct guest *guest, *next;
 	bool told_later, first;
 
 	session_ref(session);
@@ -288,10 +333,13 @@ void session_close(struct session *session, void (*done)(void *context), void *c
 	if (first) {
 		session->closed = true;
 		session->users++; /* ours, so that it does not end below */
-		DL_FOREACH2(session->guests, guest, session_next)
-		guest_begin_take_down(guest);
+		delegation_leave(session);
+		DL_FOREACH_SAFE2(session->guests, guest, next, session_next)
+		guest_lose_home(guest);
 	}
 	pthread_mutex_unlock(&broker->lock);
+	if (first)
+		delegation_tell_end(session);
 	if (first)
 		session_leave(session);
 	else

@@ -27,10 +27,15 @@ struct session {
 	int pidfd;
 	struct pool_share *share; /* of the tenant, a reference */
 	struct ledger_account account;
+	struct ledger_account managed; /* guests created on behalf of others; no level above */
+	/* What another session lets it do, and all that it can; NULL: it owns what it makes. */
+	struct delegation *delegation;
+	unsigned int rights; /* set of 1 << enum guest_right */
 
 	/* broker's lock */
 	struct tenant *tenant; /* NULL once it has ended */
 	bool closed;           /* no call is accepted any more */
+	uint64_t last_event;   /* of its guest that it is told once it is closed */
 	bool ended;            /* and nothing is left */
 	uint32_t users;        /* guests, and guests in the making */
 	struct guest *guests;  /* utlist */
@@ -41,11 +46,22 @@ struct session {
 
 /* By the policy that holds. With the broker's lock held. */
 void session_set_limits(struct session *session);
+/* Whether its tenant's rule lets it create guests on behalf of others. With the broker's lock
+ * held. */
+bool session_is_manager(const struct session *session);
 /* A guest is about to be made: it is counted, or REFUSED as the session is closed. */
 int session_enter(struct session *session, struct refusal *refusal);
 /* What session_enter() counted is gone with all that it held; with the last one a closed session
  * ends. Takes a reference of the caller with it, and is called last, with no lock held: it may call
  * the closers. */
 void session_leave(struct session *consume_session);
+
+/* Made by session_alloc() and put into the list. */
+struct session *session_alloc(struct broker *broker, const char *name);
+/* The process that it is of, from now on. 0 or REFUSED. */
+int session_set_peer(struct session *session, const struct peer *peer, struct refusal *refusal);
+/* Charge it to that tenant, whose reference it takes over, and put it into the list. With the
+ * broker's lock held. 0, or REFUSED: the reference is the caller's still. */
+int session_admit_to(struct session *session, struct tenant *tenant, struct refusal *refusal);
 
 #endif

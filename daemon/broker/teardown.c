@@ -46,7 +46,7 @@ static void guest_withdraw(struct guest *guest)
 {
 	handle_withdraw(guest->broker, &guest->object);
 	pthread_mutex_lock(&guest->broker->lock);
-	DL_DELETE2(guest->session->guests, guest, session_prev, session_next);
+	DL_DELETE2(guest->home->guests, guest, session_prev, session_next);
 	pthread_mutex_unlock(&guest->broker->lock);
 }
 
@@ -62,14 +62,14 @@ static void guest_take_apart(struct guest *guest)
 	guest->context = broker_ops(broker)->context_free(guest->context);
 	guest_drop_files(guest);
 	guest_refund_events(guest);
-	ledger_refund_one(&broker->ledger, &guest->session->account, LEDGER_GUESTS, 1);
+	guest_uncount(guest);
 	event_ring_end(guest->events, guest->object.handle);
 }
 
 void guest_take_down(struct guest *consume_guest)
 {
 	struct guest *guest = consume_guest;
-	struct session *session = guest->session;
+	struct session *session;
 
 	if (guest->down) {
 		guest_unref(guest);
@@ -78,8 +78,8 @@ void guest_take_down(struct guest *consume_guest)
 	guest->down = true;
 	guest->dying = true;
 	guest_take_apart(guest);
-	session_ref(session);
-	guest_unref(guest); /* the session's */
+	session = session_ref(guest->home); /* it does not change any more: it was withdrawn */
+	guest_unref(guest);                 /* the session's */
 	guest_unref(guest);
 	session_leave(session);
 }

@@ -58,6 +58,7 @@ struct tenant_rule {
 	const char *file;                /* its path, for people, or NULL; owned as the patterns */
 	struct tenant_match match;
 	enum tenant_per per;
+	bool manager; /* may create guests on behalf of other processes, of whatever tenant */
 	/* What it does not set is the settings' to say; LIMIT_HOST is not used. */
 	struct limit_set limits[LIMIT_LEVELS];
 };

@@ -87,10 +87,8 @@ static size_t quota_fill_guests(struct broker *broker, const struct tenant *tena
 	size_t n = 0;
 
 	DL_FOREACH (broker->sessions, session) {
-		if (session->tenant != tenant)
-			continue;
 		DL_FOREACH2(session->guests, guest, session_next)
-		if (n++ < room)
+		if (guest->tenant == tenant && n++ < room)
 			quota_fill_guest(broker, guest, tenant, &ret[n - 1]);
 	}
 	return n;

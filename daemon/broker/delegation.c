@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "broker/delegation.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "broker/device.h"
+#include "broker/guest.h"
+#include "broker/nested.h"
+#include "broker/root.h"
+#include "util/random.h"
+
+#define RULE_DELEGATE "limit given at Delegate"
+
+void delegation_free(struct delegation *delegation)
+{
+	if (!delegation)
+		return;
+	guest_unref(delegation->guest);
+	free(delegation);
+}
+
+/* ── what it allows ────────────────────────────────────────────────────────────────────────── */
+
+static bool names_device(const struct delegation *delegation, uint64_t device)
+{
+	for (size_t i = 0; i < delegation->n_devices; i++)
+		if (delegation->devices[i] == device)
+			return true;
+	return !delegation->n_devices;
+}
+
+bool delegation_covers(const struct delegation *delegation, const struct object *object)
+{
+	if (!delegation || delegation->session->closed || object->guest != delegation->guest)
+		return false;
+	switch (object->type) {
+	case OBJECT_DEVICE:
+		return names_device(delegation, object->handle);
+	case OBJECT_NESTED:
+		return names_device(delegation, ((const struct nested *)object)->device_handle);
+	case OBJECT_GUEST:
+	case OBJECT_MEMORY_FILE:
+		break;
+	}
+	return true;
+}
+
+int delegation_refuse_part(const struct session *session, struct refusal *refusal)
+{
+	if (!session || !session->delegation || !session->delegation->n_devices)
+		return 0;
+	return refuse(refusal, REFUSAL_DENIED, "NO_RIGHT",
+		      "this session was delegated %zu devices of the guest, and this concerns all",
+		      session->delegation->n_devices);
+}
+
+void delegation_limit(const struct guest *guest, struct ledger_limits *limits)
+{
+	const struct delegation *delegation;
+
+	DL_FOREACH (guest->delegations, delegation) {
+		if (delegation->pinned_bytes_max)
+			ledger_limits_tighten(limits, LEDGER_PINNED_BYTES,
+					      delegation->pinned_bytes_max, RULE_DELEGATE);
+		if (delegation->mappings_max)
+			ledger_limits_tighten(limits, LEDGER_MAPPINGS, delegation->mappings_max,
+					      RULE_DELEGATE);
+	}
+}
+
+/* ── making one ────────────────────────────────────────────────────────────────────────────── */
+
+static bool is_device_of(struct guest *guest, uint64_t handle)
+{
+	struct device *device;
+
+	pthread_mutex_lock(&guest->lock);
+	DL_FOREACH (guest->devices, device)
+		if (device->object.handle == handle)
+			break;
+	pthread_mutex_unlock(&guest->lock);
+	return device;
+}
+
+/* consume_guest: taken over with the delegation, or given back. */
+static struct delegation *delegation_alloc(struct guest *consume_guest,
+					   const struct delegation_request *request)
+{
+	struct delegation *delegation = calloc(1, sizeof(*delegation));
+
+	if (!delegation || random_handle(&delegation->handle)) {
+		guest_unref(consume_guest);
+		free(delegation);
+		return NULL;
+	}
+	delegation->guest = consume_guest;
+	delegation->rights = request->rights | 1u << GUEST_RIGHT_ANY;
+	delegation->pinned_bytes_max = request->pinned_bytes_max;
+	delegation->mappings_max = request->mappings_max;
+	delegation->n_devices = request->n_devices;
+	memcpy(delegation->devices, request->devices, sizeof(delegation->devices));
+	return delegation;
+}
+
+static struct session *delegate_alloc(struct broker *broker, struct guest *consume_guest,
+				      const struct session *delegator,
+				      const struct delegation_request *request)
+{
+	struct delegation *delegation = delegation_alloc(consume_guest, request);
+	struct session *session = delegation ? session_alloc(broker, "") : NULL;
+
+	if (!session || random_bytes(session->secret, sizeof(session->secret))) {
+		delegation_free(delegation);
+		session_unref(session);
+		return NULL;
+	}
+	delegation->delegator = delegator->id;
+	delegation->session = session;
+	session->delegation = delegation;
+	session->rights = delegation->rights;
+	return session;
+}
+
+static int delegation_count(const struct guest *guest, struct refusal *refusal)
+{
+	const struct delegation *delegation;
+	unsigned int n = 0;
+
+	DL_COUNT(guest->delegations, delegation, n);
+	if (n < DELEGATIONS_OF_GUEST_MAX)
+		return 0;
+	return refuse_quota(refusal, "delegations", DELEGATIONS_OF_GUEST_MAX, n, 1,
+			    guest->tenant_name, "of one guest");
+}
+
+/* With the broker's lock held. */
+static int delegate_admit(struct session *session, const struct session *delegator,
+			  struct refusal *refusal)
+{
+	struct delegation *delegation = session->delegation;
+	struct guest *guest = delegation->guest;
+	int status;
+
+	if (session->broker->ending || delegator->closed || guest->dying || !guest->tenant)
+		return refuse_not_found(refusal, "guest");
+	status = delegation_count(guest, refusal);
+	if (!status)
+		status = session_admit_to(session, guest->tenant, refusal);
+	if (status)
+		return status;
+	guest->tenant->refs++;
+	session_ref(session);
+	DL_APPEND(guest->delegations, delegation);
+	delegation->listed = true;
+	guest_set_limits(guest);
+	return 0;
+}
+
+static int check_devices(struct guest *guest, const struct delegation_request *request,
+			 struct refusal *refusal)
+{
+	for (size_t i = 0; i < request->n_devices; i++)
+		if (!is_device_of(guest, request->devices[i]))
+			return refuse_not_found(refusal, "device");
+	return 0;
+}
+
+int delegation_new(struct session **ret, struct broker *broker, struct session *delegator,
+		   const struct delegation_request *request, uint64_t *ret_delegation,
+		   struct refusal *refusal)
+{
+	struct guest *guest = guest_find(broker, delegator, request->guest, refusal);
+	struct session *session;
+	int status;
+
+	if (!guest)
+		return REFUSED;
+	status = check_devices(guest, request, refusal);
+	if (status) {
+		guest_unref(guest);
+		return status;
+	}
+	session = delegate_alloc(broker, guest, delegator, request);
+	if (!session)
+		return refuse_errno(refusal, ENOMEM, "delegation");
+	if (request->peer)
+		status = delegation_bind(session, request->peer, refusal);
+	if (!status) {
+		pthread_mutex_lock(&broker->lock);
+		status = delegate_admit(session, delegator, refusal);
+		pthread_mutex_unlock(&broker->lock);
+	}
+	if (status) {
+		session_unref(session);
+		return status;
+	}
+	*ret_delegation = session->delegation->handle;
+	*ret = session;
+	return 0;
+}
+
+/* ── whose it is ───────────────────────────────────────────────────────────────────────────── */
+
+/* Who holds a guest is who operators want to see beside it: not the manager that made it. */
+static void guest_show_holder(struct guest *guest, const struct peer *peer)
+{
+	pthread_mutex_lock(&guest->lock);
+	guest->pid = peer->pid;
+	guest->uid = peer->uid;
+	pthread_mutex_unlock(&guest->lock);
+}
+
+int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal)
+{
+	struct delegation *delegation = session->delegation;
+	int status;
+
+	pthread_mutex_lock(&session->broker->lock);
+	status = session_set_peer(session, peer, refusal);
+	pthread_mutex_unlock(&session->broker->lock);
+	if (!status && delegation->rights & 1u << GUEST_RIGHT_HOLD)
+		guest_show_holder(delegation->guest, peer);
+	return status;
+}
+
+pid_t delegation_pid(struct session *session)
+{
+	pid_t pid;
+
+	pthread_mutex_lock(&session->broker->lock);
+	pid = session->pid;
+	pthread_mutex_unlock(&session->broker->lock);
+	return pid;
+}
+
+int delegation_find(struct session **ret, struct broker *broker, struct session *delegator,
+		    uint64_t handle, struct refusal *refusal)
+{
+	struct session *session;
+
+	pthread_mutex_lock(&broker->lock);
+	DL_FOREACH (broker->sessions, session)
+		if (session->delegation && session->delegation->handle == handle &&
+		    session->delegation->delegator == delegator->id && !session->closed)
+			break;
+	if (session)
+		session_ref(session);
+	pthread_mutex_unlock(&broker->lock);
+	if (!session)
+		return refuse_not_found(refusal, "delegation");
+	*ret = session;
+	return 0;
+}
+
+/* ── its end ───────────────────────────────────────────────────────────────────────────────── */
+
+struct session *delegation_heir(const struct guest *guest)
+{
+	const struct delegation *delegation;
+
+	DL_FOREACH (guest->delegations, delegation)
+		if (delegation->rights & 1u << GUEST_RIGHT_HOLD && !delegation->session->closed)
+			return delegation->session;
+	return NULL;
+}
+
+void delegation_leave(struct session *session)
+{
+	struct delegation *delegation = session->delegation;
+	struct guest *guest;
+
+	if (!delegation || !delegation->listed)
+		return;
+	guest = delegation->guest;
+	delegation->listed = false;
+	DL_DELETE(guest->delegations, delegation);
+	/* Its tenant is there as long as it is in a session's list. */
+	if (guest->tenant && !guest->dying)
+		guest_set_limits(guest);
+}
+
+void delegation_tell_end(struct session *session)
+{
+	if (session->delegation)
+		event_ring_wake(session->delegation->guest->events);
+}
+
+void delegation_tell_revoked(struct session *session)
+{
+	struct guest *guest = session->delegation->guest;
+	const struct event event = {.kind = EVENT_REVOKED, .guest = guest->object.handle};
+	uint64_t sequence = event_post(guest->events, &event);
+
+	pthread_mutex_lock(&session->broker->lock);
+	session->last_event = sequence;
+	pthread_mutex_unlock(&session->broker->lock);
+}
