@@ -247,7 +247,8 @@ part_generated() {
 		done
 	done
 	if command -v man >/dev/null; then
-		for page in "$root/gcc/daemon/iommubrokerd.conf.5" "$source"/docs/man/*.[0-9]; do
+		for page in "$root/gcc/daemon/iommubrokerd.conf.5" "$root/gcc/client/iommubrokerctl.1" \
+			"$source"/docs/man/*.[0-9]; do
 			[ -f "$page" ] || continue
 			single "manual page ${page##*/}" bash -c \
 				"! LC_ALL=C.UTF-8 MANWIDTH=80 MANROFFSEQ= man --warnings -E UTF-8 -l '$page' 2>&1 >/dev/null | grep ."
@@ -284,7 +285,8 @@ part_install() {
 		include/iommubroker.h lib/systemd/system/iommubrokerd.service \
 		lib/systemd/system/iommubrokerd-fd.socket lib/sysusers.d/iommubroker.conf \
 		lib/tmpfiles.d/iommubroker.conf lib/udev/rules.d/70-iommubroker.rules \
-		share/man/man8/iommubrokerd.8 share/man/man5/iommubrokerd.conf.5; do
+		share/man/man8/iommubrokerd.8 share/man/man5/iommubrokerd.conf.5 \
+		share/man/man1/iommubrokerctl.1 share/bash-completion/completions/iommubrokerctl.bash; do
 		# systemd.pc may name /lib/systemd for units.
 		single "installed: $file" test -f "$usr/$file" -o -f "$at/$file"
 	done

@@ -2,10 +2,8 @@
 
 /* iommubrokerctl explain: from an IOVA through the guest's tables to what the device sees. */
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "ctl/command.h"
 #include "ctl/json.h"
@@ -63,7 +61,7 @@ static bool print_explanation(void *user_data, const ProtobufCMessage *message)
 
 	if (response->explanation == NULL)
 		return true;
-	if (!context->json) {
+	if (!context->options->json) {
 		print_text(response->explanation);
 		return true;
 	}
@@ -76,24 +74,17 @@ static bool print_explanation(void *user_data, const ProtobufCMessage *message)
 int command_explain(struct command_context *context, int argc, char **argv)
 {
 	Iommubroker__V1__ExplainRequest request = IOMMUBROKER__V1__EXPLAIN_REQUEST__INIT;
+	const struct options *options = context->options;
 	struct rpc_status status;
-	char *after;
 
-	if (context->has_function_id == context->has_nested) {
-		fputs("iommubrokerctl: explain needs --fid or --nested, and one of them only\n",
-		      stderr);
-		return EXIT_BAD_USAGE;
-	}
-	errno = 0;
-	request.iova = strtoull(argv[1], &after, 0);
-	if (errno != 0 || after == argv[1] || *after != '\0' || argv[1][0] == '-') {
-		fprintf(stderr, "iommubrokerctl: '%s' is no address\n",
-			text_safe(argv[1], 40).bytes);
-		return EXIT_BAD_USAGE;
-	}
+	if (options->function_id.given == options->nested.given)
+		return command_bad_usage(context,
+					 "explain needs --fid or --nested, and one of them only");
+	if (!option_number(argv[1], 0, UINT64_MAX, &request.iova))
+		return command_bad_usage(context, "the second argument is no address");
 	request.guest = argv[0];
-	request.function_id = context->function_id;
-	request.nested = context->nested;
+	request.function_id = (uint32_t)options->function_id.value;
+	request.nested = options->nested.value;
 	rpc_call(context->rpc, "Explain", &request.base,
 		 &iommubroker__v1__explain_translation_response__descriptor, print_explanation,
 		 context, &status);

@@ -12,7 +12,7 @@
 
 #include "ctl/text.h"
 
-static json_t *from_u64(uint64_t value)
+json_t *json_from_u64(uint64_t value)
 {
 	char decimal[24];
 
@@ -22,7 +22,7 @@ static json_t *from_u64(uint64_t value)
 	return json_string(decimal);
 }
 
-static json_t *from_handle(uint64_t value)
+json_t *json_from_handle(uint64_t value)
 {
 	char hex[24];
 
@@ -30,8 +30,7 @@ static json_t *from_handle(uint64_t value)
 	return json_string(hex);
 }
 
-/* Not UTF-8: with escapes in place of what is not. */
-static json_t *from_string(const char *string)
+json_t *json_from_string(const char *string)
 {
 	json_t *json = json_string(string);
 
@@ -65,9 +64,9 @@ static json_t *from_member(const ProtobufCFieldDescriptor *field, const void *me
 {
 	switch (field->type) {
 	case PROTOBUF_C_TYPE_FIXED64:
-		return from_handle(*(const uint64_t *)member);
+		return json_from_handle(*(const uint64_t *)member);
 	case PROTOBUF_C_TYPE_UINT64:
-		return from_u64(*(const uint64_t *)member);
+		return json_from_u64(*(const uint64_t *)member);
 	case PROTOBUF_C_TYPE_UINT32:
 	case PROTOBUF_C_TYPE_FIXED32:
 		return json_integer(*(const uint32_t *)member);
@@ -78,7 +77,7 @@ static json_t *from_member(const ProtobufCFieldDescriptor *field, const void *me
 	case PROTOBUF_C_TYPE_ENUM:
 		return from_enum(field, *(const int *)member);
 	case PROTOBUF_C_TYPE_STRING:
-		return from_string(*(char *const *)member);
+		return json_from_string(*(char *const *)member);
 	case PROTOBUF_C_TYPE_BYTES:
 		return from_bytes(member);
 	case PROTOBUF_C_TYPE_MESSAGE:

@@ -13,6 +13,10 @@
 
 /* A new reference, or NULL without memory. */
 json_t *json_from_message(const ProtobufCMessage *message);
+/* Parts of it: new references. A string that is not UTF-8 has escapes in place of what is not. */
+json_t *json_from_u64(uint64_t value);
+json_t *json_from_handle(uint64_t value);
+json_t *json_from_string(const char *string);
 /* Indented, ASCII, a newline. */
 void json_print(const json_t *json);
 

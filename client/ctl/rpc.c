@@ -25,8 +25,10 @@
 #define TAG_MESSAGE ((void *)3)
 
 struct rpc {
-	grpc_channel *channel;
+	char target[4200];
+	grpc_channel *channel; /* NULL before the first call */
 	grpc_completion_queue *queue;
+	uint32_t patience_seconds;
 };
 
 /* The state of one call. */
@@ -47,24 +49,43 @@ static void drop_log(gpr_log_func_args *args)
 
 struct rpc *rpc_new(const char *socket_path)
 {
-	grpc_arg arg = {.type = GRPC_ARG_INTEGER,
-			.key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH};
-	grpc_channel_args args = {.num_args = 1, .args = &arg};
 	struct rpc *rpc = calloc(1, sizeof(*rpc));
-	grpc_channel_credentials *credentials;
-	char target[4200];
 
 	if (rpc == NULL)
 		return NULL;
+	snprintf(rpc->target, sizeof(rpc->target), "unix:%s", socket_path);
+	rpc->patience_seconds = CALL_SECONDS;
+	return rpc;
+}
+
+/* At the first call only: gRPC has threads, and some commands prepare their process before. */
+static void open_channel(struct rpc *rpc)
+{
+	grpc_arg arg = {.type = GRPC_ARG_INTEGER,
+			.key = (char *)GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH};
+	grpc_channel_args args = {.num_args = 1, .args = &arg};
+	grpc_channel_credentials *credentials;
+
 	arg.value.integer = MESSAGE_BYTES_MAX;
 	gpr_set_log_function(drop_log);
 	grpc_init();
-	snprintf(target, sizeof(target), "unix:%s", socket_path);
 	credentials = grpc_insecure_credentials_create();
-	rpc->channel = grpc_channel_create(target, credentials, &args);
+	rpc->channel = grpc_channel_create(rpc->target, credentials, &args);
 	grpc_channel_credentials_release(credentials);
 	rpc->queue = grpc_completion_queue_create_for_next(NULL);
-	return rpc;
+}
+
+void rpc_set_patience(struct rpc *rpc, uint32_t seconds)
+{
+	rpc->patience_seconds = seconds;
+}
+
+static gpr_timespec deadline_of(const struct rpc *rpc)
+{
+	if (rpc->patience_seconds == RPC_FOREVER)
+		return gpr_inf_future(GPR_CLOCK_REALTIME);
+	return gpr_time_add(gpr_now(GPR_CLOCK_REALTIME),
+			    gpr_time_from_seconds(rpc->patience_seconds, GPR_TIMESPAN));
 }
 
 struct rpc *rpc_free(struct rpc *rpc)
@@ -179,8 +200,25 @@ static void run(struct exchange *exchange, const ProtobufCMessageDescriptor *typ
 	}
 }
 
+/* Too long for us: left out, as only programs read them. */
+static void take_details(const struct exchange *exchange, struct rpc_status *ret)
+{
+	for (size_t i = 0; i < exchange->trailing.count; i++) {
+		const grpc_metadata *one = &exchange->trailing.metadata[i];
+		size_t n = GRPC_SLICE_LENGTH(one->value);
+
+		if (grpc_slice_str_cmp(one->key, "grpc-status-details-bin") != 0 ||
+		    n > sizeof(ret->details))
+			continue;
+		memcpy(ret->details, GRPC_SLICE_START_PTR(one->value), n);
+		ret->details_bytes = n;
+	}
+}
+
 static void take_status(const struct exchange *exchange, struct rpc_status *ret)
 {
+	ret->details_bytes = 0;
+	take_details(exchange, ret);
 	ret->code = exchange->code;
 	snprintf(ret->message, sizeof(ret->message), "%.*s",
 		 (int)GRPC_SLICE_LENGTH(exchange->details),
@@ -191,20 +229,22 @@ void rpc_call(struct rpc *rpc, const char *method, const ProtobufCMessage *reque
 	      const ProtobufCMessageDescriptor *response, rpc_message_fn function, void *user_data,
 	      struct rpc_status *ret_status)
 {
-	gpr_timespec deadline = gpr_time_add(gpr_now(GPR_CLOCK_REALTIME),
-					     gpr_time_from_seconds(CALL_SECONDS, GPR_TIMESPAN));
-	struct exchange exchange = {.rpc = rpc, .request = pack(request)};
+	struct exchange exchange = {.rpc = rpc};
 	grpc_slice method_slice;
 	char path[128];
 
+	if (rpc->channel == NULL)
+		open_channel(rpc);
+	exchange.request = pack(request);
 	snprintf(path, sizeof(path), SERVICE "%s", method);
 	exchange.code = GRPC_STATUS_INTERNAL;
 	exchange.details = grpc_empty_slice();
 	grpc_metadata_array_init(&exchange.initial);
 	grpc_metadata_array_init(&exchange.trailing);
 	method_slice = grpc_slice_from_copied_string(path);
-	exchange.call = grpc_channel_create_call(rpc->channel, NULL, GRPC_PROPAGATE_DEFAULTS,
-						 rpc->queue, method_slice, NULL, deadline, NULL);
+	exchange.call =
+		grpc_channel_create_call(rpc->channel, NULL, GRPC_PROPAGATE_DEFAULTS, rpc->queue,
+					 method_slice, NULL, deadline_of(rpc), NULL);
 	grpc_slice_unref(method_slice);
 	start_request(&exchange);
 	start_status(&exchange);

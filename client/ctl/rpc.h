@@ -6,6 +6,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct rpc;
@@ -13,6 +14,8 @@ struct rpc;
 struct rpc_status {
 	int code; /* of gRPC; 0: OK */
 	char message[512];
+	size_t details_bytes; /* of a google.rpc.Status; 0: the answer is not the daemon's own */
+	uint8_t details[4096];
 };
 #define RPC_UNAVAILABLE 14
 
@@ -24,7 +27,11 @@ struct rpc *rpc_new(const char *socket_path);
 /* NULL is fine. Returns NULL. */
 struct rpc *rpc_free(struct rpc *rpc);
 
-/* One request, one answer of any number of messages. Waits 30 s at most. */
+/* How long a call may take, 30 s if nothing is said. */
+#define RPC_FOREVER UINT32_MAX
+void rpc_set_patience(struct rpc *rpc, uint32_t seconds);
+
+/* One request, one answer of any number of messages. */
 void rpc_call(struct rpc *rpc, const char *method, const ProtobufCMessage *request,
 	      const ProtobufCMessageDescriptor *response, rpc_message_fn function, void *user_data,
 	      struct rpc_status *ret_status);

@@ -112,7 +112,7 @@ static bool show_one(void *user_data, const ProtobufCMessage *message)
 int command_show(struct command_context *context, int argc, char **argv)
 {
 	Iommubroker__V1__ShowGuestRequest request = IOMMUBROKER__V1__SHOW_GUEST_REQUEST__INIT;
-	struct show show = {.guests = context->json ? json_array() : NULL};
+	struct show show = {.guests = context->options->json ? json_array() : NULL};
 	struct rpc_status status;
 
 	if (argc > 0)
@@ -120,7 +120,7 @@ int command_show(struct command_context *context, int argc, char **argv)
 	rpc_call(context->rpc, "ShowGuest", &request.base,
 		 &iommubroker__v1__show_guest_response__descriptor, show_one, &show, &status);
 	/* One guest that was asked for is an object, else an array. */
-	if (status.code == 0 && context->json)
+	if (status.code == 0 && context->options->json)
 		json_print(argc > 0 && json_array_size(show.guests) == 1
 				   ? json_array_get(show.guests, 0)
 				   : show.guests);

@@ -15,15 +15,6 @@ typedef Iommubroker__V1__GetStatusResponse Status;
 typedef Iommubroker__V1__GetUsageResponse Usage;
 typedef Iommubroker__V1__ListAllResponse List;
 
-static bool print_message_json(void *user_data, const ProtobufCMessage *message)
-{
-	json_t *json = json_from_message(message);
-
-	json_print(json);
-	json_decref(json);
-	return true;
-}
-
 static void print_usage(const Usage *usage)
 {
 	printf("\nUsage of %s\n", text_safe(usage->tenant, 60).bytes);
@@ -67,7 +58,7 @@ int command_status(struct command_context *context, int argc, char **argv)
 
 	rpc_call(context->rpc, "GetStatus", &request.base,
 		 &iommubroker__v1__get_status_response__descriptor,
-		 context->json ? print_message_json : print_status, NULL, &status);
+		 context->options->json ? command_print_json : print_status, NULL, &status);
 	return command_outcome(context, &status);
 }
 
@@ -80,9 +71,9 @@ static bool print_list(void *user_data, const ProtobufCMessage *message)
 	for (size_t i = 0; i < list->n_guests; i++) {
 		const Iommubroker__V1__ListAllResponse__Guest *guest = list->guests[i];
 
-		printf("%016" PRIx64 " %-14s %7" PRIu64 " %-10s %3u %4u %8s %3s %7" PRIu64 "\n",
-		       guest->guest, text_safe(guest->name, 14).bytes, guest->pid,
-		       text_safe(guest->tenant, 10).bytes, guest->devices, guest->nested_domains,
+		printf("%016" PRIx64 " %s %7" PRIu64 " %s %3u %4u %8s %3s %7" PRIu64 "\n",
+		       guest->guest, text_column(guest->name, 14).bytes, guest->pid,
+		       text_column(guest->tenant, 10).bytes, guest->devices, guest->nested_domains,
 		       text_size(guest->region_bytes).bytes, guest->pinned ? "yes" : "no",
 		       guest->live_leaves);
 	}
@@ -96,7 +87,7 @@ int command_list(struct command_context *context, int argc, char **argv)
 
 	rpc_call(context->rpc, "ListAll", &request.base,
 		 &iommubroker__v1__list_all_response__descriptor,
-		 context->json ? print_message_json : print_list, NULL, &status);
+		 context->options->json ? command_print_json : print_list, NULL, &status);
 	return command_outcome(context, &status);
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define LINE_COLUMNS 79
+#define CUT          "\xe2\x80\xa6" /* an ellipsis: three bytes, one column */
 
 /* Length of the UTF-8 character at s, 0 if there is none; *ret is the code point. */
 static size_t utf8_take(const uint8_t *s, uint32_t *ret)
@@ -40,7 +41,24 @@ static bool is_plain(uint32_t point)
 	       !(point >= 0x2060 && point <= 0x206f) && point < 0xe0000;
 }
 
-struct text text_safe(const char *string, size_t width)
+/* Shown on two columns, by most terminals. */
+static bool is_wide(uint32_t point)
+{
+	static const uint32_t ranges[][2] = {
+		{0x1100, 0x115f},   {0x231a, 0x231b},   {0x2329, 0x232a},   {0x23e9, 0x23ec},
+		{0x25fd, 0x25fe},   {0x2600, 0x27bf},   {0x2b1b, 0x2b1c},   {0x2b50, 0x2b55},
+		{0x2e80, 0xa4cf},   {0xa960, 0xa97f},   {0xac00, 0xd7a3},   {0xf900, 0xfaff},
+		{0xfe10, 0xfe19},   {0xfe30, 0xfe6f},   {0xff00, 0xff60},   {0xffe0, 0xffe6},
+		{0x16fe0, 0x1b2ff}, {0x1d300, 0x1d37f}, {0x1f000, 0x1faff}, {0x20000, 0x3fffd},
+	};
+
+	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+		if (point >= ranges[i][0] && point <= ranges[i][1])
+			return true;
+	return false;
+}
+
+static struct text text_measured(const char *string, size_t width, size_t *ret_columns)
 {
 	const uint8_t *s = (const uint8_t *)string;
 	size_t columns = 0, n_used = 0;
@@ -51,7 +69,7 @@ struct text text_safe(const char *string, size_t width)
 		uint32_t point = 0;
 		size_t n = utf8_take(s, &point);
 		bool plain = n > 0 && is_plain(point);
-		size_t piece_columns = plain ? 1 : 4;
+		size_t piece_columns = !plain ? 4 : is_wide(point) ? 2 : 1;
 
 		if (plain) {
 			memcpy(piece, s, n);
@@ -60,9 +78,10 @@ struct text text_safe(const char *string, size_t width)
 			snprintf(piece, sizeof(piece), "\\x%02x", *s);
 			n = 1;
 		}
-		if (n_used + strlen(piece) + 2 > sizeof(text.bytes) ||
+		if (n_used + strlen(piece) + sizeof(CUT) > sizeof(text.bytes) ||
 		    (width > 0 && columns + piece_columns > width - (s[n] != '\0'))) {
-			text.bytes[n_used++] = '~';
+			strcpy(text.bytes + n_used, CUT);
+			columns++;
 			break;
 		}
 		strcpy(text.bytes + n_used, piece);
@@ -70,10 +89,34 @@ struct text text_safe(const char *string, size_t width)
 		columns += piece_columns;
 		s += n;
 	}
+	if (ret_columns != NULL)
+		*ret_columns = columns;
+	return text;
+}
+
+struct text text_safe(const char *string, size_t width)
+{
+	return text_measured(string, width, NULL);
+}
+
+struct text text_column(const char *string, size_t width)
+{
+	size_t columns;
+	struct text text = text_measured(string, width, &columns);
+	size_t n = strlen(text.bytes);
+
+	while (columns++ < width && n + 1 < sizeof(text.bytes))
+		text.bytes[n++] = ' ';
+	text.bytes[n] = '\0';
 	return text;
 }
 
 void text_print_wrapped(const char *string)
+{
+	text_print_indented(string, 0);
+}
+
+void text_print_indented(const char *string, size_t indent)
 {
 	struct text text = text_safe(string, 0);
 	char *rest = NULL;
@@ -87,7 +130,10 @@ void text_print_wrapped(const char *string)
 			putchar('\n');
 			column = 0;
 		}
-		column += printf("%s%s", column > 0 ? " " : "", word);
+		if (column == 0)
+			column += (size_t)printf("%*s%s", (int)indent, "", word);
+		else
+			column += (size_t)printf(" %s", word);
 	}
 	putchar('\n');
 }

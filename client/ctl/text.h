@@ -14,11 +14,16 @@ struct text {
 };
 
 /* A string of a client or a guest, safe to print: control characters, direction marks and what is
- * not UTF-8 become \xNN. At most width columns, with "~" where it was cut; 0: as many as fit. */
+ * not UTF-8 become \xNN. At most width columns, with an ellipsis where it was cut; 0: as many as
+ * fit. */
 struct text text_safe(const char *string, size_t width);
+/* The same, filled up with blanks to width columns. */
+struct text text_column(const char *string, size_t width);
 
 /* A sentence, made safe, on as many lines of at most 79 columns as it needs. */
 void text_print_wrapped(const char *string);
+/* The same, each line after so many blanks. */
+void text_print_indented(const char *string, size_t indent);
 
 /* "384 MiB", "1.5 GiB", "4 KiB", "12 B"; rounded to what is shown. */
 struct text text_size(uint64_t bytes);

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "ctl/json.h"
+#include "ctl/option.h"
 #include "ctl/text.h"
 #include "iommubroker/v1/admin.pb-c.h"
 
@@ -47,9 +48,15 @@ static void test_width(void **state)
 	char many[4000];
 
 	expect_safe("abcdef", 6, "abcdef");
-	expect_safe("abcdefg", 6, "abcde~");
-	expect_safe("\xc3\xbc\xc3\xbc\xc3\xbc", 2, "\xc3\xbc~");
-	expect_safe("ab\n", 5, "ab~");
+	expect_safe("abcdefg", 6, "abcde\xe2\x80\xa6");
+	expect_safe("\xc3\xbc\xc3\xbc\xc3\xbc", 2, "\xc3\xbc\xe2\x80\xa6");
+	expect_safe("ab\n", 5, "ab\xe2\x80\xa6");
+	/* An ideograph takes two columns: of three there is place for one. */
+	expect_safe("\xe6\xbc\xa2\xe6\xbc\xa2", 4, "\xe6\xbc\xa2\xe6\xbc\xa2");
+	expect_safe("\xe6\xbc\xa2\xe6\xbc\xa2", 3, "\xe6\xbc\xa2\xe2\x80\xa6");
+	assert_string_equal(text_column("\xe6\xbc\xa2", 4).bytes, "\xe6\xbc\xa2  ");
+	assert_string_equal(text_column("\xc3\xbc", 3).bytes, "\xc3\xbc  ");
+	assert_string_equal(text_column("abcd", 3).bytes, "ab\xe2\x80\xa6");
 	memset(many, '\n', sizeof(many) - 1);
 	many[sizeof(many) - 1] = '\0';
 	assert_true(strlen(text_safe(many, 0).bytes) < TEXT_BYTES_MAX);
@@ -152,12 +159,38 @@ static void test_json_kinds(void **state)
 				"\"note\": \"\"}");
 }
 
+static void test_options(void **state)
+{
+	uint64_t value = 99;
+
+	assert_true(option_size("4096", &value) && value == 4096);
+	assert_true(option_size("16G", &value) && value == UINT64_C(16) << 30);
+	assert_true(option_size("512MiB", &value) && value == UINT64_C(512) << 20);
+	assert_true(option_size("15E", &value) && value == UINT64_C(15) << 60);
+	value = 99;
+	assert_false(option_size("16E", &value) || option_size("", &value) ||
+		     option_size("-1", &value) || option_size("1.5G", &value) ||
+		     option_size("1GB", &value) || option_size("G", &value) ||
+		     option_size("18446744073709551616", &value));
+	assert_true(option_seconds("2", &value) && value == 2000);
+	assert_true(option_seconds("0.25", &value) && value == 250);
+	assert_false(option_seconds("1s", &value) || option_seconds("-1", &value) ||
+		     option_seconds("99999999999", &value));
+	assert_true(option_number("0x10", 0, UINT32_MAX, &value) && value == 16);
+	assert_true(option_number("fe", 16, UINT64_MAX, &value) && value == 0xfe);
+	assert_false(option_number("fe", 0, UINT64_MAX, &value) ||
+		     option_number("-1", 0, UINT64_MAX, &value) ||
+		     option_number(" 1", 0, UINT64_MAX, &value) ||
+		     option_number("4294967296", 0, UINT32_MAX, &value));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_safe),    cmocka_unit_test(test_width),
 		cmocka_unit_test(test_numbers), cmocka_unit_test(test_uuid),
 		cmocka_unit_test(test_json),    cmocka_unit_test(test_json_kinds),
+		cmocka_unit_test(test_options),
 	};
 
 	return cmocka_run_group_tests_name("ctl", tests, NULL, NULL);

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* iommubrokerctl check-fit: whether guests would be accepted. */
+
+#include <stdio.h>
+
+#include "ctl/command.h"
+#include "ctl/text.h"
+#include "iommubroker/v1/admin.pb-c.h"
+
+typedef Iommubroker__V1__CheckFitResponse Response;
+
+struct fit {
+	const struct options *options;
+	bool fits;
+};
+
+static void print_missing(const Iommubroker__V1__CheckFitResponse__Missing *missing)
+{
+	printf("%s: %s missing, for %s of %s are used and %s wanted; %s\n",
+	       text_safe(missing->resource, 40).bytes,
+	       text_amount(missing->resource, missing->missing).bytes,
+	       text_amount(missing->resource, missing->used).bytes,
+	       text_amount(missing->resource, missing->limit).bytes,
+	       text_amount(missing->resource, missing->requested).bytes,
+	       text_safe(missing->rule, 0).bytes);
+}
+
+static bool take(void *user_data, const ProtobufCMessage *message)
+{
+	const Response *response = (const void *)message;
+	struct fit *fit = user_data;
+
+	fit->fits = response->fits;
+	if (fit->options->json)
+		return command_print_json(NULL, message);
+	puts(response->fits ? "it fits" : "it does not fit");
+	for (size_t i = 0; i < response->n_missing; i++)
+		print_missing(response->missing[i]);
+	return true;
+}
+
+int command_check_fit(struct command_context *context, int argc, char **argv)
+{
+	Iommubroker__V1__CheckTenantFitRequest request =
+		IOMMUBROKER__V1__CHECK_TENANT_FIT_REQUEST__INIT;
+	Iommubroker__V1__CheckFitRequest wanted = IOMMUBROKER__V1__CHECK_FIT_REQUEST__INIT;
+	const struct options *options = context->options;
+	struct fit fit = {.options = options};
+	struct rpc_status status;
+	int r;
+
+	if (options->tenant != NULL)
+		request.tenant = (char *)options->tenant;
+	request.fit = &wanted;
+	wanted.guests = options->guests.value;
+	wanted.pinned_bytes = options->pinned_bytes.value;
+	wanted.memory_files = options->memory_files.value;
+	wanted.regions = options->regions.value;
+	wanted.devices = options->devices.value;
+	wanted.nested_domains = options->nested_domains.value;
+	wanted.mappings = options->mappings.value;
+	wanted.update_rings = options->rings.value;
+	rpc_call(context->rpc, "CheckTenantFit", &request.base,
+		 &iommubroker__v1__check_fit_response__descriptor, take, &fit, &status);
+	r = command_outcome(context, &status);
+	return r == EXIT_DONE && !fit.fits ? EXIT_REFUSED : r;
+}
