@@ -24,8 +24,9 @@ void reload_memlock(uint64_t pinned_bytes_max)
 		at_start = limit.rlim_cur;
 	limit.rlim_cur = pinned_bytes_max < at_start ? pinned_bytes_max : at_start;
 	if (setrlimit(RLIMIT_MEMLOCK, &limit))
-		log_warning("cannot set the locked-memory limit to PinnedMemoryMax=: %s",
-			    strerror(errno));
+		log_as(LOG_LEVEL_WARNING, LOG_MESSAGE_MEMLOCK,
+		       "cannot set the locked-memory limit to PinnedMemoryMax=: %s",
+		       strerror(errno));
 }
 
 static void config_release(void *context)
@@ -150,7 +151,8 @@ static int config_read(struct reload *reload, struct config **ret, char **ret_no
 /* Each mistake on a line of its own; the first one is the refusal's sentence. */
 static void kept_log(const struct refusal *refusal, const char *notes)
 {
-	log_error("the configuration is kept as it was: %s", refusal->message);
+	log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_RELOAD_REFUSED,
+	       "the configuration is kept as it was: %s", refusal->message);
 	for (const char *at = notes ? strchr(notes, '\n') : NULL; at && at[1];
 	     at = strchr(at + 1, '\n'))
 		log_error("configuration: %.*s", (int)strcspn(at + 1, "\n"), at + 1);
@@ -173,7 +175,8 @@ static int reload_configure(void *context, bool apply, char **ret_notes, struct 
 	}
 	pthread_mutex_unlock(&reload->lock);
 	if (apply && !status)
-		log_info("the configuration was read again, and holds");
+		log_as(LOG_LEVEL_INFO, LOG_MESSAGE_RELOADED,
+		       "the configuration was read again, and holds");
 	else if (apply)
 		kept_log(refusal, *ret_notes);
 	return status;

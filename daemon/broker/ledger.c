@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "util/clock.h"
+#include "util/trace.h"
 
 const char *ledger_resource_name(enum ledger_resource resource)
 {
@@ -172,6 +173,8 @@ static void account_add(struct ledger_account *account, const struct ledger_amou
 			if (!amounts->amount[i])
 				continue;
 			account->entries[i].current += amounts->amount[i];
+			TRACE(charge, ledger_resource_name(i), limit_level_name(account->level),
+			      account->tenant, amounts->amount[i], account->entries[i].current);
 			if (account->entries[i].current > account->entries[i].peak)
 				account->entries[i].peak = account->entries[i].current;
 			if (account->entries[i].current > account->entries[i].high &&
@@ -204,6 +207,8 @@ int ledger_charge(struct ledger *ledger, struct ledger_account *account,
 		account_add(account, amounts, &raised);
 	} else {
 		full->entries[resource].events++;
+		TRACE(deny, ledger_resource_name(resource), limit_level_name(full->level),
+		      full->tenant, amounts->amount[resource], full->entries[resource].max);
 		account_refuse(account, full, resource, amounts->amount[resource], refusal);
 	}
 	pthread_mutex_unlock(&ledger->lock);
@@ -229,6 +234,10 @@ void ledger_refund(struct ledger *ledger, struct ledger_account *account,
 		for (int i = 0; i < LEDGER_RESOURCES; i++) {
 			assert(account->entries[i].current >= amounts->amount[i]);
 			account->entries[i].current -= amounts->amount[i];
+			if (amounts->amount[i])
+				TRACE(refund, ledger_resource_name(i),
+				      limit_level_name(account->level), account->tenant,
+				      amounts->amount[i], account->entries[i].current);
 			entry_rearm(account, i);
 		}
 	}

@@ -10,8 +10,9 @@
  *                    connection
  *   ask often        the text is made at most once in TEXT_NS; until then the last one is given
  *
- * evhttp does not tell when a connection that never asked for anything ends. So each is given a
- * bufferevent that passes everything on and whose end is told.
+ * evhttp does not tell when a connection that never asked for anything ends. So we refer to each
+ * one's bufferevent as well, and look a few times a second which of them evhttp has let go: those
+ * have no callbacks any more. (Their clients saw the end at once: evhttp shuts the socket down.)
  */
 
 #include "rpc/metrics_http.h"
@@ -36,19 +37,29 @@
 
 #define CONNECTIONS_MAX  16
 #define DEADLINE_S       20
+#define DEADLINE_NS      (DEADLINE_S * UINT64_C(1000000000))
+#define SWEEP_US         100000
 #define HEADER_BYTES_MAX 8192
 #define TEXT_NS          UINT64_C(100000000)
 
 #define OPENMETRICS "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
+struct connection {
+	struct bufferevent *socket; /* a reference, or NULL: no connection here */
+	uint64_t began_ns;
+	bool shut;
+};
+
 struct metrics_http {
 	struct dispatcher *dispatcher;
 	struct loop *loop;
 	struct evhttp *http;
-	struct evconnlistener *listener; /* http's; NULL: it is being freed */
+	struct evconnlistener *listener; /* http's */
+	struct event *sweep;
 	pthread_t thread;
 	bool running;
 	unsigned int n_connections;
+	struct connection connections[CONNECTIONS_MAX];
 	char *text; /* the last one, or NULL */
 	size_t text_bytes;
 	uint64_t text_made_ns;
@@ -56,69 +67,72 @@ struct metrics_http {
 
 /* ── connections ──────────────────────────────────────────────────────────────────────────── */
 
-struct connection {
-	struct metrics_http *http;
-	struct bufferevent *socket;
-	struct event *deadline;
-};
-
-static void connection_free(void *context)
+static bool let_go(struct bufferevent *socket)
 {
-	struct connection *connection = context;
-	struct metrics_http *http = connection->http;
+	bufferevent_data_cb read, write;
+	bufferevent_event_cb event;
+	void *context;
 
-	if (connection->deadline)
-		event_free(connection->deadline);
-	free(connection);
-	if (http->n_connections-- == CONNECTIONS_MAX && http->listener)
-		evconnlistener_enable(http->listener);
+	bufferevent_getcb(socket, &read, &write, &event, &context);
+	return !read && !write && !event;
 }
 
-/* evhttp finds the socket closed then, as if the client had done it. */
-static void on_deadline(evutil_socket_t fd, short what, void *context)
+/* Shut down, evhttp finds it closed as if the client had done it. */
+static void connection_look(struct metrics_http *http, struct connection *connection,
+			    uint64_t now_ns)
 {
-	struct connection *connection = context;
+	if (let_go(connection->socket)) {
+		bufferevent_decref(connection->socket);
+		connection->socket = NULL;
+		http->n_connections--;
+	} else if (!connection->shut && now_ns - connection->began_ns > DEADLINE_NS) {
+		shutdown(bufferevent_getfd(connection->socket), SHUT_RDWR);
+		connection->shut = true;
+	}
+}
+
+static void on_sweep(evutil_socket_t fd, short what, void *context)
+{
+	static const struct timeval interval = {.tv_usec = SWEEP_US};
+	struct metrics_http *http = context;
+	uint64_t now_ns = clock_monotonic_ns();
 
 	(void)fd;
 	(void)what;
-	shutdown(bufferevent_getfd(connection->socket), SHUT_RDWR);
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+		if (http->connections[i].socket)
+			connection_look(http, &http->connections[i], now_ns);
+	if (http->n_connections < CONNECTIONS_MAX)
+		evconnlistener_enable(http->listener);
+	if (http->n_connections)
+		event_add(http->sweep, &interval);
 }
 
-static bool connection_arm(struct connection *connection)
+static void connection_add(struct metrics_http *http, struct bufferevent *socket)
 {
-	struct event_base *base = loop_base(connection->http->loop);
-	struct timeval deadline = {.tv_sec = DEADLINE_S};
+	struct connection *place = http->connections;
 
-	connection->deadline = evtimer_new(base, on_deadline, connection);
-	return connection->deadline && !event_add(connection->deadline, &deadline);
+	while (place->socket)
+		place++;
+	bufferevent_incref(socket);
+	*place = (struct connection){.socket = socket, .began_ns = clock_monotonic_ns()};
 }
 
-/* NULL: evhttp makes one by itself, which is not counted; there is no memory then anyhow. */
+/* evhttp asks for one while it accepts. While all places are taken it does not. */
 static struct bufferevent *connection_new(struct event_base *base, void *context)
 {
+	static const struct timeval interval = {.tv_usec = SWEEP_US};
 	struct metrics_http *http = context;
-	struct connection *connection = calloc(1, sizeof(*connection));
-	struct bufferevent *filter = NULL;
+	struct bufferevent *socket = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
 
-	if (!connection)
+	if (!socket) /* then evhttp tries it, as vainly */
 		return NULL;
-	connection->http = http;
-	connection->socket = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
-	if (connection->socket && connection_arm(connection))
-		filter = bufferevent_filter_new(connection->socket, NULL, NULL,
-						BEV_OPT_CLOSE_ON_FREE, connection_free, connection);
-	if (!filter) {
-		if (connection->deadline)
-			event_free(connection->deadline);
-		if (connection->socket)
-			bufferevent_free(connection->socket);
-		free(connection);
-		return NULL;
-	}
-	bufferevent_enable(connection->socket, EV_READ | EV_WRITE);
-	if (++http->n_connections == CONNECTIONS_MAX)
+	connection_add(http, socket);
+	if (!http->n_connections++)
+		event_add(http->sweep, &interval);
+	if (http->n_connections == CONNECTIONS_MAX)
 		evconnlistener_disable(http->listener);
-	return filter;
+	return socket;
 }
 
 /* ── answering ────────────────────────────────────────────────────────────────────────────── */
@@ -140,14 +154,17 @@ static bool text_make(struct metrics_http *http)
 	return true;
 }
 
+/* Not evhttp_send_error(), which drops the headers. */
 static void answer_error(struct evhttp_request *request, int code, const char *reason)
 {
 	struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
 
 	evhttp_add_header(headers, "Connection", "close");
+	evhttp_add_header(headers, "Content-Type", "text/plain");
 	if (code == HTTP_BADMETHOD)
 		evhttp_add_header(headers, "Allow", "GET");
-	evhttp_send_error(request, code, reason);
+	evbuffer_add_printf(evhttp_request_get_output_buffer(request), "%s\n", reason);
+	evhttp_send_reply(request, code, reason, NULL);
 }
 
 static void on_metrics(struct evhttp_request *request, void *context)
@@ -191,7 +208,8 @@ static int http_listen(struct metrics_http *http, int consume_fd)
 	struct evhttp_bound_socket *bound = NULL;
 
 	http->http = evhttp_new(loop_base(http->loop));
-	if (http->http && !evutil_make_socket_nonblocking(consume_fd))
+	http->sweep = evtimer_new(loop_base(http->loop), on_sweep, http);
+	if (http->http && http->sweep && !evutil_make_socket_nonblocking(consume_fd))
 		bound = evhttp_accept_socket_with_handle(http->http, consume_fd);
 	if (!bound) {
 		fd_close(consume_fd);
@@ -256,6 +274,13 @@ int metrics_http_new(struct metrics_http **ret, struct dispatcher *dispatcher, i
 	return status;
 }
 
+static void connections_drop(struct metrics_http *http)
+{
+	for (size_t i = 0; i < CONNECTIONS_MAX; i++)
+		if (http->connections[i].socket)
+			bufferevent_decref(http->connections[i].socket);
+}
+
 struct metrics_http *metrics_http_free(struct metrics_http *http)
 {
 	if (!http)
@@ -264,9 +289,11 @@ struct metrics_http *metrics_http_free(struct metrics_http *http)
 		loop_exit(http->loop, 0);
 		pthread_join(http->thread, NULL);
 	}
-	http->listener = NULL;
 	if (http->http)
 		evhttp_free(http->http);
+	connections_drop(http);
+	if (http->sweep)
+		event_free(http->sweep);
 	loop_free(http->loop);
 	free(http->text);
 	free(http);

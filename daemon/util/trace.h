@@ -19,11 +19,11 @@
 	X(request__done, 6,                                                                   \
 	  "method number, method path (text), session id, call, status code, duration in ns", \
 	  "it is answered; the status code is gRPC's")                                        \
-	X(charge, 4, "resource (text), level (text), amount, used after it",                  \
-	  "the ledger charged one account; level: \"host\" or whose it is")                   \
-	X(refund, 4, "resource (text), level (text), amount, used after it",                  \
+	X(charge, 5, "resource (text), level (text), tenant (text), amount, used after it",   \
+	  "the ledger charged one account; level: host, tenant, session or guest")            \
+	X(refund, 5, "resource (text), level (text), tenant (text), amount, used after it",   \
 	  "the ledger gave it back")                                                          \
-	X(deny, 4, "resource (text), level (text), amount, limit",                            \
+	X(deny, 5, "resource (text), level (text), tenant (text), amount, limit",             \
 	  "the ledger had no room at that account, and charged none")                         \
 	X(ioctl__enter, 2, "call (text), ioctl number (0: emulated)",                         \
 	  "the backend is about to call the kernel, or does the same in software")            \

@@ -55,10 +55,23 @@ def eventually(probe, what, patience=PATIENCE):
         pause = min(pause * 2, 0.1)
 
 
-class Daemon:
-    """A running iommubrokerd. settings: file name in the configuration folder → text."""
+def activated(command, passed):
+    """The command with sockets as a service manager passes them, by name: from descriptor 3 on,
+    with the id of the very process in its environment."""
+    script = 'n=3; for fd in $1; do eval "exec $n<&$fd"; n=$((n + 1)); done; shift; '
+    script += "export LISTEN_PID=$$ LISTEN_FDS=%d LISTEN_FDNAMES=%s; " % (len(passed), ":".join(passed))
+    fds = [s.fileno() for s in passed.values()]
+    # what is not yet copied must not be overwritten, and one that is must not be passed again
+    assert min(fds) >= 3 + len(fds), fds
+    script += "for fd in %s; do eval \"exec $fd<&-\"; done; " % " ".join(map(str, fds))
+    return ["/bin/bash", "-c", script + 'exec "$@"', "bash", " ".join(map(str, fds)), *command]
 
-    def __init__(self, settings=None, args=(), uid=None, env=None):
+
+class Daemon:
+    """A running iommubrokerd. settings: file name in the configuration folder → text. passed: name →
+    listening socket that it gets as from a service manager."""
+
+    def __init__(self, settings=None, args=(), uid=None, env=None, passed=None):
         self.folder = tempfile.mkdtemp(prefix="ib-")
         os.chmod(self.folder, 0o755)
         self.config = os.path.join(self.folder, "config")
@@ -77,14 +90,14 @@ class Daemon:
             os.chown(self.run, uid, uid)
         self.process = None
         try:
-            self._start(args, uid, env or {})
+            self._start(args, uid, env or {}, passed or {})
         except BaseException:
             self.kill()
             self.remove()
             raise
         self.baseline = None
 
-    def _start(self, args, uid, env):
+    def _start(self, args, uid, env, passed):
         notify_path = os.path.join(self.folder, "notify")
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         notify.bind(notify_path)
@@ -96,10 +109,12 @@ class Daemon:
         environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": notify_path, "LC_ALL": "C.UTF-8"}
         environment.update((k, v) for k, v in os.environ.items() if "SAN_OPTIONS" in k)
         environment.update(env)
+        if passed:
+            command = activated(command, passed)
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, user=uid,
-                group=uid, extra_groups=[] if uid is not None else None,
+                group=uid, extra_groups=[] if uid is not None else None, pass_fds=[s.fileno() for s in passed.values()],
             )  # fmt: skip
         notify.settimeout(0.2)
         with notify:
