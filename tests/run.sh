@@ -234,18 +234,34 @@ part_clang() {
 	single "clang builds without warnings" made clang
 }
 
+# The journal takes it, and lists every message of the table.
+catalog_compiles() {
+	local at=$scratch/catalog wanted
+	mkdir -p "$at/usr/lib/systemd/catalog" "$at/var/lib/systemd/catalog"
+	cp "$1" "$at/usr/lib/systemd/catalog"
+	journalctl --root="$at" --update-catalog || return 1
+	wanted=$(grep -c '^	X(' "$source/daemon/util/log_message.h")
+	[ "$wanted" -gt 0 ] && [ "$(journalctl --root="$at" --list-catalog | grep -c ' iommubrokerd: ')" -eq "$wanted" ]
+}
+
 # Whatever is committed and also generated: both must say the same.
 part_generated() {
 	single "documents name what is there" "$python" "$source/tests/docs_test.py"
 	need gcc || return
 	local committed generated
-	for generated in iommubrokerd.conf iommubrokerd.conf.5; do
+	for generated in iommubrokerd.conf iommubrokerd.conf.5 OBSERVABILITY.md; do
 		[ -f "$root/gcc/daemon/$generated" ] || { fail "generated: no $generated"; continue; }
 		for committed in "$source/docs/$generated" "$source/docs/man/$generated"; do
 			[ -f "$committed" ] || continue
 			single "generated: $generated" diff -u "$committed" "$root/gcc/daemon/$generated"
 		done
 	done
+	single "tracepoints" "$python" "$source/tests/tracepoints_test.py" "$root/gcc/daemon/iommubrokerd"
+	if command -v journalctl >/dev/null; then
+		single "catalog" catalog_compiles "$root/gcc/daemon/iommubroker.catalog"
+	else
+		skip "catalog: journalctl is not installed"
+	fi
 	if command -v man >/dev/null; then
 		for page in "$root/gcc/daemon/iommubrokerd.conf.5" "$root/gcc/client/iommubrokerctl.1" \
 			"$source"/docs/man/*.[0-9]; do
@@ -283,7 +299,8 @@ part_install() {
 	local usr=$at/usr file
 	for file in libexec/iommubroker/iommubrokerd bin/iommubrokerctl bin/iommubroker-replay \
 		include/iommubroker.h lib/systemd/system/iommubrokerd.service \
-		lib/systemd/system/iommubrokerd-fd.socket lib/sysusers.d/iommubroker.conf \
+		lib/systemd/system/iommubrokerd-fd.socket lib/systemd/system/iommubrokerd-metrics.socket \
+		lib/systemd/catalog/iommubroker.catalog lib/sysusers.d/iommubroker.conf \
 		lib/tmpfiles.d/iommubroker.conf lib/udev/rules.d/70-iommubroker.rules \
 		share/man/man8/iommubrokerd.8 share/man/man5/iommubrokerd.conf.5 \
 		share/man/man1/iommubrokerctl.1 share/bash-completion/completions/iommubrokerctl.bash; do
