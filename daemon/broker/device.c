@@ -192,40 +192,41 @@ static int device_open_charged(struct guest *guest, const struct device_open_req
 	return status;
 }
 
-/* What is known before it is opened, or could be known if it existed: the name that was asked for.
- */
-static int device_identify(struct broker *broker, const struct iommu_device_address *address,
-			   struct iommu_device_info *ret)
+/* The name that was asked for, and nothing more. */
+static struct iommu_device_info device_asked_for(const struct device_open_request *request)
 {
-	int error = broker_ops(broker)->device_identify(broker->backend, address, ret);
+	const struct iommu_device_address *address = &request->address;
+	struct iommu_device_info info = {0};
 
-	if (!error)
-		return 0;
-	*ret = (struct iommu_device_info){.has_fid = address->by_fid, .fid = address->fid};
-	if (!address->by_fid)
-		memcpy(ret->pci_address, address->pci_address, sizeof(ret->pci_address));
-	return error;
+	info.has_fid = !request->by_descriptor && address->by_fid;
+	info.fid = address->fid;
+	if (!request->by_descriptor && !address->by_fid)
+		memcpy(info.pci_address, address->pci_address, sizeof(info.pci_address));
+	return info;
 }
 
-/* Before anything is opened: to open a function can disturb whoever it is for. Whether it exists is
- * told only to whom a rule gives it. */
+/* Before anything is opened: to open a function can disturb whoever it is for. Whether it exists,
+ * and what it is, is told only to whom a rule gives it: a refusal names it as the request did. */
 static int device_may_open(struct guest *guest, const struct policy *policy,
 			   const struct device_open_request *request, struct refusal *refusal)
 {
+	const struct iommu_device_info asked = device_asked_for(request);
 	const struct device_client client = device_client(guest);
+	const struct broker *broker = guest->broker;
 	struct device_judgement judgement = {.kind = DEVICE_NO_RULE};
-	struct iommu_device_info info = {0};
+	struct iommu_device_info info = asked;
 	int error = 0;
 
 	if (request->by_descriptor) {
 		if (device_may_pass(&policy->settings, &client))
 			judgement.kind = DEVICE_ALLOWED;
 	} else {
-		error = device_identify(guest->broker, &request->address, &info);
+		error = broker_ops(broker)->device_identify(broker->backend, &request->address,
+							    &info);
 		device_judge(&policy->settings, &client, false, &info, &judgement);
 	}
 	if (judgement.kind != DEVICE_ALLOWED)
-		return device_refuse_judgement(&judgement, &client, &info, refusal);
+		return device_refuse_judgement(&judgement, &client, &asked, refusal);
 	return error ? refuse_open(error, false, refusal) : 0;
 }
 

@@ -44,21 +44,6 @@ int prepare_open_device(struct call *call)
 	}
 }
 
-/* Which device it is that nobody may have, for the log; in the request's own words, which say
- * nothing of whether it exists. */
-static void refusal_name_device(struct refusal *refusal, const struct device_open_request *request)
-{
-	size_t n = strlen(refusal->message);
-	char *rest = refusal->message + n;
-
-	if (refusal->kind != REFUSAL_DENIED || request->by_descriptor)
-		return;
-	if (request->address.by_fid)
-		snprintf(rest, sizeof(refusal->message) - n, ": %#x", request->address.fid);
-	else
-		snprintf(rest, sizeof(refusal->message) - n, ": %s", request->address.pci_address);
-}
-
 /* Nothing is told of a device that went at once, with its session. */
 static void log_opened(struct call *call, uint64_t device)
 {
@@ -104,7 +89,6 @@ static int open_device_reserved(struct call *call, const OpenDeviceRequest *requ
 		status = device_open(call_broker(call), call_session(call), request->guest, plain,
 				     &device, &fd, &call->refusal);
 	if (status) {
-		refusal_name_device(&call->refusal, plain);
 		descriptor_unreserve(call);
 		return status;
 	}
