@@ -10,43 +10,48 @@
  * The defaults are for a host with some hundreds of guests, and hold together by this sum:
  *
  *   descriptors   a memory file, a guest, a session, a waiting descriptor take one each, a device
- *                 two, a connection at most eight (its socket, its process, and gRPC's own):
- *                 49152 + 2048 + 2048 + 4096 + 2 * 8192 + 8 * 2048 = 90112, of LimitNOFILE=131072
+ *                 two, a connection up to four (its socket, its process, and gRPC's own two):
+ *                 49152 + 2048 + 2048 + 4096 + 2 * 8192 + 4 * 2048 = 81920, of LimitNOFILE=131072
  *   mappings      of the daemon's own address space: a memory file one, a nested domain two (its
  *                 tables and the list of what it maps): 49152 + 2 * 8192 = 65536 at the very worst;
  *                 vm.max_map_count is 65530, and whoever is refused by it is told so
- *   memory        what waits, 256 MiB; events, 2097152 of 160 bytes, 320 MiB; kept tables, a
+ *   memory        what waits, 256 MiB; events, 2097152 of 128 bytes, 256 MiB; kept tables, a
  *                 quarter of the host's memory; each only as far as clients really fill it
  *   threads       do not grow with clients
  *
- * R(resource, key, type, least, host, tenant, guest, what) is one of enum ledger_resource; its
- * settings are called by key and Max, PerTenantMax or PerGuestMax, its keys of a rule by key and
- * Max or PerGuestMax. T(resource, key, type, least, host, tenant, what) is one that no guest has.
+ * R(resource, key, type, least, host, tenant, guest, what, more) is one of enum ledger_resource; its
+ * settings are called by key and Max, PerTenantMax or PerGuestMax, its keys of a rule by key and Max
+ * or PerGuestMax; what and more are their documentation. T(resource, key, type, least, host, tenant,
+ * what, more) is one that no guest has.
  */
-#define CONFIG_LIMITS(R, T)                                                                       \
-	R(PINNED_BYTES, "PinnedMemory", BYTES, 0, "80%", "infinity", "infinity",                  \
-	  "Guest memory that may be mapped and pinned")                                           \
-	R(MAPPINGS, "Mappings", COUNT64, 1, "268435456", "infinity", "4194304",                   \
-	  "4 KiB mappings that nested domains may reserve. A nested domain reserves when it is "  \
-	  "created what it may grow to, so that no refresh fails for what others use")            \
-	R(TABLE_BYTES, "TableMemory", BYTES, 0, "25%", "infinity", "infinity",                    \
-	  "Memory of the daemon for guests' tables, as far as nested domains have reserved it")   \
-	R(REGIONS, "Regions", COUNT64, 1, "1048576", "infinity", "4096", "Memory regions")        \
-	R(MEMORY_FILES, "MemoryFiles", COUNT64, 1, "49152", "16384", "64",                        \
-	  "Memory files. Each takes a descriptor and a mapping of the daemon's, of which it may " \
-	  "have as many as LimitNOFILE= of its unit and vm.max_map_count say")                    \
-	R(DEVICES, "Devices", COUNT64, 1, "8192", "infinity", "32", "Devices")                    \
-	R(NESTED, "NestedDomains", COUNT64, 1, "8192", "infinity", "64", "Nested domains")        \
-	T(GUESTS, "Guests", COUNT64, 1, "2048", "1024", "Guests")                                 \
-	T(EVENT_SLOTS, "EventSlots", COUNT64, 1, "2097152", "1048576",                            \
-	  "Events that may wait, of all guests' queues")                                          \
-	T(WATCHES, "EventWatches", COUNT64, 1, "8192", "2048", "Calls of WatchEvents")            \
-	T(SESSIONS, "Sessions", COUNT64, 1, "2048", "1024", "Sessions")                           \
-	T(CONNECTIONS, "Connections", COUNT64, 1, "2048", "1024", "Connections")                  \
-	T(CALLS, "Calls", COUNT64, 1, "16384", "4096", "Calls in flight")                         \
-	T(DESCRIPTORS, "Descriptors", COUNT64, 1, "4096", "1024",                                 \
-	  "Descriptors that wait to be used or fetched")                                          \
-	T(QUEUED_BYTES, "QueuedMemory", BYTES, 1, "256M", "64M",                                  \
-	  "Bytes of requests that wait to be worked on, and of answers not sent yet")
+/* clang-format off */
+#define CONFIG_LIMITS(R, T)                                                                        \
+	R(PINNED_BYTES, "PinnedMemory", BYTES, 0, "80%", "infinity", "infinity",                   \
+	  "Guest memory that may be mapped and pinned,", "")                                       \
+	R(MAPPINGS, "Mappings", COUNT64, 1, "268435456", "infinity", "4194304",                    \
+	  "4 KiB mappings that nested domains may reserve,",                                       \
+	  " A nested domain reserves when it is created what it may grow to, so that no refresh "  \
+	  "fails for what others use.")                                                            \
+	R(TABLE_BYTES, "TableMemory", BYTES, 0, "25%", "infinity", "infinity",                     \
+	  "Memory of the daemon for guests' tables, as far as nested domains have reserved it,",   \
+	  "")                                                                                      \
+	R(REGIONS, "Regions", COUNT64, 1, "1048576", "infinity", "4096", "Memory regions", "")     \
+	R(MEMORY_FILES, "MemoryFiles", COUNT64, 1, "49152", "16384", "64", "Memory files",         \
+	  " Each takes a descriptor and a mapping of the daemon's, of which it may have as many "  \
+	  "as LimitNOFILE= of its unit and vm.max_map_count say.")                                 \
+	R(DEVICES, "Devices", COUNT64, 1, "8192", "infinity", "32", "Devices", "")                 \
+	R(NESTED, "NestedDomains", COUNT64, 1, "8192", "infinity", "64", "Nested domains", "")     \
+	T(GUESTS, "Guests", COUNT64, 1, "2048", "1024", "Guests", "")                              \
+	T(EVENT_SLOTS, "EventSlots", COUNT64, 1, "2097152", "1048576",                             \
+	  "Events that may wait in the queues of all guests", "")                                  \
+	T(WATCHES, "EventWatches", COUNT64, 1, "8192", "2048", "Calls of WatchEvents", "")         \
+	T(SESSIONS, "Sessions", COUNT64, 1, "2048", "1024", "Sessions", "")                        \
+	T(CONNECTIONS, "Connections", COUNT64, 1, "2048", "1024", "Connections", "")               \
+	T(CALLS, "Calls", COUNT64, 1, "16384", "4096", "Calls in flight", "")                      \
+	T(DESCRIPTORS, "Descriptors", COUNT64, 1, "4096", "1024",                                  \
+	  "Descriptors that wait to be used or fetched,", "")                                      \
+	T(QUEUED_BYTES, "QueuedMemory", BYTES, 1, "256M", "64M",                                   \
+	  "Bytes of requests that wait to be worked on, and of answers not sent yet,", "")
+/* clang-format on */
 
 #endif

@@ -172,7 +172,8 @@ static int id_add(struct config_file *file, enum tenant_property property, const
 		return user ? users_expand(file, word) : groups_expand(file, word);
 	if (setting_parse(&setting, word, id, &n, error, sizeof(error)))
 		return config_file_error(file, "%s=: %s", user ? "User" : "Group", error);
-	return number_add(file, property, id[0]);
+	/* One that need not exist, and does not: no number looks like its name. */
+	return n ? number_add(file, property, id[0]) : pattern_add(file, property, word);
 }
 
 static int words_add(struct config_file *file, enum tenant_property property, const char *key,

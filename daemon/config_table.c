@@ -17,51 +17,43 @@ static const char *const unpopulated_choices[] = {"reject", "charge", NULL};
 
 /* ── limits ────────────────────────────────────────────────────────────────────────────────── */
 
-#define LIMIT(key, kind, of_level, of_resource, of_type, least, most, text, what)      \
-	{                                                                              \
-		.section = "Limits",                                                   \
-		.name = key,                                                           \
-		.type = SETTING_##of_type,                                             \
-		.offset = BROKER(limits[LIMIT_##of_level].kind[LEDGER_##of_resource]), \
-		.default_text = text,                                                  \
-		.min = least,                                                          \
-		.max = most,                                                           \
-		.doc = what,                                                           \
-		.limit = true,                                                         \
-	},
-#define LIMIT_THREE(resource, key, type, least, host, tenant, guest, what)                    \
-	LIMIT(key "Max", max, HOST, resource, type, least, 0, host, what ", of all tenants.") \
-	LIMIT(key "PerTenantMax", max, TENANT, resource, type, least, 0, tenant,              \
-	      "The same, of the guests of each tenant.")                                      \
-	LIMIT(key "PerGuestMax", max, GUEST, resource, type, least, 0, guest,                 \
-	      "The same, of each guest.")
-#define LIMIT_TWO(resource, key, type, least, host, tenant, what)                             \
-	LIMIT(key "Max", max, HOST, resource, type, least, 0, host, what ", of all tenants.") \
-	LIMIT(key "PerTenantMax", max, TENANT, resource, type, least, 0, tenant,              \
-	      "The same, of each tenant.")
+#define LIMIT(key, kind, of_level, of_resource, of_type, least, most, text, what)            \
+	{                                                                                    \
+		.section = "Limits", .name = key, .type = SETTING_##of_type,                 \
+		.offset = BROKER(limits[LIMIT_##of_level].kind[LEDGER_##of_resource]),       \
+		.default_text = text, .min = least, .max = most, .doc = what, .limit = true, \
+	}
+#define LIMIT_THREE(resource, key, type, least, host, tenant, guest, what, more)                   \
+	LIMIT(key "Max", max, HOST, resource, type, least, 0, host, what " of all tenants." more), \
+		LIMIT(key "PerTenantMax", max, TENANT, resource, type, least, 0, tenant,           \
+		      "The same, of the guests of each tenant."),                                  \
+		LIMIT(key "PerGuestMax", max, GUEST, resource, type, least, 0, guest,              \
+		      "The same, of each guest."),
+#define LIMIT_TWO(resource, key, type, least, host, tenant, what, more)                            \
+	LIMIT(key "Max", max, HOST, resource, type, least, 0, host, what " of all tenants." more), \
+		LIMIT(key "PerTenantMax", max, TENANT, resource, type, least, 0, tenant,           \
+		      "The same, of each tenant."),
 
 const struct setting config_settings[] = {
-	CONFIG_LIMITS(LIMIT_THREE, LIMIT_TWO) /* one row each, and these: */
+	/* clang-format off */
+	CONFIG_LIMITS(LIMIT_THREE, LIMIT_TWO)
+	/* clang-format on */
 	LIMIT("PinnedMemoryHigh", high, HOST, PINNED_BYTES, BYTES, 0, 0, "70%",
 	      "Guest memory of all tenants above which the log gets a warning and the guest that "
-	      "was last to map some an event; nothing is refused.")
-		LIMIT("PinnedMemoryPerTenantHigh", high, TENANT, PINNED_BYTES, BYTES, 0, 0,
-		      "infinity", "The same, of the guests of each tenant.")
-			LIMIT("PinnedMemoryPerGuestHigh", high, GUEST, PINNED_BYTES, BYTES, 0, 0,
-			      "infinity", "The same, of each guest.")
-				LIMIT("GuestsPerSessionMax", max, SESSION, GUESTS, COUNT64, 1, 0,
-				      "256", "Guests of one session.")
-					LIMIT("EventQueueSize", max, GUEST, EVENT_SLOTS, COUNT64,
-					      16, BROKER_EVENTS_MAX, "1024",
-					      "Events of a guest that wait until they are read; "
-					      "then the oldest are lost. A guest "
-					      "keeps the size that it was created with."){
-						"Limits", "MappingsPerNestedDomainDefault",
-						SETTING_COUNT64, BROKER(nested_mappings_default),
-						"524288", 1, 1ull << 40, NULL,
-						"Mappings that a nested domain reserves when its "
-						"VMM asks for no number, at most; a "
-						"smaller DMA window reserves less."},
+	      "was last to map some an event; nothing is refused."),
+	LIMIT("PinnedMemoryPerTenantHigh", high, TENANT, PINNED_BYTES, BYTES, 0, 0, "infinity",
+	      "The same, of the guests of each tenant."),
+	LIMIT("PinnedMemoryPerGuestHigh", high, GUEST, PINNED_BYTES, BYTES, 0, 0, "infinity",
+	      "The same, of each guest."),
+	LIMIT("GuestsPerSessionMax", max, SESSION, GUESTS, COUNT64, 1, 0, "256",
+	      "Guests of one session."),
+	LIMIT("EventQueueSize", max, GUEST, EVENT_SLOTS, COUNT64, 16, BROKER_EVENTS_MAX, "1024",
+	      "Events of a guest that wait until they are read; then the oldest are lost. A guest "
+	      "keeps the size that it was created with."),
+	{"Limits", "MappingsPerNestedDomainDefault", SETTING_COUNT64,
+	 BROKER(nested_mappings_default), "524288", 1, 1ull << 40, NULL,
+	 "Mappings that a nested domain reserves when its VMM asks for no number, at most; a "
+	 "smaller DMA window reserves less."},
 	{"Memory", "RequireSeals", SETTING_CHOICE, BROKER(require_seals), "permissive", 0, 0,
 	 seals_choices,
 	 "Whether memory files must be sealed against shrinking: off, permissive (if the file can "
@@ -93,7 +85,8 @@ const struct setting config_settings[] = {
 	 600000, NULL, "How long a new connection may stay silent before it is dropped.", true},
 	{"Translation", "Designations", SETTING_DESIGNATIONS, BROKER(designations), "ST RT RS RF",
 	 0, 0, NULL, "Designation types of s390 anchors that are served, blank between them."},
-	{"Devices", "OnRuleLost", SETTING_CHOICE, BROKER(rule_lost), "keep", 0, 0, rule_lost_choices,
+	{"Devices", "OnRuleLost", SETTING_CHOICE, BROKER(rule_lost), "keep", 0, 0,
+	 rule_lost_choices,
 	 "What becomes of a device that no rule of device.d gives its guest any more after a "
 	 "reload: "
 	 "keep it until the guest gives it back, or revoke it: stop it and take it away. Revoke "
@@ -154,7 +147,7 @@ const size_t n_device_rule_keys = LENGTH(device_rule_keys);
 const struct rule_key match_rule_keys[] = {
 	{"User", "",
 	 "Users: names, numbers or globs, blank between them. Names are looked up when the file is "
-	 "read. * is any."},
+	 "read; one that does not exist is a mistake, unless a - stands before it. * is any."},
 	{"Group", "", "Groups, likewise: any that the client is in, supplementary ones too."},
 	{"Unit", "",
 	 "Globs of the client's unit (.service, .scope): the system manager's, not one below it."},
@@ -168,26 +161,31 @@ const struct rule_key match_rule_keys[] = {
 };
 const size_t n_match_rule_keys = LENGTH(match_rule_keys);
 
-#define QUOTA(name, kind, level, resource, type, least, most, what) \
-	{{name, "", what}, SETTING_##type, LIMIT_##level, LEDGER_##resource, kind, least, most},
-#define QUOTA_THREE(resource, key, type, least, host, tenant, guest, what) \
-	QUOTA(key "Max", false, TENANT, resource, type, 0, 0,              \
-	      what ", of all of a tenant's guests.")                       \
-	QUOTA(key "PerGuestMax", false, GUEST, resource, type, 0, 0,       \
-	      "The same, of each of its guests.")
-#define QUOTA_TWO(resource, key, type, least, host, tenant, what) \
-	QUOTA(key "Max", false, TENANT, resource, type, 0, 0, what ", of a tenant.")
+#define QUOTA(name, kind, level, resource, type, least, most, what)                              \
+	{                                                                                        \
+		{name, "", what}, SETTING_##type, LIMIT_##level, LEDGER_##resource, kind, least, \
+			most                                                                     \
+	}
+#define QUOTA_THREE(resource, key, type, least, host, tenant, guest, what, more) \
+	QUOTA(key "Max", false, TENANT, resource, type, 0, 0,                    \
+	      what " of all of a tenant's guests." more),                        \
+		QUOTA(key "PerGuestMax", false, GUEST, resource, type, 0, 0,     \
+		      "The same, of each of its guests."),
+#define QUOTA_TWO(resource, key, type, least, host, tenant, what, more) \
+	QUOTA(key "Max", false, TENANT, resource, type, 0, 0, what " of a tenant." more),
 
 const struct quota_key quota_rule_keys[] = {
-	CONFIG_LIMITS(QUOTA_THREE, QUOTA_TWO) /* one row each, and these: */
+	/* clang-format off */
+	CONFIG_LIMITS(QUOTA_THREE, QUOTA_TWO)
+	/* clang-format on */
 	QUOTA("PinnedMemoryHigh", true, TENANT, PINNED_BYTES, BYTES, 0, 0,
 	      "Guest memory of a tenant above which the log gets a warning and the guest that was "
-	      "last to map some an event; nothing is refused.")
-		QUOTA("PinnedMemoryPerGuestHigh", true, GUEST, PINNED_BYTES, BYTES, 0, 0,
-		      "The same, of each of its guests.")
-			QUOTA("GuestsPerSessionMax", false, SESSION, GUESTS, COUNT64, 0, 0,
-			      "Guests of one session.")
-				QUOTA("EventQueueSize", false, GUEST, EVENT_SLOTS, COUNT64, 16,
-				      BROKER_EVENTS_MAX,
-				      "Events of a guest that wait until they are read.")};
+	      "last to map some an event; nothing is refused."),
+	QUOTA("PinnedMemoryPerGuestHigh", true, GUEST, PINNED_BYTES, BYTES, 0, 0,
+	      "The same, of each of its guests."),
+	QUOTA("GuestsPerSessionMax", false, SESSION, GUESTS, COUNT64, 0, 0,
+	      "Guests of one session."),
+	QUOTA("EventQueueSize", false, GUEST, EVENT_SLOTS, COUNT64, 16, BROKER_EVENTS_MAX,
+	      "Events of a guest that wait until they are read."),
+};
 const size_t n_quota_rule_keys = LENGTH(quota_rule_keys);

@@ -179,6 +179,7 @@ static bool list_item_parse(const struct setting *setting, const char *word, voi
 static int list_parse(const struct setting *setting, const char *text, void *target,
 		      size_t *n_target, char *error, size_t error_bytes)
 {
+	bool ids = setting->type == SETTING_USERS || setting->type == SETTING_GROUPS;
 	char copy[1024], *save = NULL;
 	size_t n = 0;
 
@@ -189,12 +190,18 @@ static int list_parse(const struct setting *setting, const char *text, void *tar
 		*(uint32_t *)target = 0;
 	for (char *word = strtok_r(copy, " \t,", &save); word;
 	     word = strtok_r(NULL, " \t,", &save)) {
-		if (!list_item_parse(setting, word, target, n))
+		bool optional = ids && word[0] == '-';
+
+		if (list_item_parse(setting, word + optional, target, n)) {
+			n++;
+			continue;
+		}
+		/* A name that begins with - need not exist, as in units. */
+		if (!optional || n == CONFIG_IDS_MAX)
 			return bad(error, error_bytes, word,
 				   setting->type == SETTING_USERS    ? "a user of this host"
 				   : setting->type == SETTING_GROUPS ? "a group of this host"
 								     : "one of ST, RT, RS, RF");
-		n++;
 	}
 	if (setting->type == SETTING_DESIGNATIONS && !n)
 		return bad(error, error_bytes, text, "a set of ST, RT, RS, RF");

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <errno.h>
 #include <ftw.h>
+#include <grp.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -385,6 +386,84 @@ static void test_each_mistake_is_told(void **state)
 		config_free(config);
 		file_remove(mistakes[i].file);
 	}
+}
+
+/* As the package puts it there; on this host the group may be or not be. */
+static void packaged_copy(const char *name, const char *as)
+{
+	char text[4096] = "";
+	char path[256];
+	FILE *file;
+
+	snprintf(path, sizeof(path), PACKAGED "/%s", name);
+	file = fopen(path, "re");
+	assert_non_null(file);
+	assert_true(fread(text, 1, sizeof(text) - 1, file) > 0);
+	fclose(file);
+	file_write(as, text);
+}
+
+static void test_packaged_rule_is_closed(void **state)
+{
+	const struct group *group = getgrnam("iommubroker-clients");
+	struct tenant_identity other = {.uid = 4711, .n_groups = 1, .groups = {4711}};
+	struct tenant_identity member = {.uid = 4712, .n_groups = 1};
+	char name[TENANT_NAME_MAX];
+	const struct tenant_rule *rule;
+	struct config *config;
+
+	(void)state;
+	packaged_copy("10-clients.conf", "iommubrokerd.conf.d/10-clients.conf");
+	packaged_copy("90-clients.conf", "quota.d/90-clients.conf");
+	config = load_good();
+	assert_int_equal(config->broker.n_tenant_rules, 1);
+	assert_int_equal(config->rpc.n_client_gids, group ? 1 : 0);
+	rule = &config->broker.tenant_rules[0];
+	assert_null(tenant_rule_find(rule, 1, &other));
+	assert_true(rule->limits[LIMIT_TENANT].max[LEDGER_PINNED_BYTES].set);
+	if (group) {
+		member.groups[0] = group->gr_gid;
+		assert_ptr_equal(tenant_rule_find(rule, 1, &member), rule);
+		tenant_rule_name(rule, &member, name);
+		assert_string_equal(name, "clients/4712");
+	}
+	config_free(config);
+}
+
+static void test_a_name_that_need_not_exist(void **state)
+{
+	struct tenant_identity root = {.n_groups = 1};
+	struct config *config;
+
+	(void)state;
+	file_write("iommubrokerd.conf", "[Clients]\nUsers=-no-such-user-here -root\n"
+					"Groups=-no-such-group-here\n");
+	file_write("quota.d/a.conf", "[Match]\nGroup=-no-such-group-here -root\n");
+	file_write("quota.d/b.conf", "[Match]\nGroup=-no-such-group-here\n");
+	config = load_good();
+	assert_int_equal(config->rpc.n_client_uids, 1);
+	assert_int_equal(config->rpc.client_uids[0], 0);
+	assert_int_equal(config->rpc.n_client_gids, 0);
+	assert_string_equal(tenant_rule_find(config->broker.tenant_rules, 2, &root)->name, "a");
+	assert_null(tenant_rule_find(config->broker.tenant_rules + 1, 1, &root));
+	config_free(config);
+}
+
+static void test_limits_say_where_they_stand(void **state)
+{
+	const struct limit_set *limits;
+	struct config *config;
+
+	(void)state;
+	file_write("iommubrokerd.conf", "[Limits]\nGuestsMax=5\n");
+	config = load_good();
+	limits = config->broker.limits;
+	assert_non_null(strstr(limits[LIMIT_HOST].max[LEDGER_GUESTS].where, "iommubrokerd.conf:2"));
+	assert_string_equal(limits[LIMIT_TENANT].max[LEDGER_GUESTS].where,
+			    "setting GuestsPerTenantMax= (default)");
+	assert_string_equal(limits[LIMIT_HOST].high[LEDGER_PINNED_BYTES].where,
+			    "setting PinnedMemoryHigh= (default)");
+	config_free(config);
 }
 
 /* Two files may not be one tenant by accident. */
@@ -871,6 +950,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_is_no_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_zero_bytes, setup, teardown),
 		cmocka_unit_test(test_values_are_written_as_they_are_read),
+		cmocka_unit_test_setup_teardown(test_packaged_rule_is_closed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_name_that_need_not_exist, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_limits_say_where_they_stand, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_shown_with_where_it_comes_from, setup,
 						teardown),
 		cmocka_unit_test(test_missing_folder_is_told),
