@@ -158,15 +158,23 @@ void config_print_manual(FILE *out)
 	fputs(".SH DEVICE RULES\n"
 	      "Files in device.d hold sections [Device]. The first rule that matches the caller "
 	      "and\n"
-	      "the function decides; without a match the function is refused. With the emulated\n"
-	      "backend and no rule at all everyone who may connect may open every function.\n",
+	      "the function decides, whether it allows or denies; without a match the function is\n"
+	      "refused. Who a rule is for and which functions it covers must all fit; of each list "
+	      "one\nvalue. With the emulated backend and no rule at all everyone who may connect "
+	      "may open\nevery function.\n"
+	      ".PP\nA rule counts when a function is opened. What becomes of one that is open when "
+	      "a reload\nhas taken its rule away, says\n.B OnRuleLost=\nin [Devices]; "
+	      "relaxed translation that a reload grants counts from the next time it is\nopened.\n"
+	      ".B iommubrokerctl show\ntells the rule of each device, or that none gives it.\n"
+	      ".PP\nA descriptor that is passed in is judged by what the host says of the device "
+	      "behind it.\n",
 	      out);
 	for (size_t i = 0; i < n_device_rule_keys; i++)
 		manual_entry(out, device_rule_keys[i].name, device_rule_keys[i].default_text,
 			     device_rule_keys[i].doc, false);
 	fputs(".SH EXAMPLE\nA file of quota.d, and one of device.d:\n.PP\n.nf\n[Match]\n"
 	      "Slice=machine.slice\n[Quota]\nPinnedMemoryMax=64G\nPinnedMemoryPerGuestMax=16G\n"
-	      "\n[Device]\nUser=libvirt\\-qemu\nFunctionId=0x12 0x13\n"
+	      "\n[Device]\nTenant=prod vms/*\nFunctionId=0x12 0x20\\-0x2f\n"
 	      "RelaxedTranslation=no\n.fi\n"
 	      ".SH SEE ALSO\n.BR iommubrokerd (8),\n.BR iommubrokerctl (1)\n",
 	      out);

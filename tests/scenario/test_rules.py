@@ -89,6 +89,73 @@ class DeviceRules(VmmCase):
         self.assertTrue(dma.reaches(DMA_FIRST))
 
 
+TENANTS = """\
+[Device]
+Tenant=other
+FunctionId=*
+
+[Device]
+Tenant=vms/* mine
+FunctionId=3
+Allow=no
+
+[Device]
+Tenant=mine
+FunctionId=0x1-0x4
+PciAddress=0000:00:0[1-3].*
+
+[Device]
+Id=1234:*
+PciAddress=0000:00:05.0
+PassedDescriptor=yes
+"""
+
+
+@both_transports
+class TenantRules(VmmCase):
+    settings = {
+        "quota.d/50-mine.conf": "[Match]\nUser=%d\n[Quota]\nGuestsMax=9\n" % os.getuid(),
+        "device.d/10-test.conf": TENANTS,
+    }
+
+    def test_globs_ranges_and_ids(self):
+        """All that is given must fit, the first rule that matches wins."""
+        for fid in (1, 2, 5):
+            self.vmm.open(fid)
+        for fid in (4, 6):
+            with self.refused("PERMISSION_DENIED", reason="NO_DEVICE_RULE") as refused:
+                self.vmm.open(fid)
+            self.assertIn("tenant 'mine', user %d, have function 0x%x" % (os.getuid(), fid), str(refused.exception))
+        self.assertEqual(self.vmm.describe().devices[2].rule.split("/")[-1], "10-test.conf:16")
+
+    def test_a_denial_names_its_rule(self):
+        for address in ({"function_id": 3}, {"pci_address": "0000:00:03.0"}):
+            with self.refused("PERMISSION_DENIED", reason="DEVICE_DENIED") as refused:
+                self.vmm.open(**address)
+            info = refused.exception.details["ErrorInfo"]
+            self.assertEqual(info.metadata["tenant"], "mine")
+            self.assertTrue(info.metadata["rule"].endswith("10-test.conf:6"), info.metadata["rule"])
+        self.assertIn("10-test.conf:6 denies", self.daemon.log())
+
+    def test_what_there_is_is_not_told(self):
+        """The same words for a function that exists and for one that does not."""
+        said = []
+        for address in ("0000:00:08.0", "0000:00:18.0"):
+            with self.refused("PERMISSION_DENIED", reason="NO_DEVICE_RULE") as refused:
+                self.vmm.open(pci_address=address)
+            said.append(refused.exception.message.replace(address, "ADDRESS"))
+        self.assertEqual(said[0], said[1])
+
+    def test_descriptors_by_the_same_rules(self):
+        fifth, first = self.vmm.open(5), self.vmm.open(1)
+        for device in (fifth, first):
+            device.close()
+        again = self.vmm.open(descriptor=self.vmm.client.give(fifth.fd))
+        again.close()
+        with self.refused("PERMISSION_DENIED", reason="DESCRIPTOR_DENIED"):
+            self.vmm.open(descriptor=self.vmm.client.give(first.fd))
+
+
 @both_transports
 class NarrowTranslation(VmmCase):
     settings = {
