@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker_invariant.h"
 
+#include <stdlib.h>
+
 #include "broker_fixture.h"
 
 #include <utlist.h>
@@ -97,6 +99,43 @@ static void check_inside(struct broker *broker, uint64_t handle)
 	guest_unref(guest);
 }
 
+/* What is charged to the accounts below is what is charged above. */
+static void check_sum(const struct quota_report *above, const struct quota_report *below, size_t n,
+		      bool of_guests)
+{
+	for (int i = 0; i < LEDGER_RESOURCES; i++) {
+		uint64_t sum = 0;
+
+		/* Those are not charged to the guest, but to whoever has it. */
+		if (of_guests &&
+		    (i == LEDGER_GUESTS || i == LEDGER_SESSIONS || i >= LEDGER_WATCHES))
+			continue;
+		for (size_t j = 0; j < n; j++)
+			sum += below[j].usage[i].current;
+		if (above->usage[i].current != sum)
+			fail_msg("%s: %llu at %s %s, %llu below", ledger_resource_name(i),
+				 (unsigned long long)above->usage[i].current,
+				 limit_level_name(above->level), above->tenant,
+				 (unsigned long long)sum);
+	}
+}
+
+static void check_levels(struct broker *broker)
+{
+	struct quota_report *all, *one;
+	struct refusal refusal;
+	size_t n, n_one;
+
+	assert_int_equal(quota_list(broker, NULL, &all, &n, &refusal), 0);
+	check_sum(&all[0], all + 1, n - 1, false);
+	for (size_t i = 1; i < n; i++) {
+		assert_int_equal(quota_list(broker, all[i].tenant, &one, &n_one, &refusal), 0);
+		check_sum(&one[0], one + 1, n_one - 1, true);
+		free(one);
+	}
+	free(all);
+}
+
 void assert_ledger_is_held(struct broker *broker)
 {
 	uint64_t held[LEDGER_RESOURCES] = {0};
@@ -125,4 +164,5 @@ void assert_ledger_is_held(struct broker *broker)
 			fail_msg("%s: %llu charged, %llu held", ledger_resource_name(i),
 				 (unsigned long long)report.usage[i].current,
 				 (unsigned long long)held[i]);
+	check_levels(broker);
 }
