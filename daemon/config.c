@@ -78,14 +78,14 @@ static int rule_read(struct config *config, const struct folders *folders, enum 
 
 	snprintf(added, sizeof(added), "%s/%.255s.d", subfolder, name->name);
 	if (kind == CONFIG_QUOTA)
-		status = config_folder_list(config, folders->paths, folders->n, added, ".conf",
-					    &drop_ins);
+		status = config_folder_list(config, folders->paths, folders->n, added, &drop_ins);
 	if (!status)
 		paths = calloc(1 + drop_ins.n, sizeof(*paths));
 	if (!paths || !(paths[n++] = path_of(folders, subfolder, name)))
 		status = -ENOMEM;
 	for (size_t i = 0; i < drop_ins.n && !status; i++)
-		if (!(paths[n++] = path_of(folders, added, &drop_ins.names[i])))
+		if (!drop_ins.names[i].adds &&
+		    !(paths[n++] = path_of(folders, added, &drop_ins.names[i])))
 			status = -ENOMEM;
 	if (!status)
 		status = config_file_read(config, kind, (const char *const *)paths, n);
@@ -96,40 +96,32 @@ static int rule_read(struct config *config, const struct folders *folders, enum 
 	return status;
 }
 
+/* A folder that adds to a file that does not exist was meant for another. */
+static void orphan_check(struct config *config, const struct folders *folders,
+			 const struct config_list *list, const struct config_name *folder)
+{
+	char name[NAME_MAX + 1];
+
+	snprintf(name, sizeof(name), "%.*s", (int)(strlen(folder->name) - strlen(".d")),
+		 folder->name);
+	if (!config_list_find(list, name))
+		config_mistake(config, "%.250s/quota.d/%.100s.d: there is no %.100s to add to",
+			       folders->paths[folder->folder], name, name);
+}
+
 static int folder_read(struct config *config, const struct folders *folders, enum config_kind kind,
 		       const char *subfolder)
 {
 	struct config_list list;
-	int status =
-		config_folder_list(config, folders->paths, folders->n, subfolder, ".conf", &list);
+	int status = config_folder_list(config, folders->paths, folders->n, subfolder, &list);
 
-	for (size_t i = 0; i < list.n && !status; i++)
-		status = rule_read(config, folders, kind, subfolder, &list.names[i]);
-	config_list_free(&list);
-	return status;
-}
-
-/* A folder that adds to a file that does not exist was meant for another. */
-static int orphans_check(struct config *config, const struct folders *folders)
-{
-	struct config_list files, added = {0};
-	int status =
-		config_folder_list(config, folders->paths, folders->n, "quota.d", ".conf", &files);
-
-	if (!status)
-		status = config_folder_list(config, folders->paths, folders->n, "quota.d",
-					    ".conf.d", &added);
-	for (size_t i = 0; i < added.n && !status; i++) {
-		char *name = added.names[i].name;
-
-		name[strlen(name) - strlen(".d")] = '\0';
-		if (!config_list_find(&files, name))
-			config_mistake(config,
-				       "%.250s/quota.d/%.100s.d: there is no %.100s to add to",
-				       folders->paths[added.names[i].folder], name, name);
+	for (size_t i = 0; i < list.n && !status; i++) {
+		if (!list.names[i].adds)
+			status = rule_read(config, folders, kind, subfolder, &list.names[i]);
+		else if (kind == CONFIG_QUOTA)
+			orphan_check(config, folders, &list, &list.names[i]);
 	}
-	config_list_free(&files);
-	config_list_free(&added);
+	config_list_free(&list);
 	return status;
 }
 
@@ -165,8 +157,6 @@ static int everything_read(struct config *config, const struct folders *folders)
 		function_check(config, i);
 	if (!status)
 		status = folder_read(config, folders, CONFIG_QUOTA, "quota.d");
-	if (!status)
-		status = orphans_check(config, folders);
 	if (!status)
 		status = folder_read(config, folders, CONFIG_DEVICE, "device.d");
 	return status;

@@ -16,12 +16,12 @@ struct config_file {
 	const char *path; /* of the one that is read now; the configuration's text */
 	FILE *stream;
 	int line, section_serial, section_started, status;
-	int first_section;   /* the section_serial that path begins with */
-	int unknown_section; /* the last one; its keys are not looked at */
-	int bad_section;     /* the last one in which something was wrong */
-	size_t n_mistakes;   /* of this file */
-	const char *title;   /* "quota.d/50-prod.conf", likewise */
-	unsigned int set;    /* number of struct config_entry */
+	int first_section;                /* the section_serial that path begins with */
+	int unknown_section;              /* the last one; its keys are not looked at */
+	int bad_section;                  /* the last one in which something was wrong */
+	size_t n_mistakes;                /* of this file */
+	const char *title;                /* "quota.d/50-prod.conf", likewise */
+	unsigned int set;                 /* number of struct config_entry */
 	struct broker_device_rule device; /* the [Device] section that is read */
 	int device_line;                  /* of its first key; 0: none is open */
 };
@@ -75,13 +75,14 @@ struct config_list {
 	struct config_name {
 		char *name;
 		size_t folder; /* 0: the highest precedence */
+		bool adds;     /* NAME.conf.d, whose files add to NAME.conf */
 	} * names;
 };
 
-/* Every name in subfolder of any of the folders that ends so. What cannot be read is noted down. 0
- * or -ENOMEM; the list is to be freed in both cases. */
+/* Every name in subfolder of any of the folders that ends in .conf or .conf.d. What cannot be read
+ * is noted down. 0 or -ENOMEM; the list is to be freed in both cases. */
 int config_folder_list(struct config *config, const char *const *folders, size_t n_folders,
-		       const char *subfolder, const char *ending, struct config_list *ret);
+		       const char *subfolder, struct config_list *ret);
 void config_list_free(struct config_list *list);
 const struct config_name *config_list_find(const struct config_list *list, const char *name);
 

@@ -10,7 +10,7 @@
 
 #include "config_file.h"
 
-static bool name_fits(const char *name, const char *ending)
+static bool name_ends(const char *name, const char *ending)
 {
 	size_t length = strlen(name), ending_length = strlen(ending);
 
@@ -32,11 +32,12 @@ static int list_add(struct config_list *list, const char *name, size_t folder)
 	list->names[list->n].name = strdup(name);
 	if (!list->names[list->n].name)
 		return -ENOMEM;
+	list->names[list->n].adds = name_ends(name, ".conf.d");
 	list->names[list->n++].folder = folder;
 	return 0;
 }
 
-static int folder_read(struct config *config, const char *path, const char *ending, size_t folder,
+static int folder_read(struct config *config, const char *path, size_t folder,
 		       struct config_list *list)
 {
 	DIR *stream = opendir(path);
@@ -51,7 +52,7 @@ static int folder_read(struct config *config, const char *path, const char *endi
 		return 0;
 	}
 	while (!status && (entry = readdir(stream))) {
-		if (!name_fits(entry->d_name, ending))
+		if (!name_ends(entry->d_name, ".conf") && !name_ends(entry->d_name, ".conf.d"))
 			continue;
 		if (n++ == CONFIG_FILES_MAX) {
 			config_mistake(config, "%.300s: more than %d files", path,
@@ -87,7 +88,7 @@ static void list_uniq(struct config_list *list)
 }
 
 int config_folder_list(struct config *config, const char *const *folders, size_t n_folders,
-		       const char *subfolder, const char *ending, struct config_list *ret)
+		       const char *subfolder, struct config_list *ret)
 {
 	char path[PATH_MAX];
 	int status = 0;
@@ -98,7 +99,7 @@ int config_folder_list(struct config *config, const char *const *folders, size_t
 		    (int)sizeof(path))
 			config_mistake(config, "%.300s: the path is too long", folders[i]);
 		else
-			status = folder_read(config, path, ending, i, ret);
+			status = folder_read(config, path, i, ret);
 	}
 	if (ret->n)
 		qsort(ret->names, ret->n, sizeof(*ret->names), name_compare);

@@ -49,6 +49,7 @@ static void verdict_tell(struct tenant_explanation *explanation,
 
 	explanation->served = rule || tenant_may_go_without_rule(settings, identity->uid);
 	snprintf(explanation->tenant, sizeof(explanation->tenant), "uid:%lu", uid);
+	explanation->manager = rule && rule->manager;
 	if (rule) {
 		tenant_rule_name(rule, identity, explanation->tenant);
 		memcpy(explanation->rule, rule->name, sizeof(rule->name));

@@ -12,6 +12,7 @@
 
 struct tenant_explanation {
 	bool served;
+	bool manager;
 	char reason[160]; /* one sentence: by what it is served, or why not */
 	char tenant[TENANT_NAME_MAX];
 	char rule[TENANT_RULE_NAME_MAX]; /* "": none */

@@ -121,6 +121,7 @@ static void verdict_convert(struct call *call, struct peer_found *peer,
 	utf8_repair(peer->identity.cgroup);
 	ret->tenant = explanation->tenant;
 	ret->rule = explanation->rule;
+	ret->manager = explanation->manager;
 	ret->rule_file = explanation->rule_file;
 	ret->uid = peer->identity.uid;
 	ret->cgroup = peer->identity.cgroup;

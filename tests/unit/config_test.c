@@ -709,9 +709,13 @@ static void test_what_is_no_file(void **state)
 	assert_int_equal(config->n_mistakes, sizeof(told) / sizeof(told[0]));
 	config_free(config);
 
-	folder_make("x");
+	assert_int_equal(nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+	assert_int_equal(mkdir(folder, 0700), 0);
+	file_write("quota.d", "");
 	file_write("device.d", "");
 	assert_int_equal(load(&config), -EINVAL);
+	assert_int_equal(config->n_mistakes, 2);
+	assert_non_null(strstr(config->mistakes[0], "/quota.d: cannot be read: Not a directory"));
 	assert_non_null(strstr(config->mistakes[config->n_mistakes - 1],
 			       "/device.d: cannot be read: Not a directory"));
 	config_free(config);
