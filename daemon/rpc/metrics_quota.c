@@ -61,11 +61,19 @@ static void others_sum(struct usage_report *tenants, size_t listed, size_t n)
 			usage_add(&other->usage[resource], &tenants[i].usage[resource]);
 }
 
+void metrics_quota_bound(struct metrics_quota *quota, size_t n)
+{
+	quota->n_listed = tenants_listed(quota->reports + 1, n);
+	quota->others = quota->n_listed < n;
+	if (quota->others)
+		others_sum(quota->reports + 1, quota->n_listed, n);
+}
+
 int metrics_quota_read(struct broker *broker, struct metrics_quota *ret)
 {
 	struct metrics_quota quota = {0};
 	struct refusal refusal;
-	size_t room, n, listed;
+	size_t room;
 
 	usage_list(broker, NULL, 0, &room, &refusal);
 	room = room < READ_MAX ? room : READ_MAX;
@@ -75,12 +83,7 @@ int metrics_quota_read(struct broker *broker, struct metrics_quota *ret)
 		free(quota.reports);
 		return -ENOMEM;
 	}
-	n = quota.n_tenants < room ? quota.n_tenants : room;
-	listed = tenants_listed(quota.reports + 1, n);
-	quota.n_listed = listed;
-	quota.others = listed < n;
-	if (quota.others)
-		others_sum(quota.reports + 1, listed, n);
+	metrics_quota_bound(&quota, quota.n_tenants < room ? quota.n_tenants : room);
 	*ret = quota;
 	return 0;
 }

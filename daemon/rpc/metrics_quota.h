@@ -23,6 +23,8 @@ struct metrics_quota {
 
 /* 0 or -ENOMEM. */
 int metrics_quota_read(struct broker *broker, struct metrics_quota *ret);
+/* List so many of the n tenants that are in reports as fit, and sum the others. */
+void metrics_quota_bound(struct metrics_quota *quota, size_t n);
 void metrics_quota_free(struct metrics_quota *quota);
 /* All families of quotas. */
 void metrics_quota_write(struct metrics_text *text, const struct metrics_quota *quota);
