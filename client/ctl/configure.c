@@ -85,8 +85,9 @@ static void print_setting(struct config_show *show, const Setting *setting)
 	char line[2 * TEXT_BYTES_MAX];
 
 	if (strcmp(show->section, setting->section) != 0) {
-		printf("%s[%s]\n", show->section[0] != '\0' ? "\n" : "",
-		       text_safe(setting->section, 0).bytes);
+		/* A rule's names its file as well: "quota.d/50-a.conf [Quota]". */
+		printf(strchr(setting->section, '[') != NULL ? "%s%s\n" : "%s[%s]\n",
+		       show->section[0] != '\0' ? "\n" : "", text_safe(setting->section, 0).bytes);
 		snprintf(show->section, sizeof(show->section), "%s", setting->section);
 	}
 	snprintf(line, sizeof(line), "%s=%s", text_safe(setting->key, 40).bytes,

@@ -123,14 +123,32 @@ static bool any_serious(const struct doctor *doctor)
 	return false;
 }
 
+/* The folders that the daemon was told, without the "/" in front. */
+static void set_folders(struct doctor *doctor, const struct options *options, char *buffer,
+			size_t buffer_bytes)
+{
+	const char *runtime = options->runtime_dir, *admin = options->admin_dir;
+
+	if (admin == NULL && runtime != NULL) {
+		snprintf(buffer, buffer_bytes, "%s/admin", runtime);
+		admin = buffer;
+	}
+	doctor->runtime_dir = runtime != NULL ? runtime : "run/iommubroker";
+	doctor->admin_dir = admin != NULL ? admin : "run/iommubroker-admin";
+	doctor->runtime_dir += doctor->runtime_dir[0] == '/';
+	doctor->admin_dir += doctor->admin_dir[0] == '/';
+}
+
 int command_doctor(struct command_context *context, int argc, char **argv)
 {
+	char admin_dir[DOCTOR_PATH_BYTES];
 	struct doctor *doctor = calloc(1, sizeof(*doctor));
 	bool serious;
 
 	if (doctor == NULL)
 		abort();
 	doctor->root = context->options->root != NULL ? context->options->root : "";
+	set_folders(doctor, context->options, admin_dir, sizeof(admin_dir));
 	doctor->rpc = context->rpc;
 	doctor->socket_path = context->socket_path;
 	for (size_t i = 0; i < DOCTOR_CHECKS_N; i++)

@@ -62,6 +62,7 @@ struct doctor {
 	const char *root; /* "": the host's own */
 	struct rpc *rpc;
 	const char *socket_path;
+	const char *runtime_dir, *admin_dir; /* below the root */
 	/* Of the daemon, if it answers; else 0. */
 	bool answers;
 	uint64_t pid, pinned_bytes, pinned_bytes_max; /* UINT64_MAX: no limit */

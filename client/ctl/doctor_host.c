@@ -220,8 +220,13 @@ static void check_mode(struct doctor *doctor, const char *path, mode_t others, c
 
 void doctor_check_sockets(struct doctor *doctor)
 {
-	check_mode(doctor, "run/iommubroker/broker.sock", 007, "SocketMode=0660 in its .socket");
-	check_mode(doctor, "run/iommubroker/fd.sock", 007, "SocketMode=0660 in its .socket");
-	check_mode(doctor, "run/iommubroker-admin", 077,
+	static const char *const names[] = {"broker.sock", "fd.sock"};
+	char path[DOCTOR_PATH_BYTES];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", doctor->runtime_dir, names[i]);
+		check_mode(doctor, path, 007, "SocketMode=0660 in its .socket");
+	}
+	check_mode(doctor, doctor->admin_dir, 077,
 		   "systemd-tmpfiles --create; it must be of mode 700");
 }
