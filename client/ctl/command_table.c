@@ -115,7 +115,8 @@ const struct command_row command_table[COMMANDS_N] = {
 		"Every limit of the host and of each tenant: what is used, the soft limit, the limit, the\n"
 		"highest use so far, refusals, and where the limit is written down. OVER marks what is\n"
 		"above its limit since that was lowered. Rates follow, with how often somebody had to\n"
-		"wait and was refused.", quota_options},
+		"wait and was refused. What is neither limited nor was ever used is left out, but with\n"
+		"--json.", quota_options},
 	[COMMAND_QUOTA_EXPLAIN] = {"quota explain", "USER|UNIT|PID", 0, 1,
 		"which rule is for someone, and why",
 		"Which tenant a user, a systemd unit or a process would be charged to, by which rule,\n"

@@ -34,6 +34,13 @@ static void print_heading(const Account *account)
 	putchar('\n');
 }
 
+/* Neither limited nor ever used: left out, but with --json. */
+static bool is_idle(const Iommubroker__V1__ShowQuotaResponse__Limit *limit)
+{
+	return limit->max == UINT64_MAX && limit->high == UINT64_MAX && limit->peak == 0 &&
+	       limit->current == 0 && limit->events == 0;
+}
+
 static void print_limits(const Account *account)
 {
 	if (account->n_limits == 0)
@@ -43,13 +50,16 @@ static void print_limits(const Account *account)
 	for (size_t i = 0; i < account->n_limits; i++) {
 		const Iommubroker__V1__ShowQuotaResponse__Limit *limit = account->limits[i];
 
-		printf("  %-22s %10s %10s %10s %10s %7" PRIu64 " %s%s\n",
+		if (is_idle(limit))
+			continue;
+		printf("  %-22s %10s %10s %10s %10s %7" PRIu64 "%s%s%s\n",
 		       text_safe(limit->resource, 22).bytes,
 		       text_amount(limit->resource, limit->current).bytes,
 		       text_amount(limit->resource, limit->high).bytes,
 		       text_amount(limit->resource, limit->max).bytes,
 		       text_amount(limit->resource, limit->peak).bytes, limit->events,
-		       limit->over ? "OVER " : "", text_safe(limit->rule, 0).bytes);
+		       limit->over ? " OVER" : "", limit->rule[0] != '\0' ? " " : "",
+		       text_safe(limit->rule, 0).bytes);
 		if (limit->events_high > 0)
 			printf("  %-22s rose above high %" PRIu64 " times\n", "",
 			       limit->events_high);
