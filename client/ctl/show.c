@@ -65,6 +65,8 @@ static void print_devices(const Guest *guest)
 		printf("  %016" PRIx64 " %-10s %-13s %-5s %-8s %s\n", device->device, function,
 		       device->info != NULL ? text_safe(device->info->pci_address, 13).bytes : "-",
 		       device->bound ? "yes" : "no", text_attachment(device->attachment), nested);
+		if (device->rule[0] == '\0')
+			printf("    no rule of device.d gives it any more\n");
 	}
 }
 

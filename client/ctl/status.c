@@ -39,6 +39,8 @@ static bool print_status(void *user_data, const ProtobufCMessage *message)
 		       text_safe(status->info->backend, 20).bytes, status->info->api_version);
 	printf("running      %s, pid %" PRIu64 "\n", text_duration(status->uptime_seconds).bytes,
 	       status->pid);
+	if (status->draining)
+		printf("draining     yes: nothing new is accepted\n");
 	printf("calls        %" PRIu64 ", %" PRIu64 " refused\n", status->calls, status->refusals);
 	printf("connections  %u, sessions %u\n", status->connections, status->sessions);
 	printf("guests       %u, devices %u, nested domains %u\n", status->guests, status->devices,

@@ -37,12 +37,16 @@ class OperatorCase(VmmCase):
         with open(path, "w") as file:
             file.write(text)
 
-    def reload(self):
+    def ctl(self, *command):
         done = subprocess.run(
-            [built("client/iommubrokerctl"), "--admin-dir", self.daemon.admin_dir, "reload"],
+            [built("client/iommubrokerctl"), "--admin-dir", self.daemon.admin_dir, *command],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def reload(self):
+        self.ctl("reload")
 
     def shown(self, name="guest"):
         return self.admin.call("ShowGuest", METHODS["ShowGuest"].request(guest=name)).messages[0].description
@@ -210,6 +214,7 @@ class RuleLost(OperatorCase):
         one.show(IOVA, 0x3000)
         self.assertTrue(one.dma.reaches(IOVA))
         self.assertEqual(self.shown().devices[0].rule, "", "no rule gives it")
+        self.assertIn("no rule of device.d gives it any more", self.ctl("show", "guest"))
         with self.refused("PERMISSION_DENIED", reason="NO_DEVICE_RULE"):
             self.vmm.open(1)
 
@@ -277,6 +282,7 @@ class Drain(OperatorCase):
                 attempt()
             self.assertIn("RetryInfo", refused.exception.details)
         self.assertTrue(self.daemon.status().draining)
+        self.assertIn("nothing new is accepted", self.ctl("status"))
         one.show(IOVA, 0x3000)
         self.vmm.new_memory(MIB, gpa=1024 * MIB)
         self.assertTrue(one.dma.reaches(IOVA))
