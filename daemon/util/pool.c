@@ -5,11 +5,13 @@
  * Where a submitted job stands, always in exactly one place, linked by job->next:
  *
  *   lane->jobs      waits for its turn in the lane
- *   pool->ready     any worker may take it; of a lane at most one job is past lane->jobs, the one
- *                   for which lane->scheduled is set
- *   share->parked   it was taken, but its share had no thread left; goes back to ready when one is
- *                   given back
+ *   share->ready    a worker may take it when it is its share's turn; of a lane at most one job is
+ *                   past lane->jobs, the one for which lane->scheduled is set
  *   running         a worker holds it, and its lane
+ *
+ * Shares that have ready jobs, and a thread left to run one, stand in a ring and are served one job
+ * each by turns: a share's thousand jobs are for the others no more than one. Within a share lanes
+ * take turns, since each has one job there, and a job that yields goes to the end.
  *
  * A worker that took a lane's job and finds the lane held by a thread that works inline gives the
  * job back to the head of lane->jobs and goes on; whoever leaves the lane schedules it again. So no
@@ -44,24 +46,29 @@ struct pool_lane {
 	atomic_uint refs;
 	pthread_mutex_t lock;
 	bool held;
-	bool scheduled; /* one of its jobs is in pool->ready or parked, or a worker just took it */
+	bool scheduled; /* one of its jobs is ready in its share, or a worker just took it */
 	struct lane_waiter *waiters, **waiters_end;
 	struct job_list jobs;
 };
 
 struct pool_share {
 	atomic_uint refs;
-	unsigned int running, running_max; /* by pool->lock, as the list */
-	struct job_list parked;
+	/* by pool->lock: */
+	unsigned int running, running_max;
+	struct job_list ready;
+	bool in_ring; /* it has ready jobs, and room for one of them */
+	struct pool_share *next;
 };
 
 struct pool {
 	pthread_mutex_t lock;
-	pthread_cond_t work; /* ready is not empty, or stopping */
-	pthread_cond_t idle; /* outstanding is 0 */
-	struct job_list ready;
-	size_t n_ready;
-	size_t outstanding; /* submitted, and has not ended */
+	pthread_cond_t work;                 /* the ring is not empty, or stopping */
+	pthread_cond_t idle;                 /* outstanding is 0 */
+	struct pool_share *ring, **ring_end; /* shares, in turn */
+	unsigned int n_ring;
+	struct pool_share common; /* of jobs that have none */
+	size_t n_ready;           /* jobs in all shares */
+	size_t outstanding;       /* submitted, and has not ended */
 	unsigned int n_threads, n_sleeping, threads_max;
 	bool stopping;
 	pthread_t threads[POOL_THREADS_MAX];
@@ -240,7 +247,7 @@ struct pool_share *pool_share_new(unsigned int running_max)
 		return NULL;
 	atomic_init(&share->refs, 1);
 	share->running_max = running_max;
-	job_list_init(&share->parked);
+	job_list_init(&share->ready);
 	return share;
 }
 
@@ -255,7 +262,7 @@ struct pool_share *pool_share_unref(struct pool_share *share)
 {
 	if (!share || atomic_fetch_sub_explicit(&share->refs, 1, memory_order_acq_rel) != 1)
 		return NULL;
-	assert(!share->running && !share->parked.first);
+	assert(!share->running && !share->ready.first);
 	free(share);
 	return NULL;
 }
@@ -269,7 +276,7 @@ static void pool_grow_locked(struct pool *pool)
 {
 	sigset_t all, saved;
 
-	if (pool->n_sleeping >= pool->n_ready || pool->n_threads >= pool->threads_max)
+	if (pool->n_sleeping >= pool->n_ring || pool->n_threads >= pool->threads_max)
 		return;
 	/* Signals are the main thread's. SIGBUS of a guarded read is synchronous and must arrive.
 	 */
@@ -284,12 +291,27 @@ static void pool_grow_locked(struct pool *pool)
 	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 }
 
-static void pool_push_locked(struct pool *pool, struct pool_job *job)
+/* Into the ring, at its end, if one of its jobs may run. */
+static void share_line_up_locked(struct pool *pool, struct pool_share *share)
 {
-	job_list_append(&pool->ready, job);
-	pool->n_ready++;
+	if (share->in_ring || !share->ready.first || share->running >= share->running_max)
+		return;
+	share->in_ring = true;
+	pool->n_ring++;
+	share->next = NULL;
+	*pool->ring_end = share;
+	pool->ring_end = &share->next;
 	pool_grow_locked(pool);
 	pthread_cond_signal(&pool->work);
+}
+
+static void pool_push_locked(struct pool *pool, struct pool_job *job)
+{
+	struct pool_share *share = job->share ? job->share : &pool->common;
+
+	job_list_append(&share->ready, job);
+	pool->n_ready++;
+	share_line_up_locked(pool, share);
 }
 
 static void pool_push(struct pool *pool, struct pool_job *job)
@@ -299,28 +321,33 @@ static void pool_push(struct pool *pool, struct pool_job *job)
 	pthread_mutex_unlock(&pool->lock);
 }
 
-static bool share_take_locked(struct pool_share *share, struct pool_job *job)
+/* The next job of the share whose turn it is, which goes behind all others; NULL: nothing may run.
+ * So who has many jobs waits for its own, whoever has few for as many as there are tenants. */
+static struct pool_job *ring_take_locked(struct pool *pool)
 {
+	struct pool_share *share = pool->ring;
+	struct pool_job *job;
+
 	if (!share)
-		return true;
-	if (share->running >= share->running_max) {
-		job_list_append(&share->parked, job);
-		return false;
-	}
+		return NULL;
+	pool->ring = share->next;
+	if (!pool->ring)
+		pool->ring_end = &pool->ring;
+	share->in_ring = false;
+	pool->n_ring--;
+	job = job_list_pop(&share->ready);
+	pool->n_ready--;
 	share->running++;
-	return true;
+	share_line_up_locked(pool, share);
+	return job;
 }
 
 static void share_give_locked(struct pool *pool, struct pool_share *share)
 {
-	struct pool_job *job;
-
 	if (!share)
-		return;
+		share = &pool->common;
 	share->running--;
-	job = job_list_pop(&share->parked);
-	if (job)
-		pool_push_locked(pool, job);
+	share_line_up_locked(pool, share);
 }
 
 static void share_give(struct pool *pool, struct pool_share *share)
@@ -339,14 +366,8 @@ static struct pool_job *pool_take(struct pool *pool)
 
 	pthread_mutex_lock(&pool->lock);
 	while (!job) {
-		job = job_list_pop(&pool->ready);
-		if (job) {
-			pool->n_ready--;
-			if (!share_take_locked(job->share, job))
-				job = NULL;
-			continue;
-		}
-		if (pool->stopping)
+		job = ring_take_locked(pool);
+		if (job || pool->stopping)
 			break;
 		pool->n_sleeping++;
 		pthread_cond_wait(&pool->work, &pool->lock);
@@ -431,13 +452,15 @@ int pool_new(struct pool **ret, unsigned int threads_max)
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_cond_init(&pool->work, NULL);
 	pthread_cond_init(&pool->idle, NULL);
-	job_list_init(&pool->ready);
+	pool->ring_end = &pool->ring;
+	pool->common.running_max = threads_max;
+	job_list_init(&pool->common.ready);
 	pool->threads_max = threads_max;
 	/* The one that always lives: made as if a job waited. */
 	pthread_mutex_lock(&pool->lock);
-	pool->n_ready = 1;
+	pool->n_ring = 1;
 	pool_grow_locked(pool);
-	pool->n_ready = 0;
+	pool->n_ring = 0;
 	pthread_mutex_unlock(&pool->lock);
 	if (!pool->n_threads) {
 		pool_free(pool);

@@ -15,7 +15,10 @@
  * needs another worker to get it: the pool cannot lock up on its own lanes. Lock order: a thread
  * that holds a guest's lane may enter a nested domain's; never the other way round.
  *
- * A share bounds how many threads the jobs of one tenant occupy.
+ * A share bounds how many threads the jobs of one tenant occupy. Shares are served by turns, one
+ * job each, and so are the lanes of a share: however many jobs somebody has queued, a job of
+ * another share waits for one slice of each other share at most, and one of another lane for one of
+ * each.
  */
 
 #include <stdbool.h>

@@ -171,6 +171,77 @@ static void test_share_bounds_threads(void **state)
 	assert_true(run.most <= 3); /* two of the share and the other one */
 }
 
+/* Two tenants flood the only worker before a third comes with two jobs of one guest: these are
+ * served by turns with the others', not after them. */
+static void test_shares_take_turns(void **state)
+{
+	enum { FLOOD = 20 };
+	struct pool *pool = pool_make(1);
+	struct pool_share *a = pool_share_new(1), *b = pool_share_new(4), *c = pool_share_new(1);
+	struct run run = {0};
+	sem_t gate, began;
+	struct numbered *blocker = run_job(&run, 0, NULL, NULL, 1);
+	unsigned int at[JOBS];
+
+	sem_init(&gate, 0, 0);
+	sem_init(&began, 0, 0);
+	blocker->gate = &gate;
+	blocker->began = &began;
+	pool_submit(pool, &blocker->job);
+	sem_wait(&began);
+	for (unsigned int i = 0; i < FLOOD; i++) {
+		pool_submit(pool, &run_job(&run, 1 + i, NULL, a, 1)->job);
+		pool_submit(pool, &run_job(&run, 1 + FLOOD + i, NULL, b, 1)->job);
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		pool_submit(pool, &run_job(&run, 1 + 2 * FLOOD + i, NULL, c, 1)->job);
+	sem_post(&gate);
+	pool_share_unref(a);
+	pool_share_unref(b);
+	pool_share_unref(c);
+	pool_free(pool);
+	assert_int_equal(run.place, 1 + 2 * FLOOD + 2);
+	for (unsigned int i = 0; i < run.place; i++)
+		at[run.order[i]] = i;
+	/* blocker, a, b, c, a, b, c, then a and b by turns */
+	for (unsigned int i = 0; i < 2; i++) {
+		assert_int_equal(at[1 + i], 1 + 3 * i);
+		assert_int_equal(at[1 + FLOOD + i], 2 + 3 * i);
+		assert_int_equal(at[1 + 2 * FLOOD + i], 3 + 3 * i);
+	}
+	for (unsigned int i = 2; i < FLOOD; i++)
+		assert_int_equal(at[1 + FLOOD + i], at[1 + i] + 1);
+}
+
+/* Of one tenant, a guest whose job goes on for many slices does not delay that of another. */
+static void test_lanes_of_a_share_take_turns(void **state)
+{
+	struct pool *pool = pool_make(1);
+	struct pool_share *share = pool_share_new(1);
+	struct pool_lane *one = pool_lane_new(), *other = pool_lane_new();
+	struct run run = {0};
+	sem_t gate, began;
+	struct numbered *blocker = run_job(&run, 0, NULL, NULL, 1);
+
+	sem_init(&gate, 0, 0);
+	sem_init(&began, 0, 0);
+	blocker->gate = &gate;
+	blocker->began = &began;
+	pool_submit(pool, &blocker->job);
+	sem_wait(&began);
+	for (unsigned int i = 1; i <= 10; i++)
+		pool_submit(pool, &run_job(&run, i, one, share, 10)->job);
+	pool_submit(pool, &run_job(&run, 11, other, share, 1)->job);
+	sem_post(&gate);
+	pool_lane_unref(one);
+	pool_lane_unref(other);
+	pool_share_unref(share);
+	pool_free(pool);
+	assert_int_equal(run.place, 102);
+	assert_int_equal(run.order[1], 1);
+	assert_int_equal(run.order[2], 11);
+}
+
 static void test_try_enter(void **state)
 {
 	struct pool *pool = pool_make(1);
@@ -374,6 +445,8 @@ int main(void)
 		cmocka_unit_test(test_yield_goes_to_the_end),
 		cmocka_unit_test(test_lanes_run_beside_each_other),
 		cmocka_unit_test(test_share_bounds_threads),
+		cmocka_unit_test(test_shares_take_turns),
+		cmocka_unit_test(test_lanes_of_a_share_take_turns),
 		cmocka_unit_test(test_try_enter),
 		cmocka_unit_test(test_try_enter_does_not_overtake),
 		cmocka_unit_test(test_enter_goes_before_jobs),
