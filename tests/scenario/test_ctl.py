@@ -110,6 +110,7 @@ class Ctl(CtlCase):
         self.assertTrue(told.strip())
         eventually(lambda: self.daemon.status().devices == 0 or self.daemon.status(), "its device is taken")
         self.ctl("revoke", "guest", "nobody", status=1)
+        self.ctl("revoke", "guest", "", status=2)
 
     def test_drain_waits_for_guests(self):
         self.assertIn("1 guests", self.ctl("drain"))

@@ -21,6 +21,8 @@ typedef Iommubroker__V1__GetStatusResponse Status;
 typedef Iommubroker__V1__GuestDescription Guest;
 typedef Iommubroker__V1__GuestDescription__Nested Nested;
 
+/* Four characters of two columns each. */
+#define WIDE "\xe6\xbc\xa2\xe5\xad\x97\xe6\xbc\xa2\xe5\xad\x97"
 #define HOSTILE                                                                           \
 	"\x1b[2J\xe2\x80\xae\xff\t\n\xe6\xbc\xa2\xe6\xbc\xa2\xf0\x9f\x92\xa9\xe6\xbc\xa2" \
 	"very long name of a client that goes on and on"
@@ -120,6 +122,7 @@ static void test_hostile_names(void **state)
 	lay_status(HOSTILE, UINT64_MAX, UINT64_MAX - 1, 1);
 	lay_guest(UINT64_MAX, HOSTILE, HOSTILE, UINT64_MAX, UINT64_MAX, 1);
 	lay_guest(1, "", "prod", UINT64_MAX, 0, 1);
+	lay_guest(2, WIDE WIDE WIDE WIDE, "prod", UINT64_MAX, 0, 1);
 	run = fake_admin_run("top --interval 0.001 --count 2");
 	assert_string_equal(run.err, "");
 	assert_int_equal(run.status, 0);
