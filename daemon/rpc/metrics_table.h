@@ -58,10 +58,6 @@
 	  "Charges that were refused for want of room there.") \
 	X(QUOTA_HIGHS, "quota_highs", "counter", "", "level, tenant, resource", \
 	  "How often use rose above quota_high.") \
-	X(RATE_DELAYED, "rate_delayed", "counter", "", "level, tenant, rate", \
-	  "Calls and connections that had to wait for a rate limit.") \
-	X(RATE_REFUSED, "rate_refused", "counter", "", "level, tenant, rate", \
-	  "Calls and connections that a rate limit refused.") \
 	X(REFRESHED_RANGES, "refreshed_ranges", "counter", "", "verdict", \
 	  "Ranges of RefreshNested, by what their guest is told.") \
 	X(REFRESHED_LEAVES, "refreshed_leaves", "counter", "", "change", \

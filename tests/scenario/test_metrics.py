@@ -10,7 +10,7 @@ import unittest
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from api import METHODS, Refused, pb
+from api import SOURCE, Refused
 from cases import VmmCase
 from fixture import PATIENCE, Daemon, eventually
 from guest import MIB, PAGE
@@ -22,7 +22,7 @@ DESCRIBE = "iommubroker.v1.Guests/DescribeGuest"
 TENANT = "uid:%d" % os.getuid()
 # Of the samples, what they must not tell: handles and uuids are secrets of a guest's owner.
 LABELS = {
-    "version", "backend", "method", "code", "le", "reason", "transport", "level", "tenant", "resource", "rate", "verdict",
+    "version", "backend", "method", "code", "le", "reason", "transport", "level", "tenant", "resource", "verdict",
     "change", "call", "state", "mode",
 }  # fmt: skip
 
@@ -148,6 +148,12 @@ class AdminMetrics(VmmCase):
                 self.assertEqual(("quota_limit", frozenset(at.items())) in metrics, not unlimited, at)
                 if not unlimited:
                     self.assertEqual(metrics.get_one("quota_limit", **at), limit.max, at)
+
+    def test_every_family_of_the_table_is_told(self):
+        with open(os.path.join(SOURCE, "daemon/rpc/metrics_table.h"), encoding="utf-8") as f:
+            table = dict(re.findall(r'^\tX\(\w+, "(\w+)", "(\w+)"', f.read(), re.M))
+        self.assertGreater(len(table), 30)
+        self.assertEqual(dict(re.findall(r"^# TYPE iommubroker_(\w+) (\w+)$", self.text(), re.M)), table)
 
     def test_no_label_names_a_guest_or_a_process(self):
         self.vmm = self.new_vmm(name="a-guest-of-mine", uuid=bytes(range(16)), labels={"pool": "blue"})
