@@ -92,6 +92,10 @@ struct rpc *rpc_free(struct rpc *rpc)
 {
 	if (rpc == NULL)
 		return NULL;
+	if (rpc->channel == NULL) {
+		free(rpc);
+		return NULL;
+	}
 	grpc_channel_destroy(rpc->channel);
 	grpc_completion_queue_shutdown(rpc->queue);
 	while (grpc_completion_queue_next(rpc->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL)

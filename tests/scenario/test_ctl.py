@@ -190,6 +190,12 @@ class Ctl(CtlCase):
         )  # fmt: skip
         self.assertEqual((done.stdout, done.stderr), ("guest\n", ""))
 
+    def test_what_ends_before_a_call(self):
+        self.ctl("monitor", "--count", "0")
+        for words in (["explain", "guest", "1"], ["names", "devices"], ["quota", "explain"], ["top", "--sort", "x"],
+                      ["drain", "--timeout", "1"], ["revoke", "region", "1"]):  # fmt: skip
+            self.ctl(*words, status=2)
+
     def test_no_daemon(self):
         nowhere = [built("client/iommubrokerctl"), "--admin-dir", os.path.join(self.daemon.folder, "nowhere")]
         for words in (["status"], ["top"], ["quota"], ["names", "guests"]):
