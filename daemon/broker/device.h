@@ -69,6 +69,8 @@ bool device_block(struct device *device, bool stop);
 /* The same because something that must be gone could not be taken away, and tell it. */
 void device_block_broken(struct device *device, uint64_t nested);
 
+/* Close our descriptor, if it is open. ret_still_held may be NULL. */
+void device_close_backend(struct device *device, bool *ret_still_held);
 /* Stop, block, drop its nested domains and its relaxed mapping, close: teardown.c. */
 void device_take_down(struct device *device, bool *ret_still_held);
 
