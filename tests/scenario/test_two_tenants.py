@@ -113,7 +113,7 @@ class Crowd:
 class TwoTenants(Case):
     weight = 60
     settings = {
-        "iommubrokerd.conf": "[Clients]\nUsers=%d %d\nFirstRequestTimeout=500ms\n" % (BAD_UID, GOOD_UID),
+        "iommubrokerd.conf": "[Clients]\nUsers=%d %d\n" % (BAD_UID, GOOD_UID),
         "quota.d/10-bad.conf": QUOTA.format(uid=BAD_UID, guests=24, pinned="192M", devices=5, connections=80),
         "quota.d/20-good.conf": QUOTA.format(uid=GOOD_UID, guests=2, pinned="34M", devices=2, connections=6),
         "device.d/10-bad.conf": "[Device]\nUser=%d\nFunctionId=1 2 3 4 5\n" % BAD_UID,
