@@ -162,21 +162,6 @@ static int everything_read(struct config *config, const struct folders *folders)
 	return status;
 }
 
-static uint32_t count32(const struct limit_setting *limit)
-{
-	return limit->max < UINT32_MAX ? (uint32_t)limit->max : UINT32_MAX;
-}
-
-/* What rpc/ counts by itself. */
-static void connections_apply(struct config *config)
-{
-	const struct limit_set *limits = config->broker.limits;
-
-	config->rpc.connections_max = count32(&limits[LIMIT_HOST].max[LEDGER_CONNECTIONS]);
-	config->rpc.connections_per_user_max =
-		count32(&limits[LIMIT_TENANT].max[LEDGER_CONNECTIONS]);
-}
-
 int config_load(struct config **ret, const char *const *paths, size_t n_paths)
 {
 	const struct folders folders = {
@@ -197,7 +182,6 @@ int config_load(struct config **ret, const char *const *paths, size_t n_paths)
 				       strerror(errno));
 	if (!status && !config->n_mistakes)
 		status = everything_read(config, &folders);
-	connections_apply(config);
 	return !status && config->n_mistakes ? -EINVAL : status;
 }
 

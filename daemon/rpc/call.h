@@ -16,10 +16,6 @@
 
 #define CALL_ARENA_BYTES_MAX (1024 * 1024)
 
-/* Of all calls of one user that the pool has: a tenant's share of the pool may be busy for long,
- * and a small message can take its whole arena. */
-#define CALLS_WAITING_KIB_MAX (128 * 1024)
-
 /* A handler's answer beside 0, REFUSED and negative: somebody else ends the call. */
 #define CALL_PENDING 2
 
@@ -33,7 +29,9 @@ struct call {
 	struct rpc_session *session;  /* reference, or NULL */
 	uid_t uid;                    /* the peer's */
 	uint64_t started_ns;          /* monotonic */
-	uint32_t waiting_kib;         /* charged to the user while the pool has it */
+	struct rpc_account *account;  /* reference, or NULL */
+	bool charged;                 /* to it, as one in flight */
+	uint64_t queued_bytes;        /* charged to it while the pool has the call */
 	ProtobufCMessage *request;    /* in the arena */
 	void *plain;                  /* what prepare() made of it, in the arena */
 	int fds[RPC_DESCRIPTORS_MAX]; /* came with the request; -1: taken */

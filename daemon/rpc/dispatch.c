@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rpc/account.h"
 #include "rpc/descriptor_drop.h"
 #include "rpc/dispatcher.h"
 #include "rpc/log_refusal.h"
@@ -76,6 +77,7 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 	call->dispatcher = dispatcher;
 	call->method = method;
 	call->rpc = rpc;
+	call->account = rpc_account_ref(rpc->account);
 	call->uid = rpc->peer->uid;
 	call->started_ns = clock_monotonic_ns();
 	call->answer_fd = -1;
@@ -85,33 +87,28 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 	message_arena_init(&call->arena, CALL_ARENA_BYTES_MAX);
 }
 
-/* What waits for the pool is charged to its user. */
-static int call_charge(struct call *call)
+/* What waits for the pool: a tenant's share of that may be busy for long, and a small message can
+ * take its whole arena. */
+static int call_charge_bytes(struct call *call)
 {
-	struct dispatcher *dispatcher = call->dispatcher;
-	uint32_t kib = (uint32_t)((sizeof(*call) + call->arena.used_bytes) / 1024) + 1;
-	bool charged;
+	uint64_t n_bytes = sizeof(*call) + call->arena.used_bytes;
+	int status = rpc_account_charge(call_broker(call), call->account, LEDGER_QUEUED_BYTES,
+					n_bytes, &call->refusal);
 
-	pthread_mutex_lock(&dispatcher->lock);
-	charged = user_count_charge(&dispatcher->waiting, call->uid, kib, CALLS_WAITING_KIB_MAX);
-	pthread_mutex_unlock(&dispatcher->lock);
-	if (!charged)
-		return refuse(&call->refusal, REFUSAL_HOST_RESOURCES, "CALLS_WAITING",
-			      "calls of user %u that wait to be carried out take %d MiB already",
-			      (unsigned int)call->uid, CALLS_WAITING_KIB_MAX / 1024);
-	call->waiting_kib = kib;
-	return 0;
+	if (!status)
+		call->queued_bytes = n_bytes;
+	return status;
 }
 
 static void call_refund(struct call *call)
 {
-	struct dispatcher *dispatcher = call->dispatcher;
-
-	if (!call->waiting_kib)
-		return;
-	pthread_mutex_lock(&dispatcher->lock);
-	user_count_refund(&dispatcher->waiting, call->uid, call->waiting_kib);
-	pthread_mutex_unlock(&dispatcher->lock);
+	if (call->queued_bytes)
+		rpc_account_refund(call_broker(call), call->account, LEDGER_QUEUED_BYTES,
+				   call->queued_bytes);
+	if (call->charged)
+		rpc_account_refund_call(call->account);
+	call->queued_bytes = 0;
+	call->charged = false;
 }
 
 static void call_free(struct call *call)
@@ -120,7 +117,7 @@ static void call_free(struct call *call)
 	pool_lane_unref(call->lane);
 	rpc_session_unref(call->session);
 	message_arena_deinit(&call->arena);
-	call_refund(call);
+	rpc_account_unref(call->account);
 	call_memory_free(call->dispatcher, call, is_refresh(call->method));
 }
 
@@ -193,10 +190,12 @@ static void call_count(const struct call *call, int code, size_t answer_bytes)
 	metrics_add(&metrics->answer_bytes[call->rpc->native], answer_bytes);
 }
 
-/* The transport may free call->rpc as soon as it is told. */
+/* The transport may free call->rpc as soon as it is told. What is charged is given back before:
+ * whoever has the answer may make the next call at once. */
 static void call_reply(struct call *call, const struct rpc_status *status, const uint8_t *bytes,
 		       size_t n_bytes, int consume_fd)
 {
+	call_refund(call);
 	call->rpc->ops->finish(call->rpc, status, bytes, n_bytes, &consume_fd, consume_fd >= 0);
 }
 
@@ -283,8 +282,11 @@ static int call_unpack(struct call *call)
 
 static int call_begin(struct call *call)
 {
-	int status;
+	int status = rpc_account_charge_call(call->account, &call->refusal);
 
+	if (status)
+		return status;
+	call->charged = true;
 	if (!method_behind(call->method, call->rpc->door))
 		return refuse_unimplemented(&call->refusal, "UNKNOWN_METHOD",
 					    "this socket does not offer that method");
@@ -415,7 +417,7 @@ void dispatch_call(struct dispatcher *dispatcher, const struct method *method, s
 	status = call_begin(call);
 	TRACE(request__start, method->number, method_path(method), session_number(call), call);
 	if (!status && call_wants_pool(call))
-		status = call_charge(call);
+		status = call_charge_bytes(call);
 	if (status)
 		call_finish(call, status);
 	else if (method->flags & METHOD_MUTATION)

@@ -30,8 +30,6 @@
 #define RPC_CLIENT_IDS_MAX 64
 
 struct rpc_settings {
-	uint32_t connections_max; /* of all clients */
-	uint32_t connections_per_user_max;
 	uint32_t calls_per_connection_max; /* in flight */
 	uint32_t descriptors_waiting_max;  /* of a session */
 	uint32_t first_request_ms;         /* a silent connection is dropped after that */
@@ -74,14 +72,18 @@ enum rpc_door {
 	RPC_DOOR_ADMIN,
 };
 
+/* Who is charged for a connection, see rpc/account.h. */
+struct rpc_account;
+
 /* One call in flight. The transport allocates it, embedded in its own struct. */
 struct rpc_call {
 	/* set by the transport before dispatch_call() */
 	const struct rpc_call_ops *ops;
 	enum rpc_door door;
 	bool native;
-	const struct peer *peer; /* lives as long as the call */
-	const uint8_t *secret;   /* gRPC: the session metadata, or NULL */
+	const struct peer *peer;     /* lives as long as the call */
+	struct rpc_account *account; /* the connection's, borrowed; NULL: nobody is charged */
+	const uint8_t *secret;       /* gRPC: the session metadata, or NULL */
 	size_t secret_bytes;
 	bool secret_good; /* the dispatcher's: it opened a session */
 	/* native: the connection's, or NULL; borrowed. Where OpenSession or JoinSession found it
@@ -115,9 +117,9 @@ struct operator_setting {
 	char section[384]; /* "Limits", "quota.d/50-prod.conf [Quota]" */
 	const char *key;
 	char value[768]; /* in the configuration's own writing */
-	char from[384];   /* file:line; "": the default */
+	char from[384];  /* file:line; "": the default */
 	const char *default_value;
-	bool at_start;      /* a reload does not change it */
+	bool at_start;     /* a reload does not change it */
 	char pending[768]; /* another value, read since, that the next start takes; or "" */
 };
 
@@ -164,9 +166,11 @@ bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum r
 struct tenant_identity;
 bool identity_allowed(struct dispatcher *dispatcher, const struct tenant_identity *identity);
 
-/* A connection is counted against the host's and its user's limit before it is served. */
-bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer);
-void connection_refund(struct dispatcher *dispatcher, const struct peer *peer);
+/* A client's connection is charged to its tenant before it is served: a reference for
+ * connection_refund(). One over the limit, or with no rule for it, may be served all the same, and
+ * then its calls are refused. NULL: not to be served, there are too many of those, or no memory. */
+struct rpc_account *connection_charge(struct dispatcher *dispatcher, const struct peer *peer);
+void connection_refund(struct rpc_account *consume_account);
 /* One that was not served, or ended for what its client did: counted. Any thread. */
 void connection_dropped(struct dispatcher *dispatcher);
 

@@ -99,9 +99,8 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	dispatcher->tasks_tail = &dispatcher->tasks;
 	dispatcher->post.function = tasks_run;
 	RB_INIT(&dispatcher->sessions);
-	RB_INIT(&dispatcher->users);
+	RB_INIT(&dispatcher->refused);
 	RB_INIT(&dispatcher->drops);
-	RB_INIT(&dispatcher->waiting);
 	pthread_mutex_init(&dispatcher->settings_lock, NULL);
 	pthread_mutex_init(&dispatcher->lock, NULL);
 	pthread_cond_init(&dispatcher->idle, NULL);
@@ -212,30 +211,7 @@ void dispatcher_fail(struct dispatcher *dispatcher, int status)
 
 /* ── connections ──────────────────────────────────────────────────────────────────────────── */
 
-bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
-{
-	struct rpc_settings settings = dispatcher_settings(dispatcher);
-	bool charged;
-
-	pthread_mutex_lock(&dispatcher->lock);
-	charged = dispatcher->connections < settings.connections_max &&
-		  user_count_charge(&dispatcher->users, peer->uid, 1,
-				    settings.connections_per_user_max);
-	if (charged)
-		dispatcher->connections++;
-	pthread_mutex_unlock(&dispatcher->lock);
-	return charged;
-}
-
 void connection_dropped(struct dispatcher *dispatcher)
 {
 	metrics_add(&dispatcher->metrics->connections_dropped, 1);
-}
-
-void connection_refund(struct dispatcher *dispatcher, const struct peer *peer)
-{
-	pthread_mutex_lock(&dispatcher->lock);
-	dispatcher->connections--;
-	user_count_refund(&dispatcher->users, peer->uid, 1);
-	pthread_mutex_unlock(&dispatcher->lock);
 }

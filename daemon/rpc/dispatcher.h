@@ -49,11 +49,11 @@ struct dispatcher {
 	struct call *spare; /* refresh calls that wait for their next use */
 	size_t n_spare;
 	struct session_index sessions;
-	bool stopping;            /* no session is opened any more */
-	struct user_counts users; /* their connections */
+	bool stopping; /* no session is opened any more */
 	uint32_t connections;
+	struct user_counts refused; /* users' connections that are only told why, see account.h */
+	uint32_t n_refused;         /* of all users */
 	struct user_counts drops;   /* descriptors of users that wait to be closed */
-	struct user_counts waiting; /* KiB of users' calls that are given to the pool */
 	struct task *tasks, **tasks_tail;
 	bool posted;
 	struct loop_post post;

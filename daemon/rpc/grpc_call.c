@@ -489,6 +489,7 @@ void grpc_call_begin(struct grpc_call_slot *slot)
 	slot->rpc.ops = &grpc_call_rpc_ops;
 	slot->rpc.door = slot->connection->host->door;
 	slot->rpc.peer = &slot->connection->peer;
+	slot->rpc.account = slot->connection->account;
 	slot_find_secret(slot);
 	slot_watch_close(slot);
 	slot->handler = grpc_handler_find(slot);

@@ -65,8 +65,9 @@ struct grpc_call_slot;
 
 struct grpc_connection {
 	struct grpc_host *host;
-	struct peer peer; /* with a pidfd of its own */
-	int client_fd;    /* until it is opened */
+	struct peer peer;            /* with a pidfd of its own */
+	struct rpc_account *account; /* the transport gives it back; NULL: an operator's */
+	int client_fd;               /* until it is opened */
 	grpc_server *server;
 	struct grpc_connection *previous, *next; /* guard */
 	struct event *timer;                     /* guard */

@@ -42,17 +42,21 @@ struct grpc_transport {
 
 /* ── admission ────────────────────────────────────────────────────────────────────────────── */
 
-static bool transport_charge(struct grpc_transport *transport, const struct peer *peer)
+/* *ret_account: NULL for an operator. */
+static bool transport_charge(struct grpc_transport *transport, const struct peer *peer,
+			     struct rpc_account **ret_account)
 {
+	*ret_account = NULL;
 	if (transport->host.door == RPC_DOOR_ADMIN)
 		return transport->connections < ADMIN_CONNECTIONS_MAX;
-	return connection_charge(transport->host.dispatcher, peer);
+	*ret_account = connection_charge(transport->host.dispatcher, peer);
+	return *ret_account;
 }
 
-static void transport_refund(struct grpc_transport *transport, const struct peer *peer)
+static void transport_refund(struct rpc_account *consume_account)
 {
-	if (transport->host.door != RPC_DOOR_ADMIN)
-		connection_refund(transport->host.dispatcher, peer);
+	if (consume_account)
+		connection_refund(consume_account);
 }
 
 /* ── the dead ─────────────────────────────────────────────────────────────────────────────── */
@@ -68,7 +72,7 @@ static void transport_bury(struct grpc_transport *transport)
 	pthread_mutex_unlock(&transport->lock);
 	for (; dead; dead = next) {
 		next = dead->next;
-		transport_refund(transport, &dead->peer);
+		transport_refund(dead->account);
 		grpc_connection_free(dead);
 		transport->connections--;
 	}
@@ -132,13 +136,14 @@ void grpc_transport_accept(void *context, int consume_fd, const struct peer *pee
 	struct grpc_transport *transport = context;
 	struct dispatcher *dispatcher = transport->host.dispatcher;
 	struct grpc_connection *connection;
+	struct rpc_account *account;
 
 	if (!peer_allowed(dispatcher, peer, transport->host.door)) {
 		grpc_log_dropped(dispatcher, peer, "it may not connect");
 		fd_close(consume_fd);
 		return;
 	}
-	if (!transport_charge(transport, peer)) {
+	if (!transport_charge(transport, peer, &account)) {
 		grpc_log_dropped(dispatcher, peer, "too many connections");
 		fd_close(consume_fd);
 		return;
@@ -146,9 +151,10 @@ void grpc_transport_accept(void *context, int consume_fd, const struct peer *pee
 	connection = grpc_connection_new(&transport->host, consume_fd, peer);
 	if (!connection) {
 		grpc_log_dropped(dispatcher, peer, "no memory or descriptor for it");
-		transport_refund(transport, peer);
+		transport_refund(account);
 		return;
 	}
+	connection->account = account;
 	transport->connections++;
 	grpc_connection_start(connection);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "rpc/account.h"
 #include "rpc/check.h"
 #include "rpc/convert.h"
 #include "rpc/stream.h"
@@ -11,6 +12,8 @@
 struct watch_source {
 	struct stream_source base;
 	struct event_watch *watch;
+	struct broker *broker;
+	struct rpc_account *account; /* reference: charged with one watch */
 };
 
 static int watch_next(struct stream_source *base, struct call *call)
@@ -31,12 +34,36 @@ static int watch_next(struct stream_source *base, struct call *call)
 	}
 }
 
+static struct watch_source *source_new(struct call *call)
+{
+	struct watch_source *source = calloc(1, sizeof(*source));
+
+	if (!source) {
+		refuse_errno(&call->refusal, ENOMEM, "watching events");
+		return NULL;
+	}
+	source->broker = call_broker(call);
+	if (rpc_account_charge(source->broker, call->account, LEDGER_WATCHES, 1, &call->refusal)) {
+		free(source);
+		return NULL;
+	}
+	source->account = rpc_account_ref(call->account);
+	return source;
+}
+
+static void source_free(struct watch_source *source)
+{
+	rpc_account_refund(source->broker, source->account, LEDGER_WATCHES, 1);
+	rpc_account_unref(source->account);
+	free(source);
+}
+
 static void watch_end(struct stream_source *base)
 {
 	struct watch_source *source = (struct watch_source *)base;
 
 	event_watch_free(source->watch);
-	free(source);
+	source_free(source);
 }
 
 static void watch_wake(void *context)
@@ -56,13 +83,16 @@ int handle_watch_events(struct call *call)
 {
 	const Iommubroker__V1__WatchEventsRequest *request =
 		(const Iommubroker__V1__WatchEventsRequest *)call->request;
-	struct watch_source *source = calloc(1, sizeof(*source));
-	struct stream *stream = source ? stream_new(call) : NULL;
+	struct watch_source *source = source_new(call);
+	struct stream *stream;
 	int status;
 
+	if (!source)
+		return REFUSED;
+	stream = stream_new(call);
 	if (!stream) {
-		free(source);
-		return refuse_errno(&call->refusal, ENOMEM, "watching events");
+		source_free(source);
+		return REFUSED;
 	}
 	source->base.next = watch_next;
 	source->base.end = watch_end;
@@ -71,7 +101,7 @@ int handle_watch_events(struct call *call)
 				request->guest, request->since, watch_wake, stream, &call->refusal);
 	if (status) {
 		stream_discard(stream);
-		free(source);
+		source_free(source);
 		return status;
 	}
 	stream_begin(stream, &source->base);

@@ -29,7 +29,8 @@ struct native_call {
 struct native_connection {
 	_Atomic uint32_t refs; /* of the transport's list, of calls in flight, of a queued task */
 	struct dispatcher *dispatcher;
-	struct peer peer; /* with a pidfd of its own */
+	struct peer peer;            /* with a pidfd of its own */
+	struct rpc_account *account; /* until it is closed */
 
 	/* the loop's */
 	TAILQ_ENTRY(native_connection) place;
@@ -253,6 +254,7 @@ static void call_start(struct native_connection *connection, struct native_call 
 	rpc->door = RPC_DOOR_CLIENT;
 	rpc->native = true;
 	rpc->peer = &connection->peer;
+	rpc->account = connection->account;
 	rpc->session = connection->session;
 	rpc->request = packet->message;
 	rpc->request_bytes = packet->message_bytes;
@@ -469,7 +471,8 @@ static void connection_unwatch(struct native_connection *connection)
 }
 
 struct native_connection *native_connection_new(struct native_transport *transport, int consume_fd,
-						const struct peer *peer)
+						const struct peer *peer,
+						struct rpc_account *account)
 {
 	struct native_connection *connection = calloc(1, sizeof(*connection));
 
@@ -483,6 +486,7 @@ struct native_connection *native_connection_new(struct native_transport *transpo
 	connection->task.run = connection_wait_for_room;
 	connection->fd = consume_fd;
 	connection->peer = *peer;
+	connection->account = account;
 	connection->peer.pidfd = fd_duplicate(peer->pidfd);
 	pthread_mutex_init(&connection->lock, NULL);
 	native_outbox_init(&connection->outbox);
@@ -529,6 +533,6 @@ void native_connection_close(struct native_connection *connection, const char *w
 	connection_cancel_calls(connection);
 	connection->session = rpc_session_unref(connection->session);
 	TAILQ_REMOVE(&connection->transport->connections, connection, place);
-	connection_refund(connection->dispatcher, &connection->peer);
+	connection_refund(connection->account);
 	connection_unref(connection);
 }

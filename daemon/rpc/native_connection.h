@@ -28,7 +28,8 @@ struct native_transport {
 /* consume_fd: taken also on failure. The connection is charged to the peer. NULL: no memory or
  * descriptor for it. */
 struct native_connection *native_connection_new(struct native_transport *transport, int consume_fd,
-						const struct peer *peer);
+						const struct peer *peer,
+						struct rpc_account *account);
 /* End it: its session ends, its calls are told, its charge is given back. why NULL: its client
  * closed it, nothing to log. */
 void native_connection_close(struct native_connection *connection, const char *why);

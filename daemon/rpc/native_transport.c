@@ -31,20 +31,22 @@ int native_transport_new(struct native_transport **ret, struct dispatcher *dispa
 void native_transport_accept(void *context, int consume_fd, const struct peer *peer)
 {
 	struct native_transport *transport = context;
+	struct rpc_account *account;
 
 	if (!peer_allowed(transport->dispatcher, peer, RPC_DOOR_CLIENT)) {
 		log_drop(transport->dispatcher, peer, "it may not connect");
 		fd_close(consume_fd);
 		return;
 	}
-	if (!connection_charge(transport->dispatcher, peer)) {
+	account = connection_charge(transport->dispatcher, peer);
+	if (!account) {
 		log_drop(transport->dispatcher, peer, "too many connections");
 		fd_close(consume_fd);
 		return;
 	}
-	if (!native_connection_new(transport, consume_fd, peer)) {
+	if (!native_connection_new(transport, consume_fd, peer, account)) {
 		log_drop(transport->dispatcher, peer, "no memory or descriptor for it");
-		connection_refund(transport->dispatcher, peer);
+		connection_refund(account);
 	}
 }
 

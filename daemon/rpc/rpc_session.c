@@ -27,6 +27,7 @@ struct rpc_session {
 	_Atomic uint32_t refs;
 	struct dispatcher *dispatcher;
 	struct session *session;
+	struct tenant *tenant; /* reference: who is charged for descriptors that wait */
 	uint64_t id;
 	RB_ENTRY(rpc_session) node; /* guarded by the dispatcher's lock, like indexed */
 	bool indexed;
@@ -68,6 +69,7 @@ struct rpc_session *rpc_session_unref(struct rpc_session *session)
 		return NULL;
 	request_table_deinit(&session->requests);
 	session_unref(session->session);
+	broker_tenant_unref(session->dispatcher->broker, session->tenant);
 	pthread_mutex_destroy(&session->lock);
 	free(session);
 	return NULL;
@@ -120,6 +122,24 @@ static void expiry_arm(struct rpc_session *session, uint64_t deadline_ns)
 		event_add(session->expiry, &wait);
 }
 
+static void descriptor_refund(struct rpc_session *session)
+{
+	broker_refund(session->dispatcher->broker, session->tenant, LEDGER_DESCRIPTORS, 1);
+}
+
+/* One whose time is over, or -1. */
+static int descriptor_expire(struct rpc_session *session, uint64_t now_ns)
+{
+	int fd;
+
+	pthread_mutex_lock(&session->lock);
+	fd = descriptor_set_expire(&session->descriptors, now_ns);
+	pthread_mutex_unlock(&session->lock);
+	if (fd >= 0)
+		descriptor_refund(session);
+	return fd;
+}
+
 static void on_expiry(evutil_socket_t timer, short what, void *context)
 {
 	struct rpc_session *session = context;
@@ -129,12 +149,12 @@ static void on_expiry(evutil_socket_t timer, short what, void *context)
 	(void)timer;
 	(void)what;
 	do {
-		pthread_mutex_lock(&session->lock);
-		fd = descriptor_set_expire(&session->descriptors, clock_monotonic_ns());
-		deadline_ns = descriptor_set_deadline(&session->descriptors);
-		pthread_mutex_unlock(&session->lock);
+		fd = descriptor_expire(session, clock_monotonic_ns());
 		descriptors_drop(session->dispatcher, session, session->peer.uid, &fd, 1);
 	} while (fd >= 0);
+	pthread_mutex_lock(&session->lock);
+	deadline_ns = descriptor_set_deadline(&session->descriptors);
+	pthread_mutex_unlock(&session->lock);
 	expiry_arm(session, deadline_ns);
 }
 
@@ -249,8 +269,10 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		return refuse_errno(refusal, ENOMEM, "opening a session");
 	if (peer_identity_read(peer, &identity))
 		known.identity = &identity;
-	status = session_new(&session->session, dispatcher->broker, &known, name, ret_secret,
-			     refusal);
+	status = broker_tenant_find(&session->tenant, dispatcher->broker, &known, refusal);
+	if (!status)
+		status = session_new(&session->session, dispatcher->broker, &known, name,
+				     ret_secret, refusal);
 	if (status) {
 		rpc_session_unref(session);
 		return status;
@@ -330,9 +352,7 @@ static void descriptors_close(struct rpc_session *session)
 	int fd;
 
 	do {
-		pthread_mutex_lock(&session->lock);
-		fd = descriptor_set_expire(&session->descriptors, UINT64_MAX);
-		pthread_mutex_unlock(&session->lock);
+		fd = descriptor_expire(session, UINT64_MAX);
 		descriptors_drop(session->dispatcher, session, session->peer.uid, &fd, 1);
 	} while (fd >= 0);
 }
@@ -384,12 +404,17 @@ void rpc_session_end_all(struct dispatcher *dispatcher)
 int rpc_session_reserve_descriptor(struct rpc_session *session, struct refusal *refusal)
 {
 	struct rpc_settings settings = dispatcher_settings(session->dispatcher);
-	int status;
+	int status = broker_charge(session->dispatcher->broker, session->tenant, LEDGER_DESCRIPTORS,
+				   1, refusal);
 
+	if (status)
+		return status;
 	pthread_mutex_lock(&session->lock);
 	status = descriptor_set_reserve(&session->descriptors, settings.descriptors_waiting_max,
 					refusal);
 	pthread_mutex_unlock(&session->lock);
+	if (status)
+		descriptor_refund(session);
 	return status;
 }
 
@@ -398,6 +423,7 @@ void rpc_session_unreserve_descriptor(struct rpc_session *session)
 	pthread_mutex_lock(&session->lock);
 	descriptor_set_unreserve(&session->descriptors);
 	pthread_mutex_unlock(&session->lock);
+	descriptor_refund(session);
 }
 
 int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool ours,
@@ -417,10 +443,12 @@ int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool
 		descriptor_set_put(&session->descriptors, token, consume_fd, ours,
 				   clock_monotonic_ns() + wait_ns);
 	pthread_mutex_unlock(&session->lock);
-	if (ended)
+	if (ended) {
+		descriptor_refund(session);
 		descriptors_drop(session->dispatcher, session, session->peer.uid, &consume_fd, 1);
-	else
+	} else {
 		session_sync_later(session);
+	}
 	if (!status)
 		*ret_token = token;
 	return status;
@@ -433,6 +461,8 @@ int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token, boo
 	pthread_mutex_lock(&session->lock);
 	fd = descriptor_set_take(&session->descriptors, token, ours);
 	pthread_mutex_unlock(&session->lock);
+	if (fd >= 0)
+		descriptor_refund(session);
 	return fd;
 }
 

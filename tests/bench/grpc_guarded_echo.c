@@ -27,7 +27,6 @@ static void on_input(evutil_socket_t fd, short what, void *context)
 int main(int argc, char **argv)
 {
 	static const struct rpc_settings settings = {
-		.connections_max = 16,
 		.calls_per_connection_max = 64,
 		.first_request_ms = 10000,
 	};

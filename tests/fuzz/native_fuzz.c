@@ -87,8 +87,6 @@ static void start(void)
 		.open_devices = true,
 	};
 	static const struct rpc_settings rpc = {
-		.connections_max = 16,
-		.connections_per_user_max = 16,
 		.calls_per_connection_max = 64,
 		.descriptors_waiting_max = 16,
 		.first_request_ms = 60000,

@@ -3,7 +3,7 @@
 
 
 import transport
-from api import Disconnected, Refused, pb
+from api import Refused, pb
 from cases import VmmCase
 from fixture import Case, both_transports, eventually
 from guest import MIB, PAGE, Memory, Tables
@@ -256,36 +256,34 @@ class Connections(Case):
     settings = {"iommubrokerd.conf": "[Limits]\nConnectionsMax=20\n"}
 
     def test_connections(self):
-        """So many and no more; the next is turned away, a closed one makes room."""
+        """So many and no more; the next is told so by each answer, and served once another is closed."""
         kept = []
         for _ in range(19):
             client = transport.Native(self.daemon.run)
             self.clients.callback(client.close)
             client.call("GetInfo")
             kept.append(client)
-        turned_away = 0
-        for _ in range(5):
+        over = []
+        for _ in range(3):
             client = transport.Native(self.daemon.run)
+            self.clients.callback(client.close)
             try:
                 client.call("GetInfo")
-                self.clients.callback(client.close)
-            except Disconnected:
-                turned_away += 1
-                client.close()
-        self.assertGreaterEqual(turned_away, 4)
+            except Refused as refused:
+                self.assertEqual(refused.code, "RESOURCE_EXHAUSTED")
+                self.assertIn("connections", str(refused))
+                over.append(client)
+        self.assertGreaterEqual(len(over), 2)
         for client in kept:
             client.call("GetInfo")
         for client in kept[:5]:
             client.close()
 
         def room():
-            client = transport.Native(self.daemon.run)
             try:
-                client.call("GetInfo")
+                over[0].call("GetInfo")
                 return True
-            except Disconnected:
+            except Refused:
                 return False
-            finally:
-                client.close()
 
         eventually(room, "there is room again")

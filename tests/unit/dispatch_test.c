@@ -525,30 +525,6 @@ static void test_peer_allowed(void **state)
 	assert_true(peer_allowed(fixture.dispatcher, &peer, RPC_DOOR_ADMIN));
 }
 
-static void test_connections_are_counted(void **state)
-{
-	struct peer peer = fixture.peer;
-
-	(void)state;
-	fixture_stop(&fixture);
-	fixture.settings.connections_max = 3;
-	fixture.settings.connections_per_user_max = 2;
-	fixture_start(&fixture);
-	assert_true(connection_charge(fixture.dispatcher, &peer));
-	assert_true(connection_charge(fixture.dispatcher, &peer));
-	assert_false(connection_charge(fixture.dispatcher, &peer));
-	peer.uid = 4000;
-	assert_true(connection_charge(fixture.dispatcher, &peer));
-	peer.uid = 4001;
-	assert_false(connection_charge(fixture.dispatcher, &peer));
-	connection_refund(fixture.dispatcher, &fixture.peer);
-	assert_true(connection_charge(fixture.dispatcher, &peer));
-	connection_refund(fixture.dispatcher, &peer);
-	peer.uid = 4000;
-	connection_refund(fixture.dispatcher, &peer);
-	connection_refund(fixture.dispatcher, &fixture.peer);
-}
-
 #define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, dispatch_teardown)
 
 int main(void)
@@ -574,7 +550,6 @@ int main(void)
 		T(test_stop),
 		T(test_broken_daemon),
 		T(test_peer_allowed),
-		T(test_connections_are_counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

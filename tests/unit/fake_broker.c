@@ -449,11 +449,10 @@ int check_fit(struct broker *broker, struct session *session, const struct fit_r
 	(void)refusal;
 	*ret_n = 0;
 	if (request->pinned_bytes > 100)
-		ret[(*ret_n)++] =
-			(struct fit_missing){.resource = LEDGER_PINNED_BYTES,
-					     .limit = 100,
-					     .requested = request->pinned_bytes,
-					     .rule = "file:1"};
+		ret[(*ret_n)++] = (struct fit_missing){.resource = LEDGER_PINNED_BYTES,
+						       .limit = 100,
+						       .requested = request->pinned_bytes,
+						       .rule = "file:1"};
 	return 0;
 }
 
@@ -501,4 +500,89 @@ void broker_status(struct broker *broker, struct broker_status *ret)
 {
 	(void)broker;
 	*ret = (struct broker_status){.sessions = fake.sessions};
+}
+
+/* ── who is charged ───────────────────────────────────────────────────────────────────────── */
+
+struct tenant {
+	LIST_ENTRY(tenant) place;
+	uid_t uid;
+	uint32_t refs;
+	uint64_t used[LEDGER_RESOURCES];
+};
+
+static LIST_HEAD(, tenant) tenants = LIST_HEAD_INITIALIZER(tenants);
+static pthread_mutex_t tenants_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct tenant *tenant_of_user(uid_t uid)
+{
+	struct tenant *tenant;
+
+	LIST_FOREACH (tenant, &tenants, place)
+		if (tenant->uid == uid)
+			return tenant;
+	tenant = calloc(1, sizeof(*tenant));
+	if (!tenant)
+		abort();
+	tenant->uid = uid;
+	LIST_INSERT_HEAD(&tenants, tenant, place);
+	fake.tenants++;
+	return tenant;
+}
+
+int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct peer *peer,
+		       struct refusal *refusal)
+{
+	(void)broker;
+	if (fake.ruleless && peer->uid == fake.ruleless)
+		return refuse(refusal, REFUSAL_DENIED, "NO_TENANT_RULE", "no rule for user %u",
+			      (unsigned int)peer->uid);
+	pthread_mutex_lock(&tenants_lock);
+	*ret = tenant_of_user(peer->uid);
+	(*ret)->refs++;
+	pthread_mutex_unlock(&tenants_lock);
+	return 0;
+}
+
+struct tenant *broker_tenant_unref(struct broker *broker, struct tenant *tenant)
+{
+	(void)broker;
+	pthread_mutex_lock(&tenants_lock);
+	if (tenant && !--tenant->refs) {
+		LIST_REMOVE(tenant, place);
+		free(tenant);
+		fake.tenants--;
+	}
+	pthread_mutex_unlock(&tenants_lock);
+	return NULL;
+}
+
+int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
+		  uint64_t amount, struct refusal *refusal)
+{
+	uint64_t max = fake.max[resource];
+	bool full;
+
+	(void)broker;
+	pthread_mutex_lock(&tenants_lock);
+	full = max && (tenant ? tenant->used[resource] : fake.used[resource]) + amount > max;
+	if (!full && tenant)
+		tenant->used[resource] += amount;
+	if (!full)
+		fake.used[resource] += amount;
+	pthread_mutex_unlock(&tenants_lock);
+	return full ? refuse_quota(refusal, "fake", max, max, amount, "tenant-a", "file:7") : 0;
+}
+
+void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
+		   uint64_t amount)
+{
+	(void)broker;
+	pthread_mutex_lock(&tenants_lock);
+	if (fake.used[resource] < amount || (tenant && tenant->used[resource] < amount))
+		abort();
+	if (tenant)
+		tenant->used[resource] -= amount;
+	fake.used[resource] -= amount;
+	pthread_mutex_unlock(&tenants_lock);
 }

@@ -36,9 +36,13 @@ struct fake_broker {
 	_Atomic bool refuse_revokes; /* likewise broker_revoke() */
 	size_t revoke_n;             /* so many things it takes away */
 	struct refusal refusal;
+	_Atomic uint64_t max[LEDGER_RESOURCES]; /* of each tenant; 0: no limit */
+	_Atomic uid_t ruleless;                 /* no rule is for this user; 0: for all */
 	/* told to the test */
-	_Atomic uint32_t sessions; /* that live in memory */
-	_Atomic uint32_t closed;   /* session_close(), first ones */
+	_Atomic uint64_t used[LEDGER_RESOURCES]; /* by all tenants */
+	_Atomic uint32_t tenants;                /* that live in memory */
+	_Atomic uint32_t sessions;               /* that live in memory */
+	_Atomic uint32_t closed;                 /* session_close(), first ones */
 	_Atomic uint32_t updates, creates, opens;
 	_Atomic uint32_t updating; /* inside memory_update() now */
 	_Atomic uint32_t watches;

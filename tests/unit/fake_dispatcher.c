@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "grpc_fixture.h"
+
 struct method {
 	const char *path;
 	bool streams;
@@ -288,13 +290,14 @@ bool peer_allowed(struct dispatcher *dispatcher, const struct peer *peer, enum r
 	return !dispatcher->door_closed;
 }
 
-bool connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
+/* An account is nothing but the dispatcher here. */
+struct rpc_account *connection_charge(struct dispatcher *dispatcher, const struct peer *peer)
 {
 	(void)peer;
-	if (dispatcher->connections >= dispatcher->settings->connections_max)
-		return false;
+	if (dispatcher->connections >= FIXTURE_CONNECTIONS_MAX)
+		return NULL;
 	dispatcher->connections++;
-	return true;
+	return (struct rpc_account *)dispatcher;
 }
 
 void connection_dropped(struct dispatcher *dispatcher)
@@ -302,10 +305,9 @@ void connection_dropped(struct dispatcher *dispatcher)
 	(void)dispatcher;
 }
 
-void connection_refund(struct dispatcher *dispatcher, const struct peer *peer)
+void connection_refund(struct rpc_account *consume_account)
 {
-	(void)peer;
-	dispatcher->connections--;
+	((struct dispatcher *)consume_account)->connections--;
 }
 
 /* ── the test's side ──────────────────────────────────────────────────────────────────────── */

@@ -25,7 +25,6 @@ void grpc_fixture_open(struct grpc_fixture *f, unsigned int first_request_ms, en
 	assert_non_null(mkdtemp(f->folder));
 	snprintf(f->path, sizeof(f->path), "%s/socket", f->folder);
 	f->settings = (struct rpc_settings){
-		.connections_max = FIXTURE_CONNECTIONS_MAX,
 		.calls_per_connection_max = FIXTURE_CALLS_MAX,
 		.first_request_ms = first_request_ms,
 	};

@@ -318,24 +318,6 @@ static void test_who_may_not_connect(void **state)
 	close(socket);
 }
 
-static void test_connections_are_few(void **state)
-{
-	int sockets[3];
-
-	(void)state;
-	fixture_stop(&fixture);
-	fixture.settings.connections_per_user_max = 2;
-	fixture_start(&fixture);
-	for (size_t i = 0; i < 3; i++)
-		sockets[i] = fixture_connect(&fixture);
-	assert_ended(sockets[2]);
-	close(sockets[0]);
-	settle();
-	assert_serves();
-	close(sockets[1]);
-	close(sockets[2]);
-}
-
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -346,7 +328,6 @@ int main(void)
 		T(test_call_number_in_use),        T(test_calls_in_flight_are_few),
 		T(test_client_that_does_not_read), T(test_stream_waits_for_its_reader),
 		T(test_out_of_descriptors),        T(test_who_may_not_connect),
-		T(test_connections_are_few),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

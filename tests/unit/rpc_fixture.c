@@ -21,8 +21,6 @@ void fixture_init(struct rpc_fixture *fixture)
 {
 	memset(fixture, 0, sizeof(*fixture));
 	fixture->settings = (struct rpc_settings){
-		.connections_max = 100,
-		.connections_per_user_max = 100,
 		.calls_per_connection_max = 64,
 		.descriptors_waiting_max = 16,
 		.first_request_ms = 60000,
@@ -78,6 +76,9 @@ void fixture_stop(struct rpc_fixture *fixture)
 	/* Whatever a test did, every session's memory is given back. */
 	assert_int_equal(fake.sessions, 0);
 	assert_int_equal(fake.watches, 0);
+	assert_int_equal(fake.tenants, 0);
+	for (int i = 0; i < LEDGER_RESOURCES; i++)
+		assert_int_equal(fake.used[i], 0);
 }
 
 struct on_loop {
