@@ -22,6 +22,9 @@ void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t n, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
 void *__wrap_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_t offset);
+/* What mmap() is called where files may be large. */
+void *__real_mmap64(void *address, size_t bytes, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *address, size_t bytes, int prot, int flags, int fd, off_t offset);
 
 void *__wrap_malloc(size_t bytes)
 {
@@ -42,6 +45,14 @@ void *__wrap_mmap(void *address, size_t bytes, int prot, int flags, int fd, off_
 {
 	if (!memory_fails())
 		return __real_mmap(address, bytes, prot, flags, fd, offset);
+	errno = ENOMEM;
+	return MAP_FAILED;
+}
+
+void *__wrap_mmap64(void *address, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+	if (!memory_fails())
+		return __real_mmap64(address, bytes, prot, flags, fd, offset);
 	errno = ENOMEM;
 	return MAP_FAILED;
 }
