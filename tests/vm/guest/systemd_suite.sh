@@ -56,6 +56,13 @@ as() { # USER COMMAND...
 	timeout 60 setpriv --reuid "$user" --regid "$user" --init-groups --no-new-privs -- "$@" 2>&1
 }
 show() { systemctl show -P "$1" $unit; }
+# From here on, for --cursor. An entry of its own, which no filter finds: --after-cursor leaves out the
+# first that a filter finds if the cursor's own is not among them.
+mark() {
+	echo mark | systemd-cat -t suite-mark
+	journalctl --sync
+	journalctl -q -t suite-mark -n 1 -o cat --show-cursor | sed -n 's/^-- cursor: //p'
+}
 main_pid() { show MainPID; }
 status_of() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
 journal() { journalctl -q -u $unit -o cat "$@"; }
@@ -216,13 +223,13 @@ journal_entries() {
 	uid=$(id -u vmm)
 	like "journal: the start" "$(journal)" '^iommubrokerd [0-9.]+ serves at /run/iommubroker, backend iommufd$'
 	like "journal: a session" "$(journal IOMMUBROKER_SESSION=1)" \
-		"^session 1 opened: pid [0-9]+, uid $uid, tenant uid:$uid, name systemd-vmm$"
+		"^session 1 opened: pid [0-9]+, uid $uid, tenant clients/$uid, name systemd-vmm$"
 	like "journal: who opened the device" "$(journal "IOMMUBROKER_DEVICE=$IB_VM_PCI")" \
 		"^session [0-9]+ opened device ${IB_VM_PCI//./\\.}: pid [0-9]+, uid $uid$"
 	like "journal: who closed it" "$(journal "IOMMUBROKER_DEVICE=$IB_VM_PCI")" \
 		"^session [0-9]+ closed device ${IB_VM_PCI//./\\.}: pid [0-9]+, uid $uid$"
 	like "journal: the refusal" "$(journal IOMMUBROKER_REASON=NO_DEVICE_RULE)" \
-		"OpenDevice refused to pid [0-9]+, uid $uid, tenant uid:$uid: no device rule lets this user have that function: ${IB_VM_PCI2//./\\.} \(NO_DEVICE_RULE\)$"
+		"OpenDevice refused to pid [0-9]+, uid $uid, tenant clients/$uid: no device rule lets tenant 'clients/$uid', user $uid, have ${IB_VM_PCI2//./\\.} \(NO_DEVICE_RULE\)$"
 	like "journal: the VMM's death" "$(journal "IOMMUBROKER_PEER_PID=$holder")" \
 		"^session [0-9]+ closed because its (process|native connection) ended: pid $holder, uid $uid"
 	is "journal: no more warnings than the refusal's" "$(journal -p warning | grep -cv NO_DEVICE_RULE)" 0
@@ -235,14 +242,14 @@ orderly() { # stop|restart
 	local faults mark
 	hold
 	faults=$(dma_faults)
-	mark=$(journalctl -q -n 0 --show-cursor | sed -n 's/^-- cursor: //p')
+	mark=$(mark)
 	systemctl "$1" $unit 2>/dev/null
 	is "$1: systemctl is content" "$?" 0
 	timeout 60 tail --pid="$holder" -f /dev/null
 	told "$work/hold" 16 "$1"
 	is "$1: no DMA came after its translation went" "$(dma_faults)" "$faults"
-	like "$1: in good order" "$(journalctl -q -u $unit -o cat --after-cursor "$mark")" 'Deactivated successfully\.$'
-	is "$1: no word of an error" "$(journal -p warning --after-cursor "$mark")" ""
+	like "$1: in good order" "$(journalctl -q -u $unit -o cat --cursor "$mark")" 'Deactivated successfully\.$'
+	is "$1: no word of an error" "$(journal -p warning --cursor "$mark")" ""
 }
 
 restarts() {
@@ -281,12 +288,16 @@ failures() {
 	is "no unit failed" "$(systemctl --failed --no-legend --plain)" ""
 }
 
+# shellcheck source=systemd_operator.sh
+. "$(dirname "$0")/systemd_operator.sh"
+
 installed
 activation
 privilege
 sandbox
 operator
 journal_entries
+operators_side
 restarts
 failures
 [ $failed -eq 0 ] || journalctl -q -b -u $unit -o short-monotonic | tail -n 100

@@ -6,6 +6,7 @@
  * counts.
  *
  *	systemd_vmm connect         open a session, and say what came of it
+ *	systemd_vmm guest [KIB]     and a guest with so much memory (16 MiB): say what came of it
  *	systemd_vmm open PCI        and a guest, and this device: say what came of it
  *	systemd_vmm job PCI         the main job, with the device's DMA as the judge
  *	systemd_vmm hold PCI        the same, then say "holding" and let the device write without
@@ -119,14 +120,24 @@ static void session_make(struct vmm *vmm)
 		refused(r, error);
 }
 
-static void guest_make(struct vmm *vmm)
+/* A call of which either is fine. */
+static void done_or_refused(int result, const char *what, struct iommubroker_error *error)
+{
+	(void)what;
+	if (result < 0)
+		refused(result, error);
+}
+
+typedef void (*judge_fn)(int result, const char *what, struct iommubroker_error *error);
+
+static void guest_make(struct vmm *vmm, uint64_t bytes, judge_fn judge)
 {
 	const struct iommubroker_guest_options options = {
 		.struct_bytes = sizeof(options),
 		.name = "systemd-guest",
 	};
 	struct iommubroker_map map = {
-		.length = MEMORY_BYTES,
+		.length = bytes,
 		.access = IOMMUBROKER_ACCESS_READ_WRITE,
 	};
 	const struct iommubroker_memory_update update = {.n_map = 1, .map = &map};
@@ -134,12 +145,12 @@ static void guest_make(struct vmm *vmm)
 	int r;
 
 	r = iommubroker_guest_create(vmm->session, &options, &vmm->guest, &error);
-	done(r, "a guest is made", error);
+	judge(r, "a guest is made", error);
 	r = iommubroker_memory_file_add(vmm->guest, vmm->memory_fd, true, &vmm->file, &error);
-	done(r, "its memory file is taken", error);
+	judge(r, "its memory file is taken", error);
 	map.file = vmm->file;
 	r = iommubroker_memory_update(vmm->guest, &update, NULL, NULL, NULL, &error);
-	done(r, "its memory is mapped", error);
+	judge(r, "its memory is mapped", error);
 }
 
 static void device_make(struct vmm *vmm, const char *address)
@@ -238,7 +249,7 @@ static void job_begin(struct vmm *vmm, const char *address)
 	memory_make(vmm);
 	session_make(vmm);
 	tell(true, "a member of the group connects", "%s", "");
-	guest_make(vmm);
+	guest_make(vmm, MEMORY_BYTES, done);
 	device_make(vmm, address);
 	tables_make(vmm);
 	anchor_register(vmm);
@@ -305,6 +316,14 @@ int main(int argc, char **argv)
 	if (!strcmp(verb, "connect")) {
 		session_make(&vmm);
 		puts("connected");
+		return EXIT_SUCCESS;
+	}
+	if (!strcmp(verb, "guest")) {
+		memory_make(&vmm);
+		session_make(&vmm);
+		guest_make(&vmm, *address ? strtoull(address, NULL, 10) << 10 : MEMORY_BYTES,
+			   done_or_refused);
+		printf("made %s\n", iommubroker_session_tenant(vmm.session));
 		return EXIT_SUCCESS;
 	}
 	job_begin(&vmm, address);
