@@ -309,6 +309,70 @@ IOMMUBROKER_API int iommubroker_guest_destroy(struct iommubroker_guest *guest,
 IOMMUBROKER_API uint64_t iommubroker_guest_handle(const struct iommubroker_guest *guest);
 IOMMUBROKER_API struct iommubroker_guest *iommubroker_guest_free(struct iommubroker_guest *guest);
 
+/* ---- Managers -------------------------------------------------------------------------------- */
+
+/*
+ * A manager creates a guest, opens its devices, and hands the guest on to its VMM: by a connected
+ * socket that the VMM inherits and gives to iommubroker_session_open_fd(), or by a socket that
+ * listens, to whose path the VMM connects with iommubroker_session_open(). The VMM then has a
+ * session that can use this one guest, with the rights that it was given; the first process that
+ * opens it has it, and no other.
+ */
+
+/* The same as iommubroker_guest_create() for another process, which its pidfd names: charged to
+ * that one's tenant. -EACCES: no rule marks this process as a manager. */
+IOMMUBROKER_API int iommubroker_guest_create_for(struct iommubroker_session *session,
+						 int borrow_pidfd,
+						 const struct iommubroker_guest_options *options,
+						 struct iommubroker_guest **ret_guest,
+						 struct iommubroker_error **ret_error);
+
+#define IOMMUBROKER_RIGHT_MAP    (1u << 1) /* memory files and regions */
+#define IOMMUBROKER_RIGHT_DEVICE (1u << 2) /* open, bind, close, its descriptor */
+#define IOMMUBROKER_RIGHT_DOMAIN (1u << 3) /* nested domains, what devices are attached to, reset \
+					    */
+#define IOMMUBROKER_RIGHT_REFRESH (1u << 4)
+#define IOMMUBROKER_RIGHT_EVENTS  (1u << 5)
+#define IOMMUBROKER_RIGHT_HOLD    (1u << 6) /* the guest lives while a session with it lives */
+#define IOMMUBROKER_RIGHTS_ALL    0x7eu
+
+struct iommubroker_delegation_options {
+	size_t struct_bytes;       /* sizeof(struct iommubroker_delegation_options) */
+	uint32_t rights;           /* set of IOMMUBROKER_RIGHT_...; at least one */
+	uint64_t pinned_bytes_max; /* of the guest, while the delegation lasts; 0: no further limit
+				    */
+	uint64_t mappings_max;
+	size_t n_devices;        /* 0: all; else calls on others are -ENOENT, at most 64 */
+	const uint64_t *devices; /* iommubroker_device_handle() */
+	int peer_pidfd;          /* who alone may use it, borrowed; -1: who does so first */
+};
+/* ret_socket: the connected socket, close-on-exec, the caller's. The delegation ends when nobody
+ * has it any more, when its session ends, or when it is revoked. */
+IOMMUBROKER_API int iommubroker_guest_delegate(struct iommubroker_guest *guest,
+					       const struct iommubroker_delegation_options *options,
+					       uint64_t *ret_delegation, int *ret_socket,
+					       struct iommubroker_error **ret_error);
+/* The daemon listens on borrow_socket, a unix socket of type SOCK_SEQPACKET that listens, until the
+ * first session through it has ended. peer_pidfd must be -1. */
+IOMMUBROKER_API int iommubroker_guest_delegate_listening(
+	struct iommubroker_guest *guest, const struct iommubroker_delegation_options *options,
+	int borrow_socket, uint64_t *ret_delegation, struct iommubroker_error **ret_error);
+/* By the session that delegated: the other session ends, and its guest with it if nobody else holds
+ * that. */
+IOMMUBROKER_API int iommubroker_delegation_revoke(struct iommubroker_session *session,
+						  uint64_t delegation,
+						  struct iommubroker_error **ret_error);
+
+/* For whom it was delegated to: the session's guest (its first, if it has several). -ENOENT: none.
+ */
+IOMMUBROKER_API int iommubroker_session_guest(struct iommubroker_session *session,
+					      struct iommubroker_guest **ret_guest,
+					      struct iommubroker_error **ret_error);
+/* An object for a device that another session of the guest has opened; handle as in struct
+ * iommubroker_guest_device. Asks nobody. -ENOMEM. */
+IOMMUBROKER_API int iommubroker_guest_device(struct iommubroker_guest *guest, uint64_t handle,
+					     struct iommubroker_device **ret_device);
+
 /* ---- Guest memory ---------------------------------------------------------------------------- */
 
 enum iommubroker_access {

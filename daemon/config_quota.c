@@ -225,6 +225,14 @@ static int key_unknown(struct config_file *file, const struct rule_key *keys, si
 	return config_file_error(file, "unknown key '%.64s'", key);
 }
 
+static int manager_parse(struct config_file *file, const char *value)
+{
+	if (strcmp(value, "yes") && strcmp(value, "no"))
+		return config_file_error(file, "Manager=: '%.64s' is neither yes nor no", value);
+	rule_of(file)->manager = !strcmp(value, "yes");
+	return 0;
+}
+
 static int match_key(struct config_file *file, const char *key, const char *value)
 {
 	static const char *const properties[TENANT_PROPERTIES] = {
@@ -237,6 +245,8 @@ static int match_key(struct config_file *file, const char *key, const char *valu
 			return words_add(file, (enum tenant_property)i, key, value);
 	if (!strcmp(key, "TenantPer"))
 		return per_parse(file, value);
+	if (!strcmp(key, "Manager"))
+		return manager_parse(file, value);
 	return key_unknown(file, match_rule_keys, n_match_rule_keys, key);
 }
 

@@ -158,6 +158,9 @@ const struct rule_key match_rule_keys[] = {
 	 "Who is one tenant, with limits of its own: all for whom the rule is (rule), each user, "
 	 "each "
 	 "unit, or each slice; of several slices the innermost."},
+	{"Manager", "no",
+	 "Whether these clients may create guests on behalf of other processes, which are then "
+	 "charged to the tenants of those. Says nothing about whom the rule matches."},
 };
 const size_t n_match_rule_keys = LENGTH(match_rule_keys);
 

@@ -28,13 +28,18 @@ static int check_options(const struct iommubroker_guest_options *options,
 	return 0;
 }
 
+/* pidfd: -1, or of the process that it is for. */
 static int create(struct iommubroker_session *session, Iommubroker__V1__CreateGuestRequest *request,
-		  struct iommubroker_guest **ret_guest, struct iommubroker_error **ret_error)
+		  int pidfd, struct iommubroker_guest **ret_guest,
+		  struct iommubroker_error **ret_error)
 {
+	Iommubroker__V1__DescriptorRef process = IOMMUBROKER__V1__DESCRIPTOR_REF__INIT;
 	const struct exchange exchange = {
 		.method = IOMMUBROKER__V1__METHOD__METHOD_CREATE_GUEST,
 		.request = &request->base,
 		.response = &iommubroker__v1__create_guest_response__descriptor,
+		.has_fd = pidfd >= 0,
+		.fd = pidfd,
 	};
 	struct iommubroker_guest *guest = malloc(sizeof(*guest));
 	ProtobufCMessage *message = NULL;
@@ -42,6 +47,9 @@ static int create(struct iommubroker_session *session, Iommubroker__V1__CreateGu
 
 	if (guest == NULL)
 		return error_transport(-ENOMEM, ret_error);
+	process.source_case = IOMMUBROKER__V1__DESCRIPTOR_REF__SOURCE_ATTACHED;
+	if (pidfd >= 0)
+		request->on_behalf_of = &process;
 	request->request_id = session_request_id(session);
 	r = exchange_run(session, &exchange, &message, ret_error);
 	if (r < 0) {
@@ -56,10 +64,9 @@ static int create(struct iommubroker_session *session, Iommubroker__V1__CreateGu
 	return 0;
 }
 
-int iommubroker_guest_create(struct iommubroker_session *session,
-			     const struct iommubroker_guest_options *options,
-			     struct iommubroker_guest **ret_guest,
-			     struct iommubroker_error **ret_error)
+static int create_with(struct iommubroker_session *session, int pidfd,
+		       const struct iommubroker_guest_options *options,
+		       struct iommubroker_guest **ret_guest, struct iommubroker_error **ret_error)
 {
 	Iommubroker__V1__CreateGuestRequest request = IOMMUBROKER__V1__CREATE_GUEST_REQUEST__INIT;
 	Iommubroker__V1__CreateGuestRequest__Limits limits =
@@ -69,7 +76,7 @@ int iommubroker_guest_create(struct iommubroker_session *session,
 	int r;
 
 	if (options == NULL)
-		return create(session, &request, ret_guest, ret_error);
+		return create(session, &request, pidfd, ret_guest, ret_error);
 	r = check_options(options, ret_error);
 	if (r < 0)
 		return r;
@@ -90,7 +97,25 @@ int iommubroker_guest_create(struct iommubroker_session *session,
 	limits.pinned_bytes_max = options->pinned_bytes_max;
 	limits.mappings_max = options->mappings_max;
 	request.limits = &limits;
-	return create(session, &request, ret_guest, ret_error);
+	return create(session, &request, pidfd, ret_guest, ret_error);
+}
+
+int iommubroker_guest_create(struct iommubroker_session *session,
+			     const struct iommubroker_guest_options *options,
+			     struct iommubroker_guest **ret_guest,
+			     struct iommubroker_error **ret_error)
+{
+	return create_with(session, -1, options, ret_guest, ret_error);
+}
+
+int iommubroker_guest_create_for(struct iommubroker_session *session, int borrow_pidfd,
+				 const struct iommubroker_guest_options *options,
+				 struct iommubroker_guest **ret_guest,
+				 struct iommubroker_error **ret_error)
+{
+	if (borrow_pidfd < 0)
+		return error_field(ret_error, "on_behalf_of", "%d is no descriptor", borrow_pidfd);
+	return create_with(session, borrow_pidfd, options, ret_guest, ret_error);
 }
 
 static void fill_devices(struct iommubroker_guest_device *devices,

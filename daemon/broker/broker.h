@@ -310,10 +310,8 @@ struct delegation_request {
 int delegation_new(struct session **ret, struct broker *broker, struct session *delegator,
 		   const struct delegation_request *request, uint64_t *ret_delegation,
 		   struct refusal *refusal);
-/* INLINE. It is this process' from now on. Once, unless delegation_new() was told the peer. */
+/* INLINE. It is this process' from now on. REFUSED (UNAUTHENTICATED): it is another's already. */
 int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal);
-/* INLINE. The process that it is bound to, or 0. */
-pid_t delegation_pid(struct session *session);
 /* INLINE. The session of a delegation of this delegator's, which has not ended: a reference. */
 int delegation_find(struct session **ret, struct broker *broker, struct session *delegator,
 		    uint64_t delegation, struct refusal *refusal);
@@ -577,6 +575,9 @@ struct tenant;
  * no memory. It stays that tenant when the rules change. */
 int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct peer *peer,
 		       struct refusal *refusal);
+/* INLINE. Who is charged for a session: a reference; NULL: it has ended. */
+struct tenant *broker_tenant_of(struct broker *broker, struct session *session);
+struct tenant *broker_tenant_ref(struct broker *broker, struct tenant *tenant);
 /* INLINE. tenant NULL is fine; returns NULL. */
 struct tenant *broker_tenant_unref(struct broker *broker, struct tenant *tenant);
 /* INLINE. At the tenant and the host, or at none; tenant NULL: at the host only. 0 or REFUSED

@@ -219,21 +219,20 @@ int delegation_bind(struct session *session, const struct peer *peer, struct ref
 	int status;
 
 	pthread_mutex_lock(&session->broker->lock);
-	status = session_set_peer(session, peer, refusal);
+	if (session->pidfd < 0)
+		status = session_set_peer(session, peer, refusal);
+	else if (session_same_process(session, peer))
+		status = 0;
+	else
+		status = refuse(refusal, REFUSAL_UNAUTHENTICATED, "NOT_THE_PEER",
+				"this delegation is process %d's, not process %d's",
+				(int)session->pid, (int)peer->pid);
+	if (!status)
+		session->uid = peer->uid; /* it may have changed its user since Delegate */
 	pthread_mutex_unlock(&session->broker->lock);
 	if (!status && delegation->rights & 1u << GUEST_RIGHT_HOLD)
 		guest_show_holder(delegation->guest, peer);
 	return status;
-}
-
-pid_t delegation_pid(struct session *session)
-{
-	pid_t pid;
-
-	pthread_mutex_lock(&session->broker->lock);
-	pid = session->pid;
-	pthread_mutex_unlock(&session->broker->lock);
-	return pid;
 }
 
 int delegation_find(struct session **ret, struct broker *broker, struct session *delegator,

@@ -229,7 +229,7 @@ static bool watch_is_over(const struct event_watch *watch)
 	if (!session)
 		return false;
 	pthread_mutex_lock(&session->broker->lock);
-	if (session->closed && watch->guest->home != session)
+	if (session->closed && watch->guest->home && watch->guest->home != session)
 		last = session->last_event;
 	pthread_mutex_unlock(&session->broker->lock);
 	pthread_mutex_lock(&watch->ring->lock);

@@ -25,7 +25,8 @@ struct guest {
 	struct broker *broker;
 	struct session *session; /* who created it: a reference; its objects are found for it */
 	/* Which session's list and users it is among, the first that holds it: who created it, or
-	 * after that has ended, whom it was given to (delegation.h). A reference, broker's lock. */
+	 * after that has ended, whom it was given to (delegation.h). A reference, broker's lock;
+	 * NULL once it is down. */
 	struct session *home;
 	/* Who is charged; a reference, given back when it was taken down. */
 	struct tenant *tenant;

@@ -152,11 +152,11 @@ static bool secret_equal(const uint8_t *a, const uint8_t *b)
 /* Two pidfds of one process: on pidfs (Linux 6.9) they share an inode. Older kernels give every
  * pidfd the same one, and then the pid decides, which cannot have been given to another process
  * while ours is open and shows the process as alive. */
-static bool session_same_process(const struct session *session, const struct peer *peer)
+bool session_same_process(const struct session *session, const struct peer *peer)
 {
 	struct stat ours, theirs;
 
-	if (session->pid != peer->pid || session->uid != peer->uid)
+	if (session->pid != peer->pid)
 		return false;
 	if (fstat(session->pidfd, &ours) || fstat(peer->pidfd, &theirs))
 		return false;
@@ -173,7 +173,8 @@ int session_find(struct session **ret, struct broker *broker, const struct peer 
 		DL_FOREACH (broker->sessions, session)
 			if (secret_equal(session->secret, secret))
 				break;
-		if (session && (session->closed || !session_same_process(session, peer)))
+		if (session && (session->closed || session->uid != peer->uid ||
+				!session_same_process(session, peer)))
 			session = NULL;
 		if (session)
 			session_ref(session);

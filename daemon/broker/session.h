@@ -58,6 +58,7 @@ void session_leave(struct session *consume_session);
 
 /* Made by session_alloc() and put into the list. */
 struct session *session_alloc(struct broker *broker, const char *name);
+bool session_same_process(const struct session *session, const struct peer *peer);
 /* The process that it is of, from now on. 0 or REFUSED. */
 int session_set_peer(struct session *session, const struct peer *peer, struct refusal *refusal);
 /* Charge it to that tenant, whose reference it takes over, and put it into the list. With the

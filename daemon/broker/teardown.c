@@ -50,6 +50,18 @@ static void guest_withdraw(struct guest *guest)
 	pthread_mutex_unlock(&guest->broker->lock);
 }
 
+/* The home's reference goes with it: it may be a session that refers to the guest. */
+static struct session *guest_leave_home(struct guest *guest)
+{
+	struct session *home;
+
+	pthread_mutex_lock(&guest->broker->lock);
+	home = guest->home;
+	guest->home = NULL;
+	pthread_mutex_unlock(&guest->broker->lock);
+	return home;
+}
+
 static void guest_take_apart(struct guest *guest)
 {
 	struct broker *broker = guest->broker;
@@ -78,8 +90,8 @@ void guest_take_down(struct guest *consume_guest)
 	guest->down = true;
 	guest->dying = true;
 	guest_take_apart(guest);
-	session = session_ref(guest->home); /* it does not change any more: it was withdrawn */
-	guest_unref(guest);                 /* the session's */
+	session = guest_leave_home(guest);
+	guest_unref(guest); /* the session's */
 	guest_unref(guest);
 	session_leave(session);
 }

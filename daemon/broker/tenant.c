@@ -9,6 +9,7 @@
 #include <utlist.h>
 
 #include "broker/root.h"
+#include "broker/session.h"
 
 /* ── whose ─────────────────────────────────────────────────────────────────────────────────── */
 
@@ -117,8 +118,8 @@ void tenant_reload(struct broker *broker, struct tenant *tenant)
 	for (size_t i = 0; i < s->n_tenant_rules && tenant->rule_name[0]; i++)
 		if (!strcmp(s->tenant_rules[i].name, tenant->rule_name))
 			tenant->rule = &s->tenant_rules[i];
-	tenant->stranger =
-		!tenant->rule && (tenant->rule_name[0] || !tenant_may_go_without_rule(s, tenant->uid));
+	tenant->stranger = !tenant->rule &&
+			   (tenant->rule_name[0] || !tenant_may_go_without_rule(s, tenant->uid));
 	if (tenant->stranger)
 		policy_limit_stranger(broker->policy, LIMIT_TENANT, &limits);
 	else
@@ -147,6 +148,26 @@ int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct 
 	status = tenant_get(broker, peer, ret, refusal);
 	pthread_mutex_unlock(&broker->lock);
 	return status;
+}
+
+struct tenant *broker_tenant_ref(struct broker *broker, struct tenant *tenant)
+{
+	pthread_mutex_lock(&broker->lock);
+	tenant->refs++;
+	pthread_mutex_unlock(&broker->lock);
+	return tenant;
+}
+
+struct tenant *broker_tenant_of(struct broker *broker, struct session *session)
+{
+	struct tenant *tenant;
+
+	pthread_mutex_lock(&broker->lock);
+	tenant = session->tenant;
+	if (tenant)
+		tenant->refs++;
+	pthread_mutex_unlock(&broker->lock);
+	return tenant;
 }
 
 struct tenant *broker_tenant_unref(struct broker *broker, struct tenant *tenant)

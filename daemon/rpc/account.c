@@ -110,6 +110,22 @@ struct rpc_account *connection_charge(struct dispatcher *dispatcher, const struc
 	return account;
 }
 
+struct rpc_account *connection_charge_tenant(struct dispatcher *dispatcher, struct tenant *tenant,
+					     uid_t uid)
+{
+	struct rpc_account *account = account_new(dispatcher, uid);
+	struct refusal refusal;
+
+	if (!account)
+		return NULL;
+	account->tenant = broker_tenant_ref(dispatcher->broker, tenant);
+	account->charged = !account_charge_connection(account, &refusal);
+	if (!account->charged)
+		return rpc_account_unref(account);
+	connections_count(dispatcher, 1);
+	return account;
+}
+
 void connection_refund(struct rpc_account *consume_account)
 {
 	struct rpc_account *account = consume_account;

@@ -259,6 +259,26 @@ static int call_find_session(struct call *call)
 	return 0;
 }
 
+/* Before the request is looked at: who may not ask learns nothing of what there is. */
+static int call_check_right(struct call *call)
+{
+	static const char *const names[] = {
+		[GUEST_RIGHT_MAP] = "MAP",         [GUEST_RIGHT_DEVICE] = "DEVICE",
+		[GUEST_RIGHT_DOMAIN] = "DOMAIN",   [GUEST_RIGHT_REFRESH] = "REFRESH",
+		[GUEST_RIGHT_EVENTS] = "EVENTS",   [GUEST_RIGHT_HOLD] = "HOLD",
+	};
+	enum guest_right right = call->method->right;
+
+	if (call->method->flags & METHOD_NO_SESSION ||
+	    session_rights(call_session(call)) & 1u << right)
+		return 0;
+	if (right < GUEST_RIGHT_MAP || right >= GUEST_RIGHTS_END)
+		return refuse(&call->refusal, REFUSAL_DENIED, "NO_RIGHT",
+			      "no delegation gives the right to call this method");
+	return refuse(&call->refusal, REFUSAL_DENIED, "NO_RIGHT",
+		      "this session was delegated a guest without the right %s", names[right]);
+}
+
 static int call_unpack(struct call *call)
 {
 	struct rpc_call *rpc = call->rpc;
@@ -291,6 +311,8 @@ static int call_begin(struct call *call)
 		return refuse_unimplemented(&call->refusal, "UNKNOWN_METHOD",
 					    "this socket does not offer that method");
 	status = call_find_session(call);
+	if (!status)
+		status = call_check_right(call);
 	if (!status)
 		status = call_unpack(call);
 	if (!status && call->method->prepare)

@@ -81,14 +81,15 @@ struct rpc_call {
 	const struct rpc_call_ops *ops;
 	enum rpc_door door;
 	bool native;
-	const struct peer *peer;     /* lives as long as the call */
+	const struct peer *peer; /* lives as long as the call */
 	struct rpc_account *account; /* the connection's, borrowed; NULL: nobody is charged */
-	const uint8_t *secret;       /* gRPC: the session metadata, or NULL */
+	const uint8_t *secret;   /* gRPC: the session metadata, or NULL */
 	size_t secret_bytes;
 	bool secret_good; /* the dispatcher's: it opened a session */
 	/* native: the connection's, or NULL; borrowed. Where OpenSession or JoinSession found it
 	 * NULL and set it, it is a reference that the transport takes over in finish(). */
 	struct rpc_session *session;
+	struct delegate *delegate; /* native: what its connection came through, borrowed; or NULL */
 	const uint8_t *request; /* borrowed until dispatch_call() returns */
 	size_t request_bytes;
 	size_t n_fds; /* native: attached descriptors; consumed */
@@ -117,9 +118,9 @@ struct operator_setting {
 	char section[384]; /* "Limits", "quota.d/50-prod.conf [Quota]" */
 	const char *key;
 	char value[768]; /* in the configuration's own writing */
-	char from[384];  /* file:line; "": the default */
+	char from[384];   /* file:line; "": the default */
 	const char *default_value;
-	bool at_start;     /* a reload does not change it */
+	bool at_start;      /* a reload does not change it */
 	char pending[768]; /* another value, read since, that the next start takes; or "" */
 };
 
@@ -170,6 +171,9 @@ bool identity_allowed(struct dispatcher *dispatcher, const struct tenant_identit
  * connection_refund(). One over the limit, or with no rule for it, may be served all the same, and
  * then its calls are refused. NULL: not to be served, there are too many of those, or no memory. */
 struct rpc_account *connection_charge(struct dispatcher *dispatcher, const struct peer *peer);
+/* The same for a connection that another pays for: of a tenant's, or NULL. */
+struct rpc_account *connection_charge_tenant(struct dispatcher *dispatcher, struct tenant *tenant,
+					     uid_t uid);
 void connection_refund(struct rpc_account *consume_account);
 /* One that was not served, or ended for what its client did: counted. Any thread. */
 void connection_dropped(struct dispatcher *dispatcher);

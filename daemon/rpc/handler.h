@@ -64,9 +64,13 @@ int handle_update_nested(struct call *call);
 int prepare_explain_translation(struct call *call);
 int handle_explain_translation(struct call *call);
 
-/* handler_later.c: methods of the API that this version does not have */
+/* handler_delegate.c */
 int prepare_delegate(struct call *call);
+int handle_delegate(struct call *call);
 int prepare_revoke_delegation(struct call *call);
+int handle_revoke_delegation(struct call *call);
+
+/* handler_later.c: methods of the API that this version does not have */
 int prepare_prepare_handover(struct call *call);
 int prepare_resume_guest(struct call *call);
 int prepare_invalidate_nested(struct call *call);

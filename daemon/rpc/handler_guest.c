@@ -6,8 +6,11 @@
 
 #include "rpc/check.h"
 #include "rpc/convert.h"
-#include "rpc/log_device.h"
 #include "rpc/descriptor.h"
+#include "rpc/descriptor_drop.h"
+#include "rpc/log_device.h"
+#include "rpc/peer_identity.h"
+#include "rpc/peer_pidfd.h"
 
 typedef Iommubroker__V1__CreateGuestRequest CreateGuestRequest;
 typedef Iommubroker__V1__CreateGuestRequest__LabelsEntry LabelsEntry;
@@ -60,17 +63,6 @@ static int prepare_labels(struct call *call, CreateGuestRequest *request,
 	return status;
 }
 
-static int refuse_on_behalf_of(struct call *call, const CreateGuestRequest *request)
-{
-	int status = descriptor_check(call, request->on_behalf_of, "on_behalf_of");
-
-	if (status)
-		return status;
-	return refuse_unimplemented(&call->refusal, "ON_BEHALF_OF",
-				    "guests on behalf of another process come with a later "
-				    "version of the daemon");
-}
-
 int prepare_create_guest(struct call *call)
 {
 	CreateGuestRequest *request = (CreateGuestRequest *)call->request;
@@ -85,7 +77,7 @@ int prepare_create_guest(struct call *call)
 	if (!status)
 		status = prepare_labels(call, request, plain);
 	if (!status && request->on_behalf_of)
-		status = refuse_on_behalf_of(call, request);
+		status = descriptor_check(call, request->on_behalf_of, "on_behalf_of");
 	if (status)
 		return status;
 	sort_labels(request);
@@ -100,15 +92,53 @@ int prepare_create_guest(struct call *call)
 	return 0;
 }
 
+/* The process that a pidfd names, and what tenant rules ask about it. The descriptor is to be
+ * dropped. */
+static int behalf_read(struct call *call, struct peer *peer, struct tenant_identity *identity)
+{
+	const CreateGuestRequest *request = (const CreateGuestRequest *)call->request;
+	int status = descriptor_take(call, request->on_behalf_of, "on_behalf_of", &peer->pidfd);
+
+	if (!status)
+		status = peer_of_pidfd(peer->pidfd, "on_behalf_of", peer, &call->refusal);
+	if (!status && peer_identity_read(peer, identity))
+		peer->identity = identity;
+	return status;
+}
+
+static int create_on_behalf(struct call *call, uint64_t *ret_guest,
+			    uint8_t ret_secret[BROKER_SECRET_BYTES])
+{
+	struct guest_create_request *request = call->plain;
+	struct tenant_identity *identity = call_array(call, 1, sizeof(*identity));
+	struct peer peer = {.pidfd = -1};
+	int status;
+
+	if (!identity)
+		return call_refuse_memory(call);
+	status = behalf_read(call, &peer, identity);
+	request->on_behalf_of = &peer;
+	if (!status)
+		status = guest_create(call_broker(call), call_session(call), request, ret_guest,
+				      ret_secret, &call->refusal);
+	request->on_behalf_of = NULL;
+	descriptors_drop(call->dispatcher, call->session, call->uid, &peer.pidfd, 1);
+	return status;
+}
+
 int handle_create_guest(struct call *call)
 {
 	Iommubroker__V1__CreateGuestResponse response =
 		IOMMUBROKER__V1__CREATE_GUEST_RESPONSE__INIT;
 	const struct guest_create_request *request = call->plain;
 	uint8_t secret[BROKER_SECRET_BYTES];
-	int status = guest_create(call_broker(call), call_session(call), request, &response.guest,
-				  secret, &call->refusal);
+	int status;
 
+	if (((const CreateGuestRequest *)call->request)->on_behalf_of)
+		status = create_on_behalf(call, &response.guest, secret);
+	else
+		status = guest_create(call_broker(call), call_session(call), request,
+				      &response.guest, secret, &call->refusal);
 	if (status)
 		return status;
 	log_guest_created(call, response.guest, request->name);

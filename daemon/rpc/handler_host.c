@@ -6,6 +6,7 @@
 #include "rpc/check.h"
 #include "rpc/convert.h"
 #include "rpc/dispatcher.h"
+#include "rpc/delegate.h"
 #include "rpc/rpc_session.h"
 
 int handle_get_info(struct call *call)
@@ -49,15 +50,42 @@ static int session_claim(struct call *call, struct rpc_session *consume_session)
 	return status;
 }
 
+/* Through a delegation's socket its session is given out, once. */
+static int open_delegated(struct call *call)
+{
+	Iommubroker__V1__OpenSessionResponse response =
+		IOMMUBROKER__V1__OPEN_SESSION_RESPONSE__INIT;
+	struct rpc_session *session =
+		delegate_claim(call->rpc->delegate, call->rpc->peer, &call->refusal);
+	uint8_t secret[BROKER_SECRET_BYTES];
+	int status;
+
+	if (!session)
+		return REFUSED;
+	session_secret(rpc_session_broker(session), secret);
+	response.secret = (ProtobufCBinaryData){sizeof(secret), secret};
+	response.tenant = (char *)session_tenant(rpc_session_broker(session));
+	status = call_answer(call, &response.base);
+	explicit_bzero(secret, sizeof(secret));
+	if (status)
+		rpc_session_unclaim(session);
+	else
+		call->rpc->session = rpc_session_ref(session);
+	return status;
+}
+
 int handle_open_session(struct call *call)
 {
 	Iommubroker__V1__OpenSessionResponse response =
 		IOMMUBROKER__V1__OPEN_SESSION_RESPONSE__INIT;
 	uint8_t secret[BROKER_SECRET_BYTES];
 	struct rpc_session *session;
-	int status = rpc_session_open(&session, call->dispatcher, call->rpc->peer, call->plain,
-				      secret, &call->refusal);
+	int status;
 
+	if (call->rpc->delegate)
+		return open_delegated(call);
+	status = rpc_session_open(&session, call->dispatcher, call->rpc->peer, call->plain, secret,
+				  &call->refusal);
 	if (status)
 		return status;
 	response.secret = (ProtobufCBinaryData){sizeof(secret), secret};

@@ -22,43 +22,6 @@ static int lacks(struct call *call, const char *reason, const char *what)
 				    "%s come with a later version of the daemon", what);
 }
 
-static int check_rights(struct call *call, const Iommubroker__V1__DelegateRequest *request)
-{
-	int status = check_count(call, "rights", request->n_rights, 1, 6);
-
-	for (size_t i = 0; !status && i < request->n_rights; i++)
-		if (request->rights[i] == IOMMUBROKER__V1__RIGHT__RIGHT_UNSPECIFIED)
-			status = refuse_field(&call->refusal, "rights",
-					      "rights: RIGHT_UNSPECIFIED is none");
-	return status;
-}
-
-int prepare_delegate(struct call *call)
-{
-	const Iommubroker__V1__DelegateRequest *request =
-		(const Iommubroker__V1__DelegateRequest *)call->request;
-	int status = check_owned(call, "guest", "guest", request->guest);
-
-	if (!status)
-		status = check_rights(call, request);
-	for (size_t i = 0; !status && i < request->n_devices; i++)
-		status = check_owned(call, "devices", "device", request->devices[i]);
-	if (!status && request->peer)
-		status = descriptor_check(call, request->peer, "peer");
-	if (!status && request->listening_socket)
-		status = descriptor_check(call, request->listening_socket, "listening_socket");
-	return status ? status : lacks(call, "DELEGATION", "delegations");
-}
-
-int prepare_revoke_delegation(struct call *call)
-{
-	const Iommubroker__V1__RevokeDelegationRequest *request =
-		(const Iommubroker__V1__RevokeDelegationRequest *)call->request;
-	int status = check_handle(call, "delegation", request->delegation);
-
-	return status ? status : lacks(call, "DELEGATION", "delegations");
-}
-
 int prepare_prepare_handover(struct call *call)
 {
 	const Iommubroker__V1__PrepareHandoverRequest *request =

@@ -15,6 +15,9 @@ int prepare_join_session(struct call *call)
 	if (call->session)
 		return refuse(&call->refusal, REFUSAL_PRECONDITION, "SESSION_OPEN",
 			      "this connection is a session already");
+	if (call->rpc->delegate)
+		return refuse(&call->refusal, REFUSAL_PRECONDITION, "DELEGATED",
+			      "this connection is a delegation's: OpenSession gives its session");
 	return 0;
 }
 

@@ -30,6 +30,9 @@ struct method {
 	size_t path_bytes;
 	uint32_t number; /* 0: gRPC only */
 	unsigned int flags;
+	/* What a session that was delegated a guest must have been given; 0, of METHOD_NO_SESSION:
+	 * nothing. One that says nothing else is for no such session. */
+	enum guest_right right;
 	enum method_place place;
 	const ProtobufCMessageDescriptor *request;
 	size_t request_id_offset; /* in the unpacked request; 0: none */

@@ -11,6 +11,7 @@
 #include "rpc/log_refusal.h"
 #include "rpc/native_outbox.h"
 #include "rpc/native_packet.h"
+#include "rpc/peer_pidfd.h"
 #include "rpc/rpc_session.h"
 #include "util/fd.h"
 
@@ -37,6 +38,8 @@ struct native_connection {
 	struct native_transport *transport;
 	struct event *readable, *writable, *silence; /* NULL: could not be made */
 	struct rpc_session *session;                 /* reference, or NULL */
+	struct delegate *delegate; /* what it came through: a reference, or NULL */
+	bool asks_sender;          /* who is at the other end is told by each packet */
 	struct native_call *calls[NATIVE_CALLS_MAX];
 	size_t n_calls; /* places made so far */
 	struct task task;
@@ -61,6 +64,7 @@ static void connection_unref(struct native_connection *connection)
 	for (size_t i = 0; i < connection->n_calls; i++)
 		free(connection->calls[i]);
 	fd_close(connection->peer.pidfd);
+	delegate_unref(connection->delegate);
 	pthread_mutex_destroy(&connection->lock);
 	free(connection);
 }
@@ -256,6 +260,7 @@ static void call_start(struct native_connection *connection, struct native_call 
 	rpc->peer = &connection->peer;
 	rpc->account = connection->account;
 	rpc->session = connection->session;
+	rpc->delegate = connection->delegate;
 	rpc->request = packet->message;
 	rpc->request_bytes = packet->message_bytes;
 	rpc->n_fds = packet->n_fds;
@@ -337,6 +342,39 @@ static const char *packet_serve(struct native_connection *connection,
 	return why;
 }
 
+/* A connected socket goes from hand to hand before it is used: who uses it first has it. */
+static bool sender_is_peer(struct native_connection *connection, const struct native_packet *packet)
+{
+	struct peer sender;
+
+	if (!connection->asks_sender || connection->peer.pid == packet->sender.pid)
+		return true;
+	if (connection->peer.pid || !peer_of_credentials(&packet->sender, &sender))
+		return false;
+	connection->peer = sender;
+	return true;
+}
+
+static void refuse_sender(struct native_connection *connection, const struct native_packet *packet)
+{
+	struct refusal refusal;
+
+	refuse(&refusal, REFUSAL_UNAUTHENTICATED, "NOT_THE_PEER",
+	       "this connection is process %d's, not process %d's", (int)connection->peer.pid,
+	       (int)packet->sender.pid);
+	refuse_packet(connection, packet, &refusal);
+}
+
+/* NULL, or why the connection must end. */
+static const char *packet_take(struct native_connection *connection,
+			       const struct native_packet *packet)
+{
+	if (sender_is_peer(connection, packet))
+		return packet_serve(connection, packet);
+	refuse_sender(connection, packet);
+	return NULL;
+}
+
 /* false: nothing more now, or it is closed. */
 static bool connection_read_one(struct native_connection *connection)
 {
@@ -344,12 +382,12 @@ static bool connection_read_one(struct native_connection *connection)
 	struct native_packet packet;
 	const char *why = NULL;
 
-	switch (native_receive(connection->fd, connection->transport->buffer, takes_fds, &packet,
-			       &why)) {
+	switch ((connection->asks_sender ? native_receive_from : native_receive)(
+		connection->fd, connection->transport->buffer, takes_fds, &packet, &why)) {
 	case NATIVE_NOTHING:
 		return false;
 	case NATIVE_PACKET:
-		why = packet_serve(connection, &packet);
+		why = packet_take(connection, &packet);
 		if (!why)
 			return true;
 		break;
@@ -470,9 +508,10 @@ static void connection_unwatch(struct native_connection *connection)
 	connection->silence = event_drop(connection->silence);
 }
 
-struct native_connection *native_connection_new(struct native_transport *transport, int consume_fd,
-						const struct peer *peer,
-						struct rpc_account *account)
+/* peer NULL: not known yet. */
+static struct native_connection *connection_alloc(struct native_transport *transport,
+						  int consume_fd, const struct peer *peer,
+						  struct rpc_account *account)
 {
 	struct native_connection *connection = calloc(1, sizeof(*connection));
 
@@ -485,18 +524,50 @@ struct native_connection *native_connection_new(struct native_transport *transpo
 	connection->dispatcher = transport->dispatcher;
 	connection->task.run = connection_wait_for_room;
 	connection->fd = consume_fd;
-	connection->peer = *peer;
 	connection->account = account;
-	connection->peer.pidfd = fd_duplicate(peer->pidfd);
+	connection->peer.pidfd = -1;
+	if (peer) {
+		connection->peer = *peer;
+		connection->peer.pidfd = fd_duplicate(peer->pidfd);
+	}
 	pthread_mutex_init(&connection->lock, NULL);
 	native_outbox_init(&connection->outbox);
-	if (connection->peer.pidfd < 0 || !connection_watch(connection)) {
+	if ((peer && connection->peer.pidfd < 0) || !connection_watch(connection)) {
 		connection_unwatch(connection);
 		fd_close(connection->fd);
 		connection_unref(connection);
 		return NULL;
 	}
 	TAILQ_INSERT_TAIL(&transport->connections, connection, place);
+	return connection;
+}
+
+struct native_connection *native_connection_new(struct native_transport *transport, int consume_fd,
+						const struct peer *peer,
+						struct rpc_account *account)
+{
+	return connection_alloc(transport, consume_fd, peer, account);
+}
+
+struct native_connection *native_connection_new_delegated(struct native_transport *transport,
+							  int consume_fd, const struct peer *peer,
+							  struct rpc_account *account,
+							  struct delegate *delegate)
+{
+	struct native_connection *connection;
+	int on = 1;
+
+	if (!peer && setsockopt(consume_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on))) {
+		fd_close(consume_fd);
+		return NULL;
+	}
+	connection = connection_alloc(transport, consume_fd, peer, account);
+	if (!connection)
+		return NULL;
+	connection->delegate = delegate_ref(delegate);
+	connection->asks_sender = !peer;
+	if (!peer)
+		event_del(connection->silence);
 	return connection;
 }
 
@@ -530,6 +601,8 @@ void native_connection_close(struct native_connection *connection, const char *w
 		log_drop(connection->dispatcher, &connection->peer, why);
 	if (connection->session)
 		rpc_session_end(connection->session, "its native connection ended", NULL, NULL);
+	else if (connection->delegate)
+		delegate_left(connection->delegate);
 	connection_cancel_calls(connection);
 	connection->session = rpc_session_unref(connection->session);
 	TAILQ_REMOVE(&connection->transport->connections, connection, place);

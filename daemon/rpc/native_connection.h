@@ -11,6 +11,7 @@
 
 #include <sys/queue.h>
 
+#include "rpc/delegate.h"
 #include "rpc/dispatcher.h"
 
 struct native_connection;
@@ -22,6 +23,7 @@ struct native_transport {
 	struct loop *loop;
 	uint32_t calls_max, first_request_ms; /* settings of the start */
 	struct native_connections connections;
+	struct delegates delegates;
 	uint8_t *buffer; /* of the packet that is being read */
 };
 
@@ -30,6 +32,13 @@ struct native_transport {
 struct native_connection *native_connection_new(struct native_transport *transport, int consume_fd,
 						const struct peer *peer,
 						struct rpc_account *account);
+/* One through a delegation's socket: its session is the delegation's. peer NULL: who is at the
+ * other end of a connected socket is known when the first message comes; such a one may stay
+ * silent. */
+struct native_connection *native_connection_new_delegated(struct native_transport *transport,
+							  int consume_fd, const struct peer *peer,
+							  struct rpc_account *account,
+							  struct delegate *delegate);
 /* End it: its session ends, its calls are told, its charge is given back. why NULL: its client
  * closed it, nothing to log. */
 void native_connection_close(struct native_connection *connection, const char *why);

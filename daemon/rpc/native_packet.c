@@ -68,18 +68,38 @@ static const char *parse(const struct msghdr *message, const uint8_t *buffer, si
 	return parse_header(buffer, n_bytes, ret);
 }
 
-enum native_received native_receive(int socket, uint8_t *buffer, bool takes_fds,
-				    struct native_packet *ret, const char **ret_why)
+#define SENDER_SPACE CMSG_SPACE(sizeof(struct ucred))
+
+static void take_control(struct msghdr *message, struct native_packet *ret)
 {
-	alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(RPC_DESCRIPTORS_MAX * sizeof(int))];
+	struct cmsghdr *cmsg;
+
+	for (cmsg = CMSG_FIRSTHDR(message); cmsg; cmsg = CMSG_NXTHDR(message, cmsg)) {
+		if (cmsg->cmsg_level != SOL_SOCKET)
+			continue;
+		if (cmsg->cmsg_type == SCM_RIGHTS)
+			take_descriptors(cmsg, ret);
+		else if (cmsg->cmsg_type == SCM_CREDENTIALS)
+			memcpy(&ret->sender, CMSG_DATA(cmsg), sizeof(ret->sender));
+	}
+}
+
+/* sender_bytes: room for the sender's credentials, which come before descriptors. */
+static enum native_received receive(int socket, uint8_t *buffer, bool takes_fds,
+				    size_t sender_bytes, struct native_packet *ret,
+				    const char **ret_why)
+{
+	alignas(struct cmsghdr)
+		uint8_t control[SENDER_SPACE + CMSG_SPACE(RPC_DESCRIPTORS_MAX * sizeof(int))];
+	size_t control_bytes =
+		sender_bytes + (takes_fds ? CMSG_SPACE(RPC_DESCRIPTORS_MAX * sizeof(int)) : 0);
 	struct iovec data = {buffer, NATIVE_PACKET_BYTES_MAX};
 	struct msghdr message = {
 		.msg_iov = &data,
 		.msg_iovlen = 1,
-		.msg_control = takes_fds ? control : NULL,
-		.msg_controllen = takes_fds ? sizeof(control) : 0,
+		.msg_control = control_bytes ? control : NULL,
+		.msg_controllen = control_bytes,
 	};
-	struct cmsghdr *cmsg;
 	const char *why;
 	ssize_t n;
 
@@ -89,17 +109,30 @@ enum native_received native_receive(int socket, uint8_t *buffer, bool takes_fds,
 	if (n < 0)
 		return errno == EAGAIN ? NATIVE_NOTHING : NATIVE_END;
 	ret->n_fds = 0;
-	for (cmsg = CMSG_FIRSTHDR(&message); cmsg; cmsg = CMSG_NXTHDR(&message, cmsg))
-		if (cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
-			take_descriptors(cmsg, ret);
+	ret->sender.pid = 0;
+	take_control(&message, ret);
 	/* An empty packet cannot be told from the end; either way it is over. */
 	if (!n && !ret->n_fds)
 		return NATIVE_END;
 	why = parse(&message, buffer, (size_t)n, ret);
+	if (!why && sender_bytes && ret->sender.pid <= 0)
+		why = "a sender in a pid namespace that is not seen here";
 	if (!why)
 		return NATIVE_PACKET;
 	*ret_why = why;
 	return NATIVE_MALFORMED;
+}
+
+enum native_received native_receive(int socket, uint8_t *buffer, bool takes_fds,
+				    struct native_packet *ret, const char **ret_why)
+{
+	return receive(socket, buffer, takes_fds, 0, ret, ret_why);
+}
+
+enum native_received native_receive_from(int socket, uint8_t *buffer, bool takes_fds,
+					 struct native_packet *ret, const char **ret_why)
+{
+	return receive(socket, buffer, takes_fds, SENDER_SPACE, ret, ret_why);
 }
 
 /* ── sending ──────────────────────────────────────────────────────────────────────────────── */

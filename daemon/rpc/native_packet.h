@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <sys/socket.h>
+
 #include "rpc/dispatch.h"
 
 #define NATIVE_PACKET_BYTES_MAX 65536
@@ -21,6 +23,7 @@ struct native_packet {
 	size_t message_bytes;
 	int fds[RPC_DESCRIPTORS_MAX];
 	size_t n_fds;
+	struct ucred sender; /* native_receive_from() only */
 };
 
 enum native_received {
@@ -35,6 +38,9 @@ enum native_received {
  * packet is malformed. */
 enum native_received native_receive(int socket, uint8_t *buffer, bool takes_fds,
 				    struct native_packet *ret, const char **ret_why);
+/* The same from a socket with SO_PASSCRED: a packet without a sender is malformed. */
+enum native_received native_receive_from(int socket, uint8_t *buffer, bool takes_fds,
+					 struct native_packet *ret, const char **ret_why);
 
 struct native_answer {
 	uint32_t method;

@@ -24,6 +24,8 @@ int native_transport_new(struct native_transport **ret, struct dispatcher *dispa
 	transport->first_request_ms = dispatcher_settings(dispatcher).first_request_ms;
 	transport->buffer = buffer;
 	TAILQ_INIT(&transport->connections);
+	TAILQ_INIT(&transport->delegates);
+	dispatcher->native = transport;
 	*ret = transport;
 	return 0;
 }
@@ -56,6 +58,8 @@ struct native_transport *native_transport_free(struct native_transport *transpor
 		return NULL;
 	while (!TAILQ_EMPTY(&transport->connections))
 		native_connection_close(TAILQ_FIRST(&transport->connections), NULL);
+	delegates_close(&transport->delegates);
+	transport->dispatcher->native = NULL;
 	free(transport->buffer);
 	free(transport);
 	return NULL;

@@ -38,6 +38,8 @@ struct rpc_session {
 	bool ended, has_connection;
 	struct descriptor_set descriptors;
 	struct log_rate log_rate;
+	void (*on_end)(void *context); /* once */
+	void *on_end_context;
 
 	struct task sync;             /* the loop's, like what follows */
 	struct event *death, *expiry; /* NULL: not watched */
@@ -176,12 +178,34 @@ static bool watch_start(struct rpc_session *session)
 
 	rpc_session_ref(session);
 	session->expiry = evtimer_new(base, on_expiry, session);
-	session->death =
-		event_new(base, session_pidfd(session->session), EV_READ, on_death, session);
-	if (session->expiry && session->death && !event_add(session->death, NULL))
+	if (session->expiry)
 		return true;
 	watch_stop(session);
 	return false;
+}
+
+/* Nobody's process yet: what ends a delegation that is not used is its socket. */
+static bool watch_death(struct rpc_session *session)
+{
+	int pidfd = session_pidfd(session->session);
+
+	if (session->death || pidfd < 0)
+		return true;
+	session->death =
+		event_new(loop_base(session->dispatcher->loop), pidfd, EV_READ, on_death, session);
+	return session->death && !event_add(session->death, NULL);
+}
+
+static void tell_end(struct rpc_session *session)
+{
+	void (*on_end)(void *context);
+
+	pthread_mutex_lock(&session->lock);
+	on_end = session->on_end;
+	session->on_end = NULL;
+	pthread_mutex_unlock(&session->lock);
+	if (on_end)
+		on_end(session->on_end_context);
 }
 
 static void rpc_session_sync(struct task *task)
@@ -195,11 +219,13 @@ static void rpc_session_sync(struct task *task)
 	ended = session->ended;
 	deadline_ns = descriptor_set_deadline(&session->descriptors);
 	pthread_mutex_unlock(&session->lock);
-	if (ended && session->death)
+	if (ended && session->expiry)
 		watch_stop(session);
-	else if (!ended && !session->death && !watch_start(session))
+	else if (!ended && ((!session->expiry && !watch_start(session)) || !watch_death(session)))
 		rpc_session_end(session, "its process cannot be watched", NULL, NULL);
-	if (session->death && !evtimer_pending(session->expiry, NULL))
+	if (ended)
+		tell_end(session);
+	if (session->expiry && !evtimer_pending(session->expiry, NULL))
 		expiry_arm(session, deadline_ns);
 	rpc_session_unref(session);
 }
@@ -256,6 +282,21 @@ static bool session_index_add(struct rpc_session *session)
 	return session->indexed;
 }
 
+/* Into the index, and watched. */
+static int session_begin(struct rpc_session *session, const char *name, struct refusal *refusal)
+{
+	session->id = session_id(session->session);
+	if (!session_index_add(session)) {
+		rpc_session_end(session, "the daemon stops", NULL, NULL);
+		refuse(refusal, REFUSAL_BUSY, "STOPPING", "the daemon stops");
+		refusal->retry_after_ms = STOPPING_RETRY_MS;
+		return REFUSED;
+	}
+	session_sync_later(session);
+	log_session(session, LOG_MESSAGE_SESSION_OPENED, name, "opened");
+	return 0;
+}
+
 int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		     const struct peer *peer, const char *name,
 		     uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
@@ -277,38 +318,86 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		rpc_session_unref(session);
 		return status;
 	}
-	session->id = session_id(session->session);
-	if (!session_index_add(session)) {
-		rpc_session_end(session, "the daemon stops", NULL, NULL);
+	status = session_begin(session, name, refusal);
+	if (status) {
 		rpc_session_unref(session);
-		refuse(refusal, REFUSAL_BUSY, "STOPPING", "the daemon stops");
-		refusal->retry_after_ms = STOPPING_RETRY_MS;
-		return REFUSED;
+		return status;
 	}
-	session_sync_later(session);
-	log_session(session, LOG_MESSAGE_SESSION_OPENED, name, "opened");
 	*ret = session;
 	return 0;
+}
+
+int rpc_session_adopt(struct rpc_session **ret, struct dispatcher *dispatcher,
+		      struct session *consume_session, const struct peer *peer,
+		      struct refusal *refusal)
+{
+	struct rpc_session *session = session_alloc(dispatcher, peer);
+	int status;
+
+	if (!session) {
+		session_close(consume_session, NULL, NULL);
+		session_unref(consume_session);
+		return refuse_errno(refusal, ENOMEM, "delegation");
+	}
+	session->session = consume_session;
+	session->tenant = broker_tenant_of(dispatcher->broker, consume_session);
+	status = session_begin(session, "", refusal);
+	if (status)
+		rpc_session_unref(session);
+	else
+		*ret = session;
+	return status;
+}
+
+void rpc_session_on_end(struct rpc_session *session, void (*ended)(void *context), void *context)
+{
+	pthread_mutex_lock(&session->lock);
+	session->on_end_context = context;
+	session->on_end = ended;
+	pthread_mutex_unlock(&session->lock);
+	session_sync_later(session); /* it can have ended before */
+}
+
+int rpc_session_bind(struct rpc_session *session, const struct peer *peer, struct refusal *refusal)
+{
+	int status = delegation_bind(session->session, peer, refusal);
+
+	if (status)
+		return status;
+	session->peer.pid = peer->pid;
+	session->peer.uid = peer->uid;
+	session->peer.gid = peer->gid;
+	session_sync_later(session);
+	log_session(session, LOG_MESSAGE_SESSION_OPENED, NULL, "claimed");
+	return 0;
+}
+
+struct rpc_session *rpc_session_of(struct dispatcher *dispatcher, struct session *session)
+{
+	struct rpc_session key, *found;
+
+	key.id = session_id(session);
+	pthread_mutex_lock(&dispatcher->lock);
+	found = RB_FIND(session_index, &dispatcher->sessions, &key);
+	if (found)
+		rpc_session_ref(found);
+	pthread_mutex_unlock(&dispatcher->lock);
+	return found;
 }
 
 int rpc_session_find(struct rpc_session **ret, struct dispatcher *dispatcher,
 		     const struct peer *peer, const uint8_t *secret, size_t secret_bytes,
 		     struct refusal *refusal)
 {
-	struct rpc_session key, *found;
+	struct rpc_session *found;
 	struct session *session;
 	int status;
 
 	status = session_find(&session, dispatcher->broker, peer, secret, secret_bytes, refusal);
 	if (status)
 		return status;
-	key.id = session_id(session);
+	found = rpc_session_of(dispatcher, session);
 	session_unref(session);
-	pthread_mutex_lock(&dispatcher->lock);
-	found = RB_FIND(session_index, &dispatcher->sessions, &key);
-	if (found)
-		rpc_session_ref(found);
-	pthread_mutex_unlock(&dispatcher->lock);
 	if (!found)
 		return refuse_unauthenticated(refusal);
 	*ret = found;
@@ -329,6 +418,13 @@ int rpc_session_claim(struct rpc_session *session, struct refusal *refusal)
 		session->has_connection = true;
 	pthread_mutex_unlock(&session->lock);
 	return status;
+}
+
+void rpc_session_unclaim(struct rpc_session *session)
+{
+	pthread_mutex_lock(&session->lock);
+	session->has_connection = false;
+	pthread_mutex_unlock(&session->lock);
 }
 
 /* Out of the index, so that no gRPC call finds it any more. */

@@ -28,6 +28,8 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 int rpc_session_find(struct rpc_session **ret, struct dispatcher *dispatcher,
 		     const struct peer *peer, const uint8_t *secret, size_t secret_bytes,
 		     struct refusal *refusal);
+/* Of a session of the broker's: a reference, or NULL: it has ended. */
+struct rpc_session *rpc_session_of(struct dispatcher *dispatcher, struct session *session);
 struct rpc_session *rpc_session_ref(struct rpc_session *session);
 struct rpc_session *rpc_session_unref(struct rpc_session *session); /* returns NULL */
 
@@ -37,6 +39,20 @@ bool rpc_session_ended(struct rpc_session *session);
 
 /* Make a native connection this session's. REFUSED: it has one. */
 int rpc_session_claim(struct rpc_session *session, struct refusal *refusal);
+
+/* Not after all: what claimed it could not be its. */
+void rpc_session_unclaim(struct rpc_session *session);
+
+/* One that a delegation made: consume_session is taken, also on failure. *ret is a reference. 0 or
+ * REFUSED. */
+int rpc_session_adopt(struct rpc_session **ret, struct dispatcher *dispatcher,
+		      struct session *consume_session, const struct peer *peer,
+		      struct refusal *refusal);
+/* It is this process' from now on; the loop's thread. 0, or REFUSED: it is another's. */
+int rpc_session_bind(struct rpc_session *session, const struct peer *peer, struct refusal *refusal);
+/* ended(context) is called on the loop's thread once it has ended, if the loop still runs then, and
+ * else when the dispatcher goes. Once, before anybody can have ended it. */
+void rpc_session_on_end(struct rpc_session *session, void (*ended)(void *context), void *context);
 
 /* No call is accepted any more, running mutations are cancelled, waiting descriptors closed, the
  * broker takes everything down; done(context) is called once that is over, from any thread. May be

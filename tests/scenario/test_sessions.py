@@ -93,7 +93,7 @@ class Isolation(VmmCase):
 
 
 UNIMPLEMENTED = {
-    "Delegate", "RevokeDelegation", "PrepareHandover", "ResumeGuest", "InvalidateNested", "SetDirtyTracking", "ReadDirty",
+    "PrepareHandover", "ResumeGuest", "InvalidateNested", "SetDirtyTracking", "ReadDirty",
     "CreateUpdateRing", "DestroyUpdateRing",
 }  # fmt: skip
 

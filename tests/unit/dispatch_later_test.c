@@ -53,34 +53,6 @@ static void test_update_ring_is_checked_then_refused(void **state)
 	assert_lacks(PATH("FastPath/DestroyUpdateRing"), &destroy, "UPDATE_RING");
 }
 
-static void test_delegation_is_checked_then_refused(void **state)
-{
-	Iommubroker__V1__DelegateRequest request = IOMMUBROKER__V1__DELEGATE_REQUEST__INIT;
-	Iommubroker__V1__RevokeDelegationRequest revoke =
-		IOMMUBROKER__V1__REVOKE_DELEGATION_REQUEST__INIT;
-	Iommubroker__V1__Right right = IOMMUBROKER__V1__RIGHT__RIGHT_UNSPECIFIED;
-	uint64_t device = 4711;
-
-	(void)state;
-	request.guest = 1;
-	assert_int_equal(run(PATH("Guests/Delegate"), &request), 3);
-	assert_field("rights");
-	request.rights = &right;
-	request.n_rights = 1;
-	assert_int_equal(run(PATH("Guests/Delegate"), &request), 3);
-	assert_field("rights");
-	right = IOMMUBROKER__V1__RIGHT__RIGHT_MAP;
-	request.devices = &device;
-	request.n_devices = 1;
-	assert_int_equal(run(PATH("Guests/Delegate"), &request), 5);
-	device = 1;
-	assert_lacks(PATH("Guests/Delegate"), &request, "DELEGATION");
-	assert_int_equal(run(PATH("Guests/RevokeDelegation"), &revoke), 3);
-	assert_field("delegation");
-	revoke.delegation = 1;
-	assert_lacks(PATH("Guests/RevokeDelegation"), &revoke, "DELEGATION");
-}
-
 static void test_handover_is_checked_then_refused(void **state)
 {
 	Iommubroker__V1__PrepareHandoverRequest prepare =
@@ -152,7 +124,6 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		T(test_update_ring_is_checked_then_refused),
-		T(test_delegation_is_checked_then_refused),
 		T(test_handover_is_checked_then_refused),
 		T(test_dirty_tracking_is_checked_then_refused),
 		T(test_invalidate_is_checked_then_refused),

@@ -107,6 +107,45 @@ static void test_table_fits_the_messages(void **state)
 	}
 }
 
+/* Who adds a method says what a delegation must have given for it; whoever forgets it is found
+ * here. Tells at the same time which session may do what. */
+static void test_table_says_every_right(void **state)
+{
+	size_t n;
+	const struct method *table = method_table(&n);
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		bool session = !(table[i].flags & METHOD_NO_SESSION);
+
+		assert_int_equal(session, table[i].right != 0);
+		assert_true(table[i].right != GUEST_RIGHTS_END);
+	}
+}
+
+/* With all rights but its own each method is refused before it looks at anything, and with its own
+ * alone it is not refused for want of it. */
+static void test_each_method_wants_its_right(void **state)
+{
+	size_t n;
+	const struct method *table = method_table(&n);
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		ProtobufCMessage *request = calloc(1, table[i].request->sizeof_message);
+
+		protobuf_c_message_init(table[i].request, request);
+		if (table[i].path && table[i].right && table[i].number != M(CLOSE_SESSION) &&
+		    table[i].number != M(WATCH_EVENTS)) {
+			fake.rights_lacking = 1u << table[i].right;
+			assert_int_equal(run(table[i].path, request), 7);
+			assert_reason("NO_RIGHT");
+		}
+		free(request);
+	}
+	fake.rights_lacking = 0;
+}
+
 /* wire_check() counts the elements of so many fields of a message. */
 static void test_messages_are_small_enough(void **state)
 {
@@ -533,6 +572,8 @@ int main(void)
 		T(test_table_has_every_method),
 		T(test_table_has_every_number),
 		T(test_table_fits_the_messages),
+		T(test_table_says_every_right),
+		T(test_each_method_wants_its_right),
 		T(test_messages_are_small_enough),
 		T(test_unknown_paths),
 		T(test_needs_session),

@@ -152,6 +152,17 @@ const char *session_tenant(struct session *session)
 	return "tenant-a";
 }
 
+unsigned int session_rights(struct session *session)
+{
+	(void)session;
+	return ~fake.rights_lacking;
+}
+
+void session_secret(struct session *session, uint8_t ret[BROKER_SECRET_BYTES])
+{
+	memcpy(ret, session->secret, BROKER_SECRET_BYTES);
+}
+
 struct pool_share *session_share(struct session *session)
 {
 	return session->share;
@@ -555,6 +566,57 @@ struct tenant *broker_tenant_unref(struct broker *broker, struct tenant *tenant)
 	}
 	pthread_mutex_unlock(&tenants_lock);
 	return NULL;
+}
+
+struct tenant *broker_tenant_ref(struct broker *broker, struct tenant *tenant)
+{
+	(void)broker;
+	pthread_mutex_lock(&tenants_lock);
+	tenant->refs++;
+	pthread_mutex_unlock(&tenants_lock);
+	return tenant;
+}
+
+/* Delegations are the real broker's: here none can be made. */
+struct tenant *broker_tenant_of(struct broker *broker, struct session *session)
+{
+	(void)broker;
+	(void)session;
+	return NULL;
+}
+
+int delegation_new(struct session **ret, struct broker *broker, struct session *delegator,
+		   const struct delegation_request *request, uint64_t *ret_delegation,
+		   struct refusal *refusal)
+{
+	(void)ret;
+	(void)broker;
+	(void)delegator;
+	(void)request;
+	(void)ret_delegation;
+	return refuse_not_found(refusal, "guest");
+}
+
+int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal)
+{
+	(void)session;
+	(void)peer;
+	return refuse_not_found(refusal, "delegation");
+}
+
+int delegation_find(struct session **ret, struct broker *broker, struct session *delegator,
+		    uint64_t delegation, struct refusal *refusal)
+{
+	(void)ret;
+	(void)broker;
+	(void)delegator;
+	(void)delegation;
+	return refuse_not_found(refusal, "delegation");
+}
+
+void delegation_tell_revoked(struct session *session)
+{
+	(void)session;
 }
 
 int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,

@@ -38,6 +38,7 @@ struct fake_broker {
 	struct refusal refusal;
 	_Atomic uint64_t max[LEDGER_RESOURCES]; /* of each tenant; 0: no limit */
 	_Atomic uid_t ruleless;                 /* no rule is for this user; 0: for all */
+	unsigned int rights_lacking; /* set of 1 << enum guest_right that no session has */
 	/* told to the test */
 	_Atomic uint64_t used[LEDGER_RESOURCES]; /* by all tenants */
 	_Atomic uint32_t tenants;                /* that live in memory */
