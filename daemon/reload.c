@@ -165,7 +165,10 @@ static int reload_configure(void *context, bool apply, char **ret_notes, struct 
 	int status;
 
 	pthread_mutex_lock(&reload->lock);
-	status = config_read(reload, &config, ret_notes, refusal);
+	if (reload->stopped)
+		status = refuse(refusal, REFUSAL_PRECONDITION, "ENDING", "the daemon is ending");
+	else
+		status = config_read(reload, &config, ret_notes, refusal);
 	if (!status) {
 		*ret_notes = notes_of(reload->start, config);
 		if (apply)
@@ -253,6 +256,16 @@ void reload_init(struct reload *reload, const struct options *options, struct co
 	reload->job.run = job_run;
 	pthread_mutex_init(&reload->lock, NULL);
 	pthread_mutex_init(&reload->current_lock, NULL);
+}
+
+/* A worker may hold what SIGHUP asked for, of which neither dispatcher nor transports know. */
+void reload_stop(struct reload *reload)
+{
+	if (!reload->broker)
+		return;
+	pthread_mutex_lock(&reload->lock);
+	reload->stopped = true;
+	pthread_mutex_unlock(&reload->lock);
 }
 
 void reload_deinit(struct reload *reload)

@@ -25,13 +25,17 @@ struct reload {
 	pthread_mutex_t lock; /* one at a time */
 	struct pool_job job;  /* of reload_later() */
 	_Atomic bool asked;   /* it was, and has not begun */
+	bool stopped;         /* nothing is taken any more; lock */
 };
 
 extern const struct operator_ops reload_operator; /* its context is a struct reload */
 
-/* Everything is borrowed until reload_deinit(), when no transport lives any more. */
+/* Options, start and broker are borrowed until reload_deinit(), when no worker lives any more; the
+ * dispatcher until reload_stop(). */
 void reload_init(struct reload *reload, const struct options *options, struct config *start,
 		 struct broker *broker, struct dispatcher *dispatcher);
+/* Whatever is asked from now on is refused; what has begun is waited for. */
+void reload_stop(struct reload *reload);
 void reload_deinit(struct reload *reload);
 /* Take it, and tell the log and systemd how that went; on a worker, since names of users can be a
  * slow network's to tell. Never blocks. */

@@ -295,6 +295,7 @@ static void service_stop(struct service *service)
 	grpc_transport_free(service->grpc);
 	grpc_transport_free(service->grpc_admin);
 	native_transport_free(service->native);
+	reload_stop(&service->reload);
 	dispatcher_free(service->dispatcher);
 	broker_free(service->broker);
 	reload_deinit(&service->reload);
