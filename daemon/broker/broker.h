@@ -608,8 +608,8 @@ struct quota_high {
 };
 
 /* Tells every rise above high: from any thread, with locks held, so it must neither wait nor call
- * the broker. log: not too often since the last of that account that was to be logged. Once, before
- * the first session; broker_free() returns after the last of its calls. */
+ * the broker. log: not too often since the last of that tenant and its guests that was to be logged.
+ * Once, before the first session; broker_free() returns after the last of its calls. */
 void broker_on_quota_high(struct broker *broker,
 			  void (*tell)(void *context, const struct quota_high *high),
 			  void *context);

@@ -122,14 +122,15 @@ static uint64_t account_room(const struct ledger_account *account, enum ledger_r
 	return current < max ? max - current : 0;
 }
 
-/* The first level and resource that has no room, or NULL. */
+/* The first level and resource that has no room, or NULL. What is not asked for is not looked at: a
+ * call is charged for its one resource on the hot path, and entries are large. */
 static struct ledger_account *account_full(struct ledger_account *account,
 					   const struct ledger_amounts *amounts,
 					   enum ledger_resource *ret)
 {
 	for (; account; account = account->parent) {
 		for (int i = 0; i < LEDGER_RESOURCES; i++) {
-			if (amounts->amount[i] <= account_room(account, i))
+			if (!amounts->amount[i] || amounts->amount[i] <= account_room(account, i))
 				continue;
 			*ret = i;
 			return account;
@@ -144,6 +145,14 @@ struct raised {
 	struct quota_high told[LEDGER_TOLD_MAX];
 };
 
+/* Whose lines in the log they are: a tenant can make guests and sessions as often as it likes. */
+static struct log_rate *high_rate(struct ledger_account *account)
+{
+	while (account->level != LIMIT_TENANT && account->parent)
+		account = account->parent;
+	return &account->high_rate;
+}
+
 static void entry_raise(struct ledger_account *account, enum ledger_resource resource,
 			struct raised *raised)
 {
@@ -155,7 +164,7 @@ static void entry_raise(struct ledger_account *account, enum ledger_resource res
 		return;
 	told = &raised->told[raised->n++];
 	*told = (struct quota_high){.resource = resource};
-	told->log = log_rate_allow(&account->high_rate, clock_monotonic_ns(), &told->suppressed);
+	told->log = log_rate_allow(high_rate(account), clock_monotonic_ns(), &told->suppressed);
 	told->level = account->level;
 	told->used = account->entries[resource].current;
 	told->high = account->entries[resource].high;
@@ -232,12 +241,12 @@ void ledger_refund(struct ledger *ledger, struct ledger_account *account,
 	pthread_mutex_lock(&ledger->lock);
 	for (; account; account = account->parent) {
 		for (int i = 0; i < LEDGER_RESOURCES; i++) {
+			if (!amounts->amount[i])
+				continue;
 			assert(account->entries[i].current >= amounts->amount[i]);
 			account->entries[i].current -= amounts->amount[i];
-			if (amounts->amount[i])
-				TRACE(refund, ledger_resource_name(i),
-				      limit_level_name(account->level), account->tenant,
-				      amounts->amount[i], account->entries[i].current);
+			TRACE(refund, ledger_resource_name(i), limit_level_name(account->level),
+			      account->tenant, amounts->amount[i], account->entries[i].current);
 			entry_rearm(account, i);
 		}
 	}

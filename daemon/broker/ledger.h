@@ -42,8 +42,8 @@ struct ledger_limits {
 struct ledger_account {
 	struct ledger_account *parent; /* NULL: no level above */
 	enum limit_level level;
-	const char *tenant; /* borrowed; who a refusal names */
-	struct log_rate high_rate;
+	const char *tenant;        /* borrowed; who a refusal names */
+	struct log_rate high_rate; /* of a tenant: also for its sessions and guests */
 	struct {
 		uint64_t max, high, current, peak, events, events_high;
 		bool above; /* current rose above high, and did not fall since */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "broker/ledger.h"
+#include "util/clock.h"
 
 struct chain {
 	struct ledger ledger;
@@ -128,6 +129,45 @@ static void assert_quota(struct fixture *f, int status, const char *resource, ui
 	assert_int_equal(f->refusal.limit, limit);
 	assert_int_equal(f->refusal.requested, requested);
 	assert_memory_equal(f->refusal.tenant, "uid:", 4);
+}
+
+struct heard {
+	unsigned int told, logged;
+};
+
+static void on_high(void *context, struct ledger_account *account, const struct quota_high *high)
+{
+	struct heard *heard = context;
+
+	assert_int_equal(account->level, LIMIT_GUEST);
+	heard->told++;
+	heard->logged += high->log;
+}
+
+/* Guests that come and go, each of which rises above its own mark. */
+static void test_highs_are_logged_by_tenant(void **state)
+{
+	enum { GUESTS = 1000 };
+	struct chain *c = *state;
+	struct ledger_limits limits;
+	struct heard heard = {0};
+	uint64_t began_ns = clock_monotonic_ns(), seconds;
+
+	c->ledger.tell_high = on_high;
+	c->ledger.context = &heard;
+	ledger_limits_init(&limits);
+	ledger_limits_tighten_high(&limits, LEDGER_PINNED_BYTES, 10, "x:1");
+	for (int i = 0; i < GUESTS; i++) {
+		ledger_account_init(&c->guest, &c->tenant, LIMIT_GUEST, "uid:7");
+		ledger_account_set_limits(&c->ledger, &c->guest, &limits);
+		assert_int_equal(ledger_charge_one(&c->ledger, &c->guest, LEDGER_PINNED_BYTES, 11,
+						   &c->refusal),
+				 0);
+		ledger_refund_one(&c->ledger, &c->guest, LEDGER_PINNED_BYTES, 11);
+	}
+	seconds = (clock_monotonic_ns() - began_ns) / LOG_RATE_INTERVAL_NS;
+	assert_int_equal(heard.told, GUESTS);
+	assert_in_range(heard.logged, LOG_RATE_BURST, LOG_RATE_BURST + seconds + 1);
 }
 
 static void test_sessions(void **state)
@@ -412,6 +452,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_amounts_do_not_wrap, chain_setup,
 						chain_teardown),
 		cmocka_unit_test_setup_teardown(test_peak_events_and_room, chain_setup,
+						chain_teardown),
+		cmocka_unit_test_setup_teardown(test_highs_are_logged_by_tenant, chain_setup,
 						chain_teardown),
 		cmocka_unit_test(test_sessions),
 		cmocka_unit_test(test_guests),
