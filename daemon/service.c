@@ -285,6 +285,17 @@ static void event_drop(struct event *event)
 		event_free(event);
 }
 
+/* gRPC keeps something, and its threads go on. They have no call any more: guests are taken down in
+ * good order, and the rest ends with the process. */
+static void give_up(struct service *service)
+{
+	native_transport_free(service->native);
+	reload_stop(&service->reload);
+	broker_free(service->broker);
+	log_error("stopping without what gRPC keeps");
+	_exit(EXIT_FAILURE);
+}
+
 static void service_stop(struct service *service)
 {
 	listener_free(service->broker_listener);
@@ -292,8 +303,8 @@ static void service_stop(struct service *service)
 	listener_free(service->admin_listener);
 	metrics_http_free(service->metrics);
 	dispatcher_stop(service->dispatcher);
-	grpc_transport_free(service->grpc);
-	grpc_transport_free(service->grpc_admin);
+	if (grpc_transport_free(service->grpc) || grpc_transport_free(service->grpc_admin))
+		give_up(service);
 	native_transport_free(service->native);
 	reload_stop(&service->reload);
 	dispatcher_free(service->dispatcher);

@@ -186,8 +186,10 @@ struct grpc_transport;
 int grpc_transport_new(struct grpc_transport **ret, struct dispatcher *dispatcher,
 		       struct loop *loop, enum rpc_door door);
 void grpc_transport_accept(void *transport, int consume_fd, const struct peer *peer);
-/* Ends every connection (within a bounded time) and waits for its threads. */
-struct grpc_transport *grpc_transport_free(struct grpc_transport *transport);
+/* Ends every connection and waits for its threads. 0; or -ETIMEDOUT: some connection does not end
+ * within a bounded time, which is logged. Then nothing is freed, its threads go on, and so what they
+ * use has to stay. NULL is fine. */
+int grpc_transport_free(struct grpc_transport *transport);
 
 struct native_transport;
 int native_transport_new(struct native_transport **ret, struct dispatcher *dispatcher,

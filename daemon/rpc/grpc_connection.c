@@ -61,6 +61,7 @@ struct grpc_connection *grpc_connection_new(struct grpc_host *host, int consume_
 	connection->client_fd = consume_fd;
 	connection->requested.done = on_requested;
 	connection->shut_down.done = on_shut_down;
+	pthread_mutex_init(&connection->request_lock, NULL);
 	atomic_init(&connection->refs, 1); /* its place on the guards' loop */
 	return connection;
 }
@@ -87,26 +88,48 @@ struct grpc_connection *grpc_connection_free(struct grpc_connection *connection)
 		frame_pump_deinit(&connection->pump);
 	fd_close(connection->client_fd);
 	fd_close(connection->peer.pidfd);
+	pthread_mutex_destroy(&connection->request_lock);
 	free(connection);
 	return NULL;
 }
 
 /* ── requests ─────────────────────────────────────────────────────────────────────────────── */
 
+/* Under the lock. 0; -ESHUTDOWN: no more is taken; -ENOMEM. */
+static int connection_request(struct grpc_connection *connection)
+{
+	grpc_completion_queue *queue = connection->host->queue;
+	struct grpc_call_slot *slot;
+
+	if (connection->is_shut)
+		return -ESHUTDOWN;
+	slot = grpc_call_slot_new(connection);
+	if (!slot)
+		return -ENOMEM;
+	connection->posted = slot;
+	atomic_store(&connection->request_out, true);
+	grpc_tag_given(&connection->requested);
+	if (grpc_server_request_call(connection->server, &slot->call, &slot->details,
+				     &slot->metadata, queue, queue,
+				     &connection->requested) == GRPC_CALL_OK)
+		return 0;
+	atomic_store(&connection->request_out, false);
+	connection->posted = grpc_call_slot_free(slot);
+	return -ENOMEM;
+}
+
 /* Keep one request posted, always: else a dead client's descriptor stays. Consumes a reference. */
 static void connection_post_request(struct grpc_connection *connection)
 {
-	grpc_completion_queue *queue = connection->host->queue;
-	struct grpc_call_slot *slot = grpc_call_slot_new(connection);
+	int status;
 
-	connection->posted = slot;
-	grpc_tag_given(&connection->requested);
-	if (slot && grpc_server_request_call(connection->server, &slot->call, &slot->details,
-					     &slot->metadata, queue, queue,
-					     &connection->requested) == GRPC_CALL_OK)
+	pthread_mutex_lock(&connection->request_lock);
+	status = connection_request(connection);
+	pthread_mutex_unlock(&connection->request_lock);
+	if (!status)
 		return;
-	connection->posted = grpc_call_slot_free(slot);
-	grpc_connection_drop(connection, "no memory for one more call");
+	if (status == -ENOMEM)
+		grpc_connection_drop(connection, "no memory for one more call");
 	grpc_connection_unref(connection);
 }
 
@@ -116,6 +139,7 @@ static void on_requested(struct grpc_tag *tag, bool ok)
 	struct grpc_connection *connection = CONNECTION_OF(tag, requested);
 	struct grpc_call_slot *slot = connection->posted;
 
+	atomic_store(&connection->request_out, false);
 	if (!ok || atomic_load(&connection->dropping)) {
 		grpc_call_slot_free(slot);
 		grpc_connection_unref(connection);
@@ -135,8 +159,11 @@ static void on_requested(struct grpc_tag *tag, bool ok)
 
 static void on_shut_down(struct grpc_tag *tag, bool ok)
 {
+	struct grpc_connection *connection = CONNECTION_OF(tag, shut_down);
+
 	(void)ok;
-	grpc_connection_unref(CONNECTION_OF(tag, shut_down));
+	atomic_store(&connection->shut_down_out, false);
+	grpc_connection_unref(connection);
 }
 
 void grpc_connection_flush(struct grpc_connection *connection)
@@ -159,9 +186,13 @@ static void connection_unlink(struct grpc_connection *connection)
 static void connection_shut_down(struct grpc_connection *connection)
 {
 	grpc_connection_ref(connection); /* the tag's */
+	atomic_store(&connection->shut_down_out, true);
 	grpc_tag_given(&connection->shut_down);
+	pthread_mutex_lock(&connection->request_lock);
+	connection->is_shut = true;
 	grpc_server_shutdown_and_notify(connection->server, connection->host->queue,
 					&connection->shut_down);
+	pthread_mutex_unlock(&connection->request_lock);
 }
 
 /* Guard. Both descriptors go, so gRPC sees the end of its side; every call is cancelled. */

@@ -76,13 +76,20 @@ struct grpc_connection {
 	struct loop_post post;                   /* open; then drop */
 	struct frame_pump pump;
 	struct grpc_tag requested, shut_down;
-	struct grpc_call_slot *posted; /* waits for the next request */
+	/* Held while a request is posted and while the server is shut down: a request that gRPC
+	 * takes while it ends may never come back. */
+	pthread_mutex_t request_lock;
+	bool is_shut;                                    /* request_lock */
+	struct grpc_call_slot *posted;                   /* waits for the next request */
+	struct grpc_connection *all_previous, *all_next; /* the transport's, main thread */
 	_Atomic unsigned int refs;
 	_Atomic uint32_t calls;    /* in flight */
 	_Atomic size_t held_bytes; /* of answers that are not sent yet */
 	_Atomic uint64_t requests; /* complete ones, ever */
 	_Atomic bool session_seen; /* a call presented a secret that was found good */
 	_Atomic bool dropping;
+	/* What gRPC has not given back: told if a connection does not end. */
+	_Atomic bool request_out, shut_down_out;
 };
 
 /* consume_fd: non-blocking. NULL: no memory or descriptors; the fd is consumed all the same. */

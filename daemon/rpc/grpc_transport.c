@@ -13,23 +13,29 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include <event2/event.h>
 #include <grpc/grpc.h>
+#include <utlist.h>
 
 #include "rpc/dispatch.h"
 #include "rpc/grpc_connection.h"
 #include "rpc/grpc_engine.h"
 #include "rpc/grpc_log.h"
 #include "util/fd.h"
+#include "util/log.h"
 
 #define ADMIN_CONNECTIONS_MAX 32
+#define DRAIN_SECONDS         15 /* for connections to end, when the daemon stops */
 
 struct grpc_transport {
 	struct grpc_host host;
 	struct grpc_engine *engine;
 	struct loop *loop; /* the main one */
 	struct loop_post stop, stopped;
-	bool is_stopped;    /* main thread */
-	size_t connections; /* main thread */
+	bool is_stopped; /* main thread, all of these */
+	size_t connections;
+	struct grpc_connection *all; /* utlist */
+	bool drained_late;
 
 	pthread_mutex_t lock; /* of the dead */
 	struct grpc_connection *dead;
@@ -73,6 +79,7 @@ static void transport_bury(struct grpc_transport *transport)
 	for (; dead; dead = next) {
 		next = dead->next;
 		transport_refund(dead->account);
+		DL_DELETE2(transport->all, dead, all_previous, all_next);
 		grpc_connection_free(dead);
 		transport->connections--;
 	}
@@ -156,6 +163,7 @@ void grpc_transport_accept(void *context, int consume_fd, const struct peer *pee
 	}
 	connection->account = account;
 	transport->connections++;
+	DL_APPEND2(transport->all, connection, all_previous, all_next);
 	grpc_connection_start(connection);
 }
 
@@ -176,24 +184,60 @@ static void on_stop(struct loop_post *post)
 	loop_post(transport->loop, &transport->stopped);
 }
 
-/* Turns the main loop meanwhile: calls in flight may need it to come to their end. */
-static void transport_drain(struct grpc_transport *transport)
+static void on_drain_late(evutil_socket_t fd, short what, void *context)
 {
+	struct grpc_transport *transport = context;
+
+	(void)fd;
+	(void)what;
+	transport->drained_late = true;
+}
+
+/* What each waits for, so that it can be found out why. */
+static void log_stuck(struct grpc_transport *transport)
+{
+	struct grpc_connection *connection;
+
+	DL_FOREACH2(transport->all, connection, all_next)
+	log_error("the connection of pid %d does not end: %u references, %u calls%s%s",
+		  (int)connection->peer.pid, atomic_load(&connection->refs),
+		  atomic_load(&connection->calls),
+		  atomic_load(&connection->request_out) ? ", gRPC has a request" : "",
+		  atomic_load(&connection->shut_down_out) ? ", gRPC does not shut down" : "");
+}
+
+/* Turns the main loop meanwhile: calls in flight may need it to come to their end. Without the
+ * timer there is no bound, which does no harm by itself. */
+static bool transport_drain(struct grpc_transport *transport)
+{
+	struct event_base *base = loop_base(transport->loop);
+	struct event *timer = event_new(base, -1, 0, on_drain_late, transport);
+	struct timeval limit = {.tv_sec = DRAIN_SECONDS};
+
+	if (timer)
+		event_add(timer, &limit);
 	transport->stop.function = on_stop;
 	transport->stopped.function = on_stopped;
 	loop_post(transport->host.loop, &transport->stop);
-	while (transport->connections || !transport->is_stopped)
-		event_base_loop(loop_base(transport->loop), EVLOOP_ONCE);
+	while ((transport->connections || !transport->is_stopped) && !transport->drained_late)
+		event_base_loop(base, EVLOOP_ONCE);
+	if (timer)
+		event_free(timer);
+	if (!transport->connections && transport->is_stopped)
+		return true;
+	log_stuck(transport);
+	return false;
 }
 
-struct grpc_transport *grpc_transport_free(struct grpc_transport *transport)
+int grpc_transport_free(struct grpc_transport *transport)
 {
 	if (!transport)
-		return NULL;
-	transport_drain(transport);
+		return 0;
+	if (!transport_drain(transport))
+		return -ETIMEDOUT;
 	loop_unpost(transport->loop, &transport->reap);
 	grpc_engine_unref(transport->engine);
 	pthread_mutex_destroy(&transport->lock);
 	free(transport);
-	return NULL;
+	return 0;
 }

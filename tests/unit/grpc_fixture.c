@@ -46,7 +46,8 @@ void grpc_fixture_stop(struct grpc_fixture *f)
 	loop_exit(f->loop, 0);
 	pthread_join(f->thread, NULL);
 	f->listener = listener_free(f->listener);
-	f->transport = grpc_transport_free(f->transport);
+	assert_int_equal(grpc_transport_free(f->transport), 0);
+	f->transport = NULL;
 }
 
 void grpc_fixture_close(struct grpc_fixture *f)
