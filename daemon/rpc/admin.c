@@ -18,6 +18,14 @@
 #include "rpc/stream.h"
 #include "util/clock.h"
 
+/* What these answers take grows with tenants and guests: some 2 KiB each. */
+#define ANSWER_ARENA_BYTES_MAX (8 * 1024 * 1024)
+
+static void answer_grows(struct call *call)
+{
+	call->arena.bound_bytes = ANSWER_ARENA_BYTES_MAX;
+}
+
 /* ── GetStatus ────────────────────────────────────────────────────────────────────────────── */
 
 /* Host first, then each tenant. */
@@ -75,6 +83,7 @@ int handle_get_status(struct call *call)
 	Iommubroker__V1__GetInfoResponse info;
 	int status = convert_info(call, &info);
 
+	answer_grows(call);
 	if (!status)
 		status = status_usage(call, &response);
 	if (status)
@@ -128,8 +137,10 @@ int handle_list_all(struct call *call)
 	Iommubroker__V1__ListAllResponse response = IOMMUBROKER__V1__LIST_ALL_RESPONSE__INIT;
 	struct guest_summary *summaries;
 	size_t n;
-	int status = all_guests(call, &summaries, &n);
+	int status;
 
+	answer_grows(call);
+	status = all_guests(call, &summaries, &n);
 	if (status)
 		return status;
 	response.guests = CONVERT_ARRAY(call, n, Iommubroker__V1__ListAllResponse__Guest,

@@ -2,17 +2,52 @@
 """What operators see on admin.sock, and who may look."""
 
 import os
+import resource
 import stat
 import unittest
 import uuid
 
 from api import METHODS, Refused
 from cases import VmmCase
+from fixture import Case
 from guest import MIB, PAGE
 from test_sessions import OTHER_UID, other_user
 from vmm import WINDOW_FIRST, Started
 
 IOVA = WINDOW_FIRST + 5 * PAGE
+
+
+@unittest.skipIf(os.getuid() != 0, "only root can be many users")
+class ManyTenants(Case):
+    """More users than one message of usual size could tell of."""
+
+    transport_name = "native"
+    settings = {"iommubrokerd.conf": "[Clients]\nGroups=5555\n"}
+    USERS = 700
+
+    def setUp(self):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        super().setUp()
+
+    def client_of(self, uid):
+        group = os.getegid()
+        os.setegid(5555)
+        os.seteuid(uid)
+        try:
+            self.client()
+        finally:
+            os.seteuid(0)
+            os.setegid(group)
+
+    def test_status_tells_of_all(self):
+        for n in range(self.USERS):
+            self.client_of(OTHER_UID + n)
+        admin = self.daemon.admin()
+        self.clients.callback(admin.close)
+        status = admin.call("GetStatus", METHODS["GetStatus"].request()).message
+        self.assertEqual((status.sessions, len(status.usage)), (self.USERS, 1 + self.USERS))
 
 
 class Admin(VmmCase):
