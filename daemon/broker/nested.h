@@ -44,6 +44,7 @@ struct nested {
 	/* lane */
 	struct nested_backing backing; /* format and anchor: guest->lock to change them too */
 	bool gone;                     /* it was destroyed */
+	uint64_t overspent;            /* by refreshes on their callers' threads, see refresh.c */
 	_Atomic bool broken; /* it could not be brought in line: only good to be destroyed */
 	_Atomic bool
 		attached; /* guest->lock to set; a refresh in flight sees it at its next step */

@@ -2,13 +2,17 @@
 /*
  * Refreshes: the hot path.
  *
- * A batch runs on the thread that brought it if the nested domain is free, for as long as a step's
- * budget lasts; what is left goes on as a job in the domain's lane, with the same budget a slice.
- * Nothing is allocated: all state lies in the caller's struct refresh.
+ * A batch runs on the thread that brought it if the nested domain is free, for as long as a small
+ * budget lasts; what is left goes on as a job in the domain's lane, by turns with other tenants'
+ * and with a larger budget a slice. Nothing is allocated: all state lies in the caller's struct
+ * refresh.
  *
- * The caller's thread can be the event loop, which must not wait. The one thing here that can take
- * long is blocking a device whose domain could not be emptied: that is left to the pool, and the
- * answer waits for it.
+ * The caller's thread can be the event loop, on which all others wait. A step ends between two
+ * tables, so that one whose leaves all changed can cost far more than the budget: what a domain
+ * overspent there is kept, and its next batches go to the pool at once, each for what one may
+ * spend. So a batch costs the loop on average no more than the budget, whatever the tables hold.
+ * Blocking a device whose domain could not be emptied is always left to the pool, and the answer
+ * waits for it.
  *
  * A sweep that a batch made due is part of the batch, before its answer: a guest whose processor
  * stands still meanwhile then never sees one at work, and what it unmapped is in the last result.
@@ -19,6 +23,9 @@
 #include "broker/guest.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+
+/* Of a batch on its caller's thread: some hundred tables that did not change, or some ioctls. */
+#define INLINE_UNITS 256
 
 struct refresh_work {
 	struct pool_job job;
@@ -40,20 +47,19 @@ static struct refresh_work *refresh_work(struct refresh *refresh)
 	return (struct refresh_work *)refresh->priv;
 }
 
-/* One step, paid from the slice's budget: however little there was to do, a range costs
- * something. true: there is more. */
-static bool refresh_step(struct refresh_work *work, unsigned int *budget)
+/* One step, paid from the slice's budget, which can fall below 0: however little there was to do, a
+ * range costs something. true: there is more. */
+static bool refresh_step(struct refresh_work *work, int64_t *budget)
 {
-	uint64_t before = work->op.cost, cost;
-	bool more = nested_step(work->nested, &work->op, *budget);
+	uint64_t before = work->op.cost;
+	bool more = nested_step(work->nested, &work->op, (unsigned int)*budget);
 
-	cost = work->op.cost - before + 1;
-	*budget -= cost < *budget ? (unsigned int)cost : *budget;
+	*budget -= (int64_t)(work->op.cost - before) + 1;
 	return more;
 }
 
 /* One range, as far as the budget goes; true: it is complete. With the lane held. */
-static bool refresh_range(struct refresh_work *work, unsigned int *budget, bool may_wait)
+static bool refresh_range(struct refresh_work *work, int64_t *budget, bool may_wait)
 {
 	const struct refresh_range *range = &work->refresh->ranges[work->at];
 
@@ -72,7 +78,7 @@ static bool refresh_range(struct refresh_work *work, unsigned int *budget, bool 
 
 /* The sweep, if one is due; true: complete. Never an error to the guest, but if the device had to
  * be blocked that is told. With the lane held. */
-static bool refresh_sweep(struct refresh_work *work, unsigned int budget, bool may_wait)
+static bool refresh_sweep(struct refresh_work *work, int64_t *budget, bool may_wait)
 {
 	struct range_result *last = &work->refresh->results[work->refresh->n_ranges - 1];
 	struct range_result result;
@@ -80,7 +86,7 @@ static bool refresh_sweep(struct refresh_work *work, unsigned int budget, bool m
 	if (work->swept || (!work->begun && !nested_sweep_begin(work->nested, &work->op)))
 		return true;
 	work->begun = true;
-	if (!work->stepped && nested_step(work->nested, &work->op, budget))
+	if (!work->stepped && (*budget <= 0 || refresh_step(work, budget)))
 		return false;
 	work->stepped = true;
 	if (work->op.result.verdict == SHADOW_BROKEN && !may_wait)
@@ -94,15 +100,14 @@ static bool refresh_sweep(struct refresh_work *work, unsigned int budget, bool m
 }
 
 /* Work for a slice; true: the batch is complete. With the lane held. */
-static bool refresh_slice(struct refresh_work *work, bool may_wait)
+static bool refresh_slice(struct refresh_work *work, int64_t *budget, bool may_wait)
 {
 	struct refresh *refresh = work->refresh;
-	unsigned int budget = NESTED_STEP_UNITS;
 
 	for (; work->at < refresh->n_ranges; work->at++)
-		if (!budget || !refresh_range(work, &budget, may_wait))
+		if (*budget <= 0 || !refresh_range(work, budget, may_wait))
 			return false;
-	return refresh_sweep(work, budget ? budget : 1, may_wait);
+	return refresh_sweep(work, budget, may_wait);
 }
 
 /* The caller may free the refresh in done(). */
@@ -117,22 +122,37 @@ static void refresh_finish(struct refresh_work *work)
 static bool refresh_run(struct pool_job *job)
 {
 	struct refresh_work *work = (struct refresh_work *)job;
+	int64_t budget = NESTED_STEP_UNITS;
 
-	if (!refresh_slice(work, true))
+	if (!refresh_slice(work, &budget, true))
 		return true;
 	refresh_finish(work);
+	return false;
+}
+
+/* false: this batch is one of those that pay for what was overspent. With the lane held. */
+static bool inline_allowed(struct nested *nested)
+{
+	if (!nested->overspent)
+		return true;
+	nested->overspent -= nested->overspent < INLINE_UNITS ? nested->overspent : INLINE_UNITS;
 	return false;
 }
 
 /* true: complete. */
 static bool refresh_try_inline(struct refresh_work *work)
 {
-	bool complete;
+	struct nested *nested = work->nested;
+	int64_t budget = INLINE_UNITS;
+	bool complete = false;
 
-	if (!pool_lane_try_enter(work->nested->lane))
+	if (!pool_lane_try_enter(nested->lane))
 		return false;
-	complete = refresh_slice(work, false);
-	nested_lane_leave(work->nested);
+	if (inline_allowed(nested)) {
+		complete = refresh_slice(work, &budget, false);
+		nested->overspent = budget < 0 ? (uint64_t)-budget : 0;
+	}
+	nested_lane_leave(nested);
 	return complete;
 }
 

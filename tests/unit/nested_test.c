@@ -280,6 +280,58 @@ static void test_refresh_waits_for_the_lane(void **state)
 	nested_unref(nested);
 }
 
+struct whose {
+	struct refresh refresh;
+	pthread_t thread; /* that told */
+	atomic_bool done;
+};
+
+static void whose_done(struct refresh *refresh, int status)
+{
+	struct whose *whose = (struct whose *)refresh;
+
+	assert_int_equal(status, 0);
+	whose->thread = pthread_self();
+	whose->done = true;
+}
+
+/* true: on this thread. */
+static bool refreshed_here(struct test *t, struct nested *nested, uint64_t iova, uint64_t length)
+{
+	struct whose whose = {.refresh = {.n_ranges = 1, .done = whose_done}};
+
+	whose.refresh.nested = nested->object.handle;
+	whose.refresh.ranges[0] = (struct refresh_range){iova, length};
+	broker_refresh_run(t->f.broker, t->f.session, &whose.refresh);
+	while (!whose.done)
+		clock_sleep_ns(1000000);
+	assert_int_equal(whose.refresh.results[0].verdict, VERDICT_DONE);
+	nested_lane_enter(nested); /* whoever told is through with it */
+	nested_lane_leave(nested);
+	return pthread_equal(whose.thread, pthread_self());
+}
+
+/* What does too much at once on its caller's thread pays with the next: those go to the pool. */
+static void test_overspent_on_the_callers_thread(void **state)
+{
+	struct test *t = *state;
+	struct nested *nested;
+	unsigned int elsewhere = 0;
+
+	nested = nested_find(t->f.broker, t->f.session, register_attached(t), &t->f.refusal);
+	table_map(&t->f, t->root, FIRST + 16 * MIB, PAGE, true);
+	assert_true(refreshed_here(t, nested, FIRST + 16 * MIB, PAGE));
+	/* One table, of pages that join to nothing. */
+	for (uint64_t i = 0; i < 256; i++)
+		table_map(&t->f, t->root, FIRST + i * PAGE, (256 - i) * PAGE, true);
+	assert_false(refreshed_here(t, nested, FIRST, MIB));
+	while (!refreshed_here(t, nested, FIRST + 16 * MIB, PAGE))
+		assert_true(++elsewhere < 100);
+	assert_in_range(elsewhere, 8, 32);
+	assert_true(refreshed_here(t, nested, FIRST + 16 * MIB, PAGE));
+	nested_unref(nested);
+}
+
 /* A page that the guest gave up without a refresh goes by itself in the end. */
 static void test_sweep(void **state)
 {
@@ -412,6 +464,7 @@ int main(void)
 		TEST(test_refresh_refused),
 		TEST(test_long_refresh),
 		TEST(test_refresh_waits_for_the_lane),
+		TEST(test_overspent_on_the_callers_thread),
 		TEST(test_sweep),
 		cmocka_unit_test(test_refresh_out_of_mappings),
 		TEST(test_failed_cut_blocks_the_device),
