@@ -78,6 +78,7 @@ def security():
     listed = subprocess.run(
         [sys.executable, runner, "--list"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
     ).stdout
+    units = read("tests/unit/meson.build")
     module = None
     for row in read("docs/SECURITY.md").splitlines():
         cells = row.split("|")
@@ -85,6 +86,10 @@ def security():
             if name.startswith("vm:"):
                 if name[3:] not in {words[0] for words in suites()}:
                     yield "SECURITY: no suite " + name
+                continue
+            if name.startswith("unit:"):
+                if not re.search(r"^\s*'%s',$" % name[5:], units, re.M):
+                    yield "SECURITY: no unit test " + name
                 continue
             if name.startswith("test_"):
                 module = name.split(".")[0]

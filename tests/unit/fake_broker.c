@@ -534,7 +534,7 @@ static struct tenant *tenant_of_user(uid_t uid)
 			return tenant;
 	tenant = calloc(1, sizeof(*tenant));
 	if (!tenant)
-		abort();
+		return NULL;
 	tenant->uid = uid;
 	LIST_INSERT_HEAD(&tenants, tenant, place);
 	fake.tenants++;
@@ -549,9 +549,13 @@ int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct 
 		return refuse(refusal, REFUSAL_DENIED, "NO_TENANT_RULE", "no rule for user %u",
 			      (unsigned int)peer->uid);
 	pthread_mutex_lock(&tenants_lock);
-	*ret = tenant_of_user(peer->uid);
-	(*ret)->refs++;
+	tenant = tenant_of_user(peer->uid);
+	if (tenant)
+		tenant->refs++;
 	pthread_mutex_unlock(&tenants_lock);
+	if (!tenant)
+		return refuse_errno(refusal, ENOMEM, "connection");
+	*ret = tenant;
 	return 0;
 }
 
