@@ -544,6 +544,8 @@ static struct tenant *tenant_of_user(uid_t uid)
 int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct peer *peer,
 		       struct refusal *refusal)
 {
+	struct tenant *tenant;
+
 	(void)broker;
 	if (fake.ruleless && peer->uid == fake.ruleless)
 		return refuse(refusal, REFUSAL_DENIED, "NO_TENANT_RULE", "no rule for user %u",
