@@ -33,6 +33,14 @@ static void count_format(uint64_t value, char *text, size_t text_bytes)
 		snprintf(text, text_bytes, "%" PRIu64, value);
 }
 
+static void rate_format(uint64_t value, char *text, size_t text_bytes)
+{
+	if (value == UINT64_MAX)
+		snprintf(text, text_bytes, "infinity");
+	else
+		snprintf(text, text_bytes, "%" PRIu64 "/s", value);
+}
+
 static void milliseconds_format(uint32_t value, char *text, size_t text_bytes)
 {
 	if (value % 1000)
@@ -70,6 +78,8 @@ void setting_format(const struct setting *setting, const void *target, size_t n,
 		return bytes_format(*(const uint64_t *)target, text, text_bytes);
 	case SETTING_COUNT64:
 		return count_format(*(const uint64_t *)target, text, text_bytes);
+	case SETTING_RATE:
+		return rate_format(*(const uint64_t *)target, text, text_bytes);
 	case SETTING_COUNT32:
 		return (void)snprintf(text, text_bytes, "%" PRIu32, *(const uint32_t *)target);
 	case SETTING_MILLISECONDS:

@@ -270,17 +270,22 @@ static const struct quota_key *quota_find(const char *key)
 	return NULL;
 }
 
+static struct limit_setting *quota_limit(struct limit_set *set, const struct quota_key *quota)
+{
+	if (quota->is_rate)
+		return &set->rate[quota->rate];
+	return &(quota->high ? set->high : set->max)[quota->resource];
+}
+
 static int quota_key(struct config_file *file, const char *key, const char *value)
 {
 	const struct quota_key *quota = quota_find(key);
 	struct limit_setting *limit;
-	struct limit_set *set;
 	char error[256];
 
 	if (!quota)
 		return quota_key_unknown(file, key);
-	set = &rule_of(file)->limits[quota->level];
-	limit = &(quota->high ? set->high : set->max)[quota->resource];
+	limit = quota_limit(&rule_of(file)->limits[quota->level], quota);
 	if (setting_parse(
 		    &(struct setting){.type = quota->type, .min = quota->min, .max = quota->max},
 		    value, &limit->max, NULL, error, sizeof(error)))

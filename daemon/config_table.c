@@ -34,6 +34,16 @@ static const char *const unpopulated_choices[] = {"reject", "charge", NULL};
 		LIMIT(key "PerTenantMax", max, TENANT, resource, type, least, 0, tenant,           \
 		      "The same, of each tenant."),
 
+#define RATE(key, of_level, kind, text, what)                                                  \
+	{                                                                                      \
+		.section = "Limits", .name = key, .type = SETTING_RATE,                        \
+		.offset = BROKER(limits[LIMIT_##of_level].rate[RATE_##kind]),                  \
+		.default_text = text, .min = 1, .max = UINT64_MAX, .doc = what, .limit = true, \
+	}
+#define RATE_TWO(kind, key, host, tenant, what, more)                    \
+	RATE(key "Max", HOST, kind, host, what " of all tenants." more), \
+		RATE(key "PerTenantMax", TENANT, kind, tenant, "The same, of each tenant."),
+
 const struct setting config_settings[] = {
 	/* clang-format off */
 	CONFIG_LIMITS(LIMIT_THREE, LIMIT_TWO)
@@ -50,6 +60,9 @@ const struct setting config_settings[] = {
 	LIMIT("EventQueueSize", max, GUEST, EVENT_SLOTS, COUNT64, 16, BROKER_EVENTS_MAX, "1024",
 	      "Events of a guest that wait until they are read; then the oldest are lost. A guest "
 	      "keeps the size that it was created with."),
+	/* clang-format off */
+	CONFIG_RATES(RATE_TWO)
+	/* clang-format on */
 	{"Limits", "MappingsPerNestedDomainDefault", SETTING_COUNT64,
 	 BROKER(nested_mappings_default), "524288", 1, 1ull << 40, NULL,
 	 "Mappings that a nested domain reserves when its VMM asks for no number, at most; a "
@@ -83,6 +96,9 @@ const struct setting config_settings[] = {
 	 600000, NULL, "How long such a descriptor waits before it is closed."},
 	{"Clients", "FirstRequestTimeout", SETTING_MILLISECONDS, RPC(first_request_ms), "10s", 10,
 	 600000, NULL, "How long a new connection may stay silent before it is dropped.", true},
+	{"Clients", "RateDelayMax", SETTING_MILLISECONDS, RPC(rate_delay_ms), "1s", 10, 60000, NULL,
+	 "How long a call waits, at most, when its tenant or the host is above a rate; one that "
+	 "would have to wait longer is refused."},
 	{"Translation", "Designations", SETTING_DESIGNATIONS, BROKER(designations), "ST RT RS RF",
 	 0, 0, NULL, "Designation types of s390 anchors that are served, blank between them."},
 	{"Devices", "OnRuleLost", SETTING_CHOICE, BROKER(rule_lost), "keep", 0, 0,
@@ -177,9 +193,19 @@ const size_t n_match_rule_keys = LENGTH(match_rule_keys);
 #define QUOTA_TWO(resource, key, type, least, host, tenant, what, more) \
 	QUOTA(key "Max", false, TENANT, resource, type, 0, 0, what " of a tenant." more),
 
+#define QUOTA_RATE(kind, name, host, tenant, what, more)     \
+	{.key = {name "Max", "", what " of a tenant." more}, \
+	 .type = SETTING_RATE,                               \
+	 .level = LIMIT_TENANT,                              \
+	 .is_rate = true,                                    \
+	 .rate = RATE_##kind,                                \
+	 .min = 1,                                           \
+	 .max = UINT64_MAX},
+
 const struct quota_key quota_rule_keys[] = {
 	/* clang-format off */
 	CONFIG_LIMITS(QUOTA_THREE, QUOTA_TWO)
+	CONFIG_RATES(QUOTA_RATE)
 	/* clang-format on */
 	QUOTA("PinnedMemoryHigh", true, TENANT, PINNED_BYTES, BYTES, 0, 0,
 	      "Guest memory of a tenant above which the log gets a warning and the guest that was "

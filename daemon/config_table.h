@@ -15,6 +15,7 @@ enum setting_type {
 	SETTING_COUNT64,      /* uint64_t, or infinity */
 	SETTING_COUNT32,      /* uint32_t */
 	SETTING_MILLISECONDS, /* uint32_t: 500ms, 10s */
+	SETTING_RATE,         /* uint64_t: 500/s, or infinity */
 	SETTING_CHOICE,       /* int, one of .choices */
 	SETTING_BOOL,
 	SETTING_HEX64,        /* uint64_t, 0x… or decimal */
@@ -55,10 +56,12 @@ extern const struct rule_key match_rule_keys[];
 extern const size_t n_match_rule_keys;
 struct quota_key {
 	struct rule_key key;
-	enum setting_type type; /* BYTES or COUNT64 */
+	enum setting_type type; /* BYTES, COUNT64 or RATE */
 	enum limit_level level;
 	enum ledger_resource resource;
-	bool high;         /* a soft limit */
+	bool high;    /* a soft limit */
+	bool is_rate; /* of this kind, and of no resource */
+	enum rate_kind rate;
 	uint64_t min, max; /* max 0: none */
 };
 extern const struct quota_key quota_rule_keys[];

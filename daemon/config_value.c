@@ -89,6 +89,17 @@ static bool count_parse(const char *text, uint64_t *ret)
 	return number_parse(text, ret, &rest) && !*rest;
 }
 
+static bool rate_parse(const char *text, uint64_t *ret)
+{
+	const char *rest;
+
+	if (!strcmp(text, "infinity")) {
+		*ret = UINT64_MAX;
+		return true;
+	}
+	return number_parse(text, ret, &rest) && !strcmp(rest, "/s");
+}
+
 static bool milliseconds_parse(const char *text, uint64_t *ret)
 {
 	const char *rest;
@@ -249,6 +260,8 @@ static const char *type_text(enum setting_type type)
 		return "a size: bytes, K, M, G, T, a percentage of memory, or infinity";
 	case SETTING_MILLISECONDS:
 		return "a time with its unit, ms or s";
+	case SETTING_RATE:
+		return "so many a second: 500/s, or infinity";
 	case SETTING_BOOL:
 		return "yes or no";
 	case SETTING_PCI_ADDRESS:
@@ -265,6 +278,8 @@ static bool scalar_parse(enum setting_type type, const char *text, uint64_t *ret
 		return bytes_parse(text, ret);
 	case SETTING_MILLISECONDS:
 		return milliseconds_parse(text, ret);
+	case SETTING_RATE:
+		return rate_parse(text, ret);
 	default:
 		return count_parse(text, ret);
 	}

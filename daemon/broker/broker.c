@@ -28,6 +28,7 @@
 #include "broker/guest.h"
 #include "broker/root.h"
 #include "broker/session.h"
+#include "util/clock.h"
 
 #define SLICE_BYTES_MIN 4096ull
 #define SLICE_BYTES_MAX (256ull << 20)
@@ -48,6 +49,8 @@ static void host_set_limits(struct broker *broker)
 
 	policy_limits(broker->policy, NULL, LIMIT_HOST, &limits);
 	ledger_account_set_limits(&broker->ledger, &broker->host, &limits);
+	rates_set_limits(&broker->rates, &broker->rates.host,
+			 &broker->policy->settings.limits[LIMIT_HOST], NULL, clock_monotonic_ns());
 }
 
 /* A charge of a guest's is told to whoever watches the guest, whichever level it raised. */
@@ -79,6 +82,7 @@ static void broker_init(struct broker *broker)
 	broker->ledger.tell_high = on_high;
 	broker->ledger.context = broker;
 	ledger_account_init(&broker->host, NULL, LIMIT_HOST, "host");
+	rates_init(&broker->rates);
 	host_set_limits(broker);
 }
 
@@ -193,6 +197,7 @@ struct broker *broker_free(struct broker *broker)
 	pool_free(broker->pool);
 	broker_ops(broker)->free(broker->backend);
 	ledger_deinit(&broker->ledger);
+	rates_deinit(&broker->rates);
 	event_observer_deinit(&broker->observer);
 	pthread_cond_destroy(&broker->session_gone);
 	pthread_mutex_destroy(&broker->lock);

@@ -587,6 +587,27 @@ int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_reso
 void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
 		   uint64_t amount);
 
+struct rate_request {
+	enum rate_kind kind;
+	uint64_t n;      /* at most BROKER_REFRESH_RANGES_MAX */
+	uint64_t now_ns; /* monotonic */
+	uint64_t delay_max_ns;
+	bool gives_back; /* waits for delay_max_ns rather than being refused */
+};
+/* INLINE, one load. Whether any rate of that kind is set for the tenant, or for the host. */
+bool broker_rate_limited(const struct tenant *tenant, enum rate_kind kind);
+/* INLINE. 0: *ret_wait_ns from now it may be done, and is paid for. REFUSED (RATE): it would be
+ * longer than delay_max_ns; nothing was paid. */
+int broker_rate_take(struct broker *broker, struct tenant *tenant,
+		     const struct rate_request *request, uint64_t *ret_wait_ns,
+		     struct refusal *refusal);
+/* Of one account. */
+struct rate_usage {
+	uint64_t per_second, burst;  /* UINT64_MAX: no limit */
+	uint64_t delayed, refused;   /* for want of this account's tokens */
+	char where[LIMIT_WHERE_MAX]; /* the limit stands; "" if there is none */
+};
+
 /* max, high: UINT64_MAX for none. */
 struct usage {
 	uint64_t current, max, high, peak;
@@ -617,6 +638,7 @@ void broker_on_quota_high(struct broker *broker,
 struct usage_report {
 	char tenant[BROKER_NAME_MAX]; /* "host" for all */
 	struct usage usage[LEDGER_RESOURCES];
+	struct rate_usage rates[RATES];
 };
 
 /* What somebody asks whether it would fit: new guests, and what all of them together shall have,
@@ -644,6 +666,7 @@ struct quota_report {
 	bool stranger;                   /* no rule is for it any more */
 	struct usage usage[LEDGER_RESOURCES];
 	char where[LEDGER_RESOURCES][LIMIT_WHERE_MAX]; /* max stands; "" if there is none */
+	struct rate_usage rates[RATES];                /* but with LIMIT_GUEST */
 };
 
 /* INLINE. session NULL: the host's. */

@@ -33,6 +33,15 @@ enum ledger_resource {
 };
 const char *ledger_resource_name(enum ledger_resource resource); /* "pinned_bytes" */
 
+/* What happens so many times a second. Of hosts and tenants. */
+enum rate_kind {
+	RATE_REQUESTS,    /* calls, but those that refresh */
+	RATE_REFRESHES,   /* ranges that are refreshed */
+	RATE_CONNECTIONS, /* that are accepted */
+	RATES
+};
+const char *rate_kind_name(enum rate_kind kind); /* "requests" */
+
 enum limit_level {
 	LIMIT_HOST,    /* of all together */
 	LIMIT_TENANT,  /* of each tenant */
@@ -53,6 +62,7 @@ struct limit_setting {
 /* Those of one level. high: above it a warning is given, and nothing is refused. */
 struct limit_set {
 	struct limit_setting max[LEDGER_RESOURCES], high[LEDGER_RESOURCES];
+	struct limit_setting rate[RATES]; /* a second */
 };
 
 #endif

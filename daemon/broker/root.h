@@ -10,6 +10,7 @@
 #include "broker/handle.h"
 #include "broker/ledger.h"
 #include "broker/policy.h"
+#include "broker/rates.h"
 
 /* A call that takes something away and must not fail is tried this often before the next, harder
  * way is taken. */
@@ -29,6 +30,7 @@ struct broker {
 	struct event_observer observer;
 	struct ledger ledger;
 	struct ledger_account host;
+	struct rates rates;
 	void (*tell_high)(void *context, const struct quota_high *high); /* or NULL */
 	void *high_context;
 

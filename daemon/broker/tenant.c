@@ -10,6 +10,7 @@
 
 #include "broker/root.h"
 #include "broker/session.h"
+#include "util/clock.h"
 
 /* ── whose ─────────────────────────────────────────────────────────────────────────────────── */
 
@@ -47,8 +48,14 @@ static void tenant_set_limits(struct broker *broker, struct tenant *tenant)
 {
 	struct ledger_limits limits;
 
-	policy_limits(broker->policy, tenant->rule, LIMIT_TENANT, &limits);
+	if (tenant->stranger)
+		policy_limit_stranger(broker->policy, LIMIT_TENANT, &limits);
+	else
+		policy_limits(broker->policy, tenant->rule, LIMIT_TENANT, &limits);
 	ledger_account_set_limits(&broker->ledger, &tenant->account, &limits);
+	rates_set_limits(
+		&broker->rates, &tenant->rates, &broker->policy->settings.limits[LIMIT_TENANT],
+		tenant->rule ? &tenant->rule->limits[LIMIT_TENANT] : NULL, clock_monotonic_ns());
 }
 
 static struct tenant *tenant_new(struct broker *broker, const char *name, uid_t uid,
@@ -70,6 +77,7 @@ static struct tenant *tenant_new(struct broker *broker, const char *name, uid_t 
 	if (rule)
 		memcpy(tenant->rule_name, rule->name, sizeof(tenant->rule_name));
 	ledger_account_init(&tenant->account, &broker->host, LIMIT_TENANT, tenant->name);
+	rates_open(&broker->rates, &tenant->rates, tenant->name, clock_monotonic_ns());
 	tenant_set_limits(broker, tenant);
 	DL_APPEND(broker->tenants, tenant);
 	broker->n_tenants++;
@@ -112,7 +120,6 @@ int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **r
 void tenant_reload(struct broker *broker, struct tenant *tenant)
 {
 	const struct broker_settings *s = &broker->policy->settings;
-	struct ledger_limits limits;
 
 	tenant->rule = NULL;
 	for (size_t i = 0; i < s->n_tenant_rules && tenant->rule_name[0]; i++)
@@ -120,11 +127,7 @@ void tenant_reload(struct broker *broker, struct tenant *tenant)
 			tenant->rule = &s->tenant_rules[i];
 	tenant->stranger = !tenant->rule &&
 			   (tenant->rule_name[0] || !tenant_may_go_without_rule(s, tenant->uid));
-	if (tenant->stranger)
-		policy_limit_stranger(broker->policy, LIMIT_TENANT, &limits);
-	else
-		policy_limits(broker->policy, tenant->rule, LIMIT_TENANT, &limits);
-	ledger_account_set_limits(&broker->ledger, &tenant->account, &limits);
+	tenant_set_limits(broker, tenant);
 }
 
 void tenant_put(struct broker *broker, struct tenant *tenant)
@@ -133,6 +136,7 @@ void tenant_put(struct broker *broker, struct tenant *tenant)
 		return;
 	DL_DELETE(broker->tenants, tenant);
 	broker->n_tenants--;
+	rates_close(&broker->rates, &tenant->rates, clock_monotonic_ns());
 	pool_share_unref(tenant->share);
 	free(tenant);
 }
@@ -192,4 +196,16 @@ void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_res
 {
 	ledger_refund_one(&broker->ledger, tenant ? &tenant->account : &broker->host, resource,
 			  amount);
+}
+
+bool broker_rate_limited(const struct tenant *tenant, enum rate_kind kind)
+{
+	return atomic_load_explicit(&tenant->rates.limited, memory_order_relaxed) & 1u << kind;
+}
+
+int broker_rate_take(struct broker *broker, struct tenant *tenant,
+		     const struct rate_request *request, uint64_t *ret_wait_ns,
+		     struct refusal *refusal)
+{
+	return rates_take(&broker->rates, &tenant->rates, request, ret_wait_ns, refusal);
 }

@@ -6,6 +6,7 @@
 
 #include "broker/ledger.h"
 #include "broker/policy.h"
+#include "broker/rates.h"
 
 struct tenant {
 	char name[BROKER_NAME_MAX];
@@ -14,6 +15,7 @@ struct tenant {
 	uid_t uid;                            /* of the first of its clients */
 	bool stranger;                        /* no rule is for it any more */
 	struct ledger_account account;
+	struct rate_account rates;
 	struct pool_share *share; /* at most a quarter of the pool */
 	uint32_t refs;            /* broker's lock */
 	struct tenant *prev, *next;

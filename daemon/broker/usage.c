@@ -12,11 +12,13 @@
 #include "broker/tenant.h"
 
 static void report_fill(struct broker *broker, const char *tenant,
-			const struct ledger_account *account, struct usage_report *ret)
+			const struct ledger_account *account, const struct rate_account *rates,
+			struct usage_report *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	snprintf(ret->tenant, sizeof(ret->tenant), "%s", tenant);
 	ledger_usage(&broker->ledger, account, ret->usage);
+	rates_report(&broker->rates, rates, ret->rates);
 }
 
 static int refuse_ended(struct refusal *refusal)
@@ -31,9 +33,10 @@ int usage_report(struct broker *broker, struct session *session, struct usage_re
 
 	pthread_mutex_lock(&broker->lock);
 	if (!session)
-		report_fill(broker, "host", &broker->host, ret);
+		report_fill(broker, "host", &broker->host, &broker->rates.host, ret);
 	else if (session->tenant)
-		report_fill(broker, session->tenant_name, &session->tenant->account, ret);
+		report_fill(broker, session->tenant_name, &session->tenant->account,
+			    &session->tenant->rates, ret);
 	else
 		ended = true;
 	pthread_mutex_unlock(&broker->lock);
@@ -49,7 +52,8 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 	pthread_mutex_lock(&broker->lock);
 	DL_FOREACH (broker->tenants, tenant)
 		if (count++ < n)
-			report_fill(broker, tenant->name, &tenant->account, &ret[count - 1]);
+			report_fill(broker, tenant->name, &tenant->account, &tenant->rates,
+				    &ret[count - 1]);
 	pthread_mutex_unlock(&broker->lock);
 	*ret_n = count;
 	return 0;
@@ -64,6 +68,7 @@ static void quota_fill(struct broker *broker, const struct ledger_account *accou
 	ret->level = account->level;
 	snprintf(ret->tenant, sizeof(ret->tenant), "%s", account->tenant);
 	ledger_usage_where(&broker->ledger, account, ret->usage, ret->where);
+	rates_report(&broker->rates, tenant ? &tenant->rates : &broker->rates.host, ret->rates);
 	if (!tenant)
 		return;
 	snprintf(ret->rule_name, sizeof(ret->rule_name), "%s", tenant->rule_name);

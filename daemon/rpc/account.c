@@ -6,16 +6,18 @@
 
 #include "rpc/dispatcher.h"
 #include "rpc/peer_identity.h"
+#include "util/clock.h"
 
 struct rpc_account {
 	_Atomic uint32_t refs; /* of the connection, and of its calls */
 	struct dispatcher *dispatcher;
 	struct tenant *tenant; /* reference; NULL: no rule is for it */
 	uid_t uid;
-	_Atomic bool charged; /* for its connection; else it is one of the refused */
-	pthread_mutex_t lock; /* of what follows, and of becoming charged */
-	bool ended;           /* the connection has */
-	struct refusal why;   /* tenant NULL */
+	_Atomic bool charged;      /* for its connection; else it is one of the refused */
+	_Atomic uint64_t ready_ns; /* its calls wait until then, monotonic; 0: it was no rate's */
+	pthread_mutex_t lock;      /* of what follows, and of becoming charged */
+	bool ended;                /* the connection has */
+	struct refusal why;        /* tenant NULL */
 };
 
 struct rpc_account *rpc_account_ref(struct rpc_account *account)
@@ -76,10 +78,39 @@ static int account_find_tenant(struct rpc_account *account, const struct peer *p
 				  &account->why);
 }
 
+static int account_take(struct rpc_account *account, enum rate_kind kind, uint64_t n,
+			bool gives_back, uint64_t *ret_due_ns, struct refusal *refusal)
+{
+	struct dispatcher *dispatcher = account->dispatcher;
+	const struct rate_request request = {
+		.kind = kind,
+		.n = n,
+		.now_ns = clock_monotonic_ns(),
+		.delay_max_ns = dispatcher_settings(dispatcher).rate_delay_ms * UINT64_C(1000000),
+		.gives_back = gives_back,
+	};
+	uint64_t wait_ns;
+
+	if (broker_rate_take(dispatcher->broker, account->tenant, &request, &wait_ns, refusal))
+		return REFUSED;
+	*ret_due_ns = wait_ns ? request.now_ns + wait_ns : 0;
+	return 0;
+}
+
 static int account_charge_connection(struct rpc_account *account, struct refusal *refusal)
 {
-	return broker_charge(account->dispatcher->broker, account->tenant, LEDGER_CONNECTIONS, 1,
-			     refusal);
+	struct broker *broker = account->dispatcher->broker;
+	uint64_t ready_ns = 0;
+
+	if (broker_charge(broker, account->tenant, LEDGER_CONNECTIONS, 1, refusal))
+		return REFUSED;
+	if (broker_rate_limited(account->tenant, RATE_CONNECTIONS) &&
+	    account_take(account, RATE_CONNECTIONS, 1, false, &ready_ns, refusal)) {
+		broker_refund(broker, account->tenant, LEDGER_CONNECTIONS, 1);
+		return REFUSED;
+	}
+	account->ready_ns = ready_ns;
+	return 0;
 }
 
 static struct rpc_account *account_new(struct dispatcher *dispatcher, uid_t uid)
@@ -176,6 +207,23 @@ int rpc_account_charge_call(struct rpc_account *account, struct refusal *refusal
 		return status;
 	return broker_charge(account->dispatcher->broker, account->tenant, LEDGER_CALLS, 1,
 			     refusal);
+}
+
+int rpc_account_pay(struct rpc_account *account, enum rate_kind kind, uint64_t n, bool gives_back,
+		    uint64_t *ret_due_ns, struct refusal *refusal)
+{
+	uint64_t ready_ns, due_ns = 0;
+
+	if (!account)
+		return 0;
+	if (broker_rate_limited(account->tenant, kind) &&
+	    account_take(account, kind, n, gives_back, &due_ns, refusal))
+		return REFUSED;
+	ready_ns = atomic_load_explicit(&account->ready_ns, memory_order_relaxed);
+	if (ready_ns > due_ns && ready_ns > clock_monotonic_ns())
+		due_ns = ready_ns;
+	*ret_due_ns = due_ns;
+	return 0;
 }
 
 void rpc_account_refund_call(struct rpc_account *account)

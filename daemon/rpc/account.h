@@ -8,7 +8,9 @@
  * A connection finds its tenant when it is accepted and is charged to it, as every call is while it
  * is in flight. Who has no room, or no rule that it could be charged by, is not turned away without
  * a word: a few connections beyond the limits are taken on, outside of the ledger, and each of
- * their calls is answered with the refusal. One that had no room gets in as soon as there is some.
+ * their calls is answered with the refusal. One that had no room gets in as soon as there is some,
+ * and so does one that came too soon after others; one that came only a little too soon is served,
+ * but its calls wait until it would have been its turn.
  *
  * Operators' connections have no account (NULL): the admin socket has a bound of its own.
  */
@@ -28,6 +30,10 @@ struct rpc_account *rpc_account_unref(struct rpc_account *account); /* returns N
 /* One call more, or one fewer. account NULL: nothing is charged. 0 or REFUSED. */
 int rpc_account_charge_call(struct rpc_account *account, struct refusal *refusal);
 void rpc_account_refund_call(struct rpc_account *account);
+/* It is one of that kind, n times. *ret_due_ns (monotonic) is when it may go on, 0: at once.
+ * REFUSED (RATE): not within RateDelayMax; but what gives_back is never refused. */
+int rpc_account_pay(struct rpc_account *account, enum rate_kind kind, uint64_t n, bool gives_back,
+		    uint64_t *ret_due_ns, struct refusal *refusal);
 /* What else a call holds while it waits or runs; without an account at the host. 0 or REFUSED. */
 int rpc_account_charge(struct broker *broker, struct rpc_account *account,
 		       enum ledger_resource resource, uint64_t amount, struct refusal *refusal);

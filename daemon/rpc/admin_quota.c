@@ -13,6 +13,7 @@
 #include "rpc/stream.h"
 
 typedef Iommubroker__V1__ShowQuotaResponse__Limit Limit;
+typedef Iommubroker__V1__ShowQuotaResponse__Rate Rate;
 
 /* ── ShowQuota ─────────────────────────────────────────────────────────────────────────────── */
 
@@ -38,15 +39,33 @@ static void limit_convert(const struct quota_report *report, enum ledger_resourc
 	ret->rule = (char *)report->where[resource];
 }
 
+static void rate_convert(const struct quota_report *report, enum rate_kind kind, Rate *ret)
+{
+	const struct rate_usage *rate = &report->rates[kind];
+
+	ret->resource = (char *)rate_kind_name(kind);
+	ret->per_second = rate->per_second;
+	ret->burst = rate->burst;
+	ret->delayed = rate->delayed;
+	ret->refused = rate->refused;
+	ret->rule = (char *)rate->where;
+}
+
 static int quota_answer(struct call *call, const struct quota_report *report)
 {
 	Iommubroker__V1__ShowQuotaResponse response = IOMMUBROKER__V1__SHOW_QUOTA_RESPONSE__INIT;
 	Limit limits[LEDGER_RESOURCES], *pointers[LEDGER_RESOURCES];
+	Rate rates[RATES], *rate_pointers[RATES];
 
 	for (int i = 0; i < LEDGER_RESOURCES; i++) {
 		iommubroker__v1__show_quota_response__limit__init(&limits[i]);
 		limit_convert(report, (enum ledger_resource)i, &limits[i]);
 		pointers[i] = &limits[i];
+	}
+	for (int i = 0; i < RATES; i++) {
+		iommubroker__v1__show_quota_response__rate__init(&rates[i]);
+		rate_convert(report, (enum rate_kind)i, &rates[i]);
+		rate_pointers[i] = &rates[i];
 	}
 	response.level = (char *)limit_level_name(report->level);
 	if (report->level != LIMIT_HOST)
@@ -57,6 +76,8 @@ static int quota_answer(struct call *call, const struct quota_report *report)
 	response.stranger = report->stranger;
 	response.n_limits = LEDGER_RESOURCES;
 	response.limits = pointers;
+	response.n_rates = report->level == LIMIT_GUEST ? 0 : RATES;
+	response.rates = rate_pointers;
 	return call_answer(call, &response.base);
 }
 

@@ -6,13 +6,15 @@
  * One call, from dispatch_call() to finish().
  *
  * It has one owner at a time and is handed on: the thread that decoded it, then the worker that
- * runs it, or whatever keeps it waiting (a stream, the end of a session, a running call with the
- * same request id). Whoever has it ends it with call_finish(), which answers and frees.
+ * runs it, or whatever keeps it waiting (the throttle, a stream, the end of a session, a running
+ * call with the same request id). Whoever has it ends it with call_finish(), which answers and
+ * frees.
  */
 
 #include "rpc/message_arena.h"
 #include "rpc/dispatch.h"
 #include "rpc/method_table.h"
+#include "rpc/throttle.h"
 
 #define CALL_ARENA_BYTES_MAX (1024 * 1024)
 
@@ -25,15 +27,17 @@ struct rpc_session;
 struct call {
 	struct dispatcher *dispatcher;
 	const struct method *method;
-	struct rpc_call *rpc;         /* the transport's; gone after its finish() */
-	struct rpc_session *session;  /* reference, or NULL */
-	uid_t uid;                    /* the peer's */
-	uint64_t started_ns;          /* monotonic */
-	struct rpc_account *account;  /* reference, or NULL */
-	bool charged;                 /* to it, as one in flight */
-	uint64_t queued_bytes;        /* charged to it while the pool has the call */
-	ProtobufCMessage *request;    /* in the arena */
-	void *plain;                  /* what prepare() made of it, in the arena */
+	struct rpc_call *rpc;        /* the transport's; gone after its finish() */
+	struct rpc_session *session; /* reference, or NULL */
+	uid_t uid;                   /* the peer's */
+	uint64_t started_ns;         /* monotonic */
+	struct rpc_account *account; /* reference, or NULL */
+	bool charged;                /* to it, as one in flight */
+	uint64_t queued_bytes;     /* charged to it while the pool, or the throttle, has the call */
+	uint64_t due_ns;           /* not to go on before, for a rate; 0: at once */
+	struct held held;          /* until then */
+	ProtobufCMessage *request; /* in the arena */
+	void *plain;               /* what prepare() made of it, in the arena */
 	int fds[RPC_DESCRIPTORS_MAX]; /* came with the request; -1: taken */
 	size_t n_fds;
 	struct request_entry *entry; /* of a mutation, while it runs */
@@ -54,6 +58,9 @@ int call_answer(struct call *call, const ProtobufCMessage *response);
 
 /* End it. status: 0, REFUSED (call->refusal) or negative (the daemon is broken). */
 void call_finish(struct call *call, int status);
+
+/* A call that was held goes on. For the dispatcher's throttle. */
+void call_let_go(struct held *held);
 
 /* The peer, the session's broker and so on, for handlers. */
 struct broker *call_broker(const struct call *call);

@@ -87,8 +87,8 @@ static void call_init(struct call *call, struct dispatcher *dispatcher, const st
 	message_arena_init(&call->arena, CALL_ARENA_BYTES_MAX);
 }
 
-/* What waits for the pool: a tenant's share of that may be busy for long, and a small message can
- * take its whole arena. */
+/* What waits, for the pool or for its time: a tenant's share of the pool may be busy for long, and
+ * a small message can take its whole arena. */
 static int call_charge_bytes(struct call *call)
 {
 	uint64_t n_bytes = sizeof(*call) + call->arena.used_bytes;
@@ -300,6 +300,13 @@ static int call_unpack(struct call *call)
 	return refuse_field(&call->refusal, "", "the message cannot be decoded");
 }
 
+/* A call that is above its tenant's rate, or the host's, is to wait for its turn. */
+static int call_pay(struct call *call, enum rate_kind kind, uint64_t n)
+{
+	return rpc_account_pay(call->account, kind, n, call->method->flags & METHOD_GIVES_BACK,
+			       &call->due_ns, &call->refusal);
+}
+
 static int call_begin(struct call *call)
 {
 	int status = rpc_account_charge_call(call->account, &call->refusal);
@@ -310,13 +317,18 @@ static int call_begin(struct call *call)
 	if (!method_behind(call->method, call->rpc->door))
 		return refuse_unimplemented(&call->refusal, "UNKNOWN_METHOD",
 					    "this socket does not offer that method");
-	status = call_find_session(call);
+	if (!is_refresh(call->method))
+		status = call_pay(call, RATE_REQUESTS, 1);
+	if (!status)
+		status = call_find_session(call);
 	if (!status)
 		status = call_check_right(call);
 	if (!status)
 		status = call_unpack(call);
 	if (!status && call->method->prepare)
 		status = call->method->prepare(call);
+	if (!status && is_refresh(call->method))
+		status = call_pay(call, RATE_REFRESHES, refresh_call_ranges(call));
 	return status;
 }
 
@@ -407,6 +419,34 @@ static void call_mutate(struct call *call)
 	}
 }
 
+static void call_go(struct call *call)
+{
+	if (call->method->flags & METHOD_MUTATION)
+		call_mutate(call);
+	else
+		call_place(call);
+}
+
+void call_let_go(struct held *held)
+{
+	call_go((struct call *)((char *)held - offsetof(struct call, held)));
+}
+
+/* Where too many wait, those that only give back go on. */
+static void call_hold(struct call *call)
+{
+	if (throttle_hold(&call->dispatcher->throttle, &call->held, call->due_ns))
+		return;
+	if (call->method->flags & METHOD_GIVES_BACK) {
+		call_go(call);
+		return;
+	}
+	refuse(&call->refusal, REFUSAL_BUSY, "TOO_MANY_DELAYED",
+	       "too many calls wait because their tenants are above their rates");
+	call->refusal.retry_after_ms = dispatcher_settings(call->dispatcher).rate_delay_ms;
+	call_finish(call, REFUSED);
+}
+
 /* No memory even for the call itself. */
 static void refuse_call(struct dispatcher *dispatcher, const struct method *method,
 			struct rpc_call *rpc)
@@ -438,12 +478,12 @@ void dispatch_call(struct dispatcher *dispatcher, const struct method *method, s
 	call_init(call, dispatcher, method, rpc);
 	status = call_begin(call);
 	TRACE(request__start, method->number, method_path(method), session_number(call), call);
-	if (!status && call_wants_pool(call))
+	if (!status && (call->due_ns || call_wants_pool(call)))
 		status = call_charge_bytes(call);
 	if (status)
 		call_finish(call, status);
-	else if (method->flags & METHOD_MUTATION)
-		call_mutate(call);
+	else if (call->due_ns)
+		call_hold(call);
 	else
-		call_place(call);
+		call_go(call);
 }

@@ -34,6 +34,7 @@ struct rpc_settings {
 	uint32_t descriptors_waiting_max;  /* of a session */
 	uint32_t first_request_ms;         /* a silent connection is dropped after that */
 	uint32_t descriptor_wait_ms;       /* a waiting descriptor is closed after that */
+	uint32_t rate_delay_ms;            /* a call above a rate waits that long, at most */
 	/* Who may connect to the client sockets: root and our own uid always, and these. */
 	uid_t client_uids[RPC_CLIENT_IDS_MAX];
 	size_t n_client_uids;

@@ -10,6 +10,8 @@
 #include "util/clock.h"
 
 #define STRANGERS_THREADS_MAX 2
+/* Of all tenants; each is bounded by its calls in flight, and its bytes. */
+#define CALLS_HELD_MAX 4096
 
 /* ── tasks for the loop ───────────────────────────────────────────────────────────────────── */
 
@@ -85,7 +87,8 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 		return -ENOMEM;
 	dispatcher->strangers = pool_share_new(STRANGERS_THREADS_MAX);
 	dispatcher->metrics = metrics_new();
-	if (!dispatcher->strangers || !dispatcher->metrics) {
+	if (!dispatcher->strangers || !dispatcher->metrics ||
+	    throttle_init(&dispatcher->throttle, loop, CALLS_HELD_MAX, call_let_go)) {
 		pool_share_unref(dispatcher->strangers);
 		metrics_free(dispatcher->metrics);
 		free(dispatcher);
@@ -139,12 +142,15 @@ static void spare_free(struct dispatcher *dispatcher)
 	}
 }
 
-/* Ending the sessions cancels what runs: the transports, which wait for their calls, need not wait
+/* What is delayed goes on, and finds its session ended.
+ * Ending the sessions cancels what runs: the transports, which wait for their calls, need not wait
  * for a pin that takes minutes. */
 void dispatcher_stop(struct dispatcher *dispatcher)
 {
-	if (dispatcher)
-		rpc_session_end_all(dispatcher);
+	if (!dispatcher)
+		return;
+	rpc_session_end_all(dispatcher);
+	throttle_stop(&dispatcher->throttle);
 }
 
 /* The transports are gone: no call comes any more, but mutations may still run. */
@@ -152,10 +158,11 @@ struct dispatcher *dispatcher_free(struct dispatcher *dispatcher)
 {
 	if (!dispatcher)
 		return NULL;
-	rpc_session_end_all(dispatcher);
+	dispatcher_stop(dispatcher);
 	wait_for_calls(dispatcher);
 	tasks_drain(dispatcher);
 	loop_unpost(dispatcher->loop, &dispatcher->post);
+	throttle_deinit(&dispatcher->throttle);
 	spare_free(dispatcher);
 	pool_share_unref(dispatcher->strangers);
 	broker_set_observer(dispatcher->broker, NULL, NULL);

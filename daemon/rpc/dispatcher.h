@@ -17,6 +17,7 @@
 #include "rpc/metrics.h"
 #include "rpc/monitor.h"
 #include "rpc/session_index.h"
+#include "rpc/throttle.h"
 #include "rpc/user_count.h"
 #include "util/log.h"
 
@@ -40,6 +41,7 @@ struct dispatcher {
 	uint64_t started_ns, started_realtime_ns;
 	struct metrics *metrics;
 	struct monitor monitor;
+	struct throttle throttle; /* calls that come too fast */
 	struct native_transport *native; /* the loop's; NULL: there is none */
 	struct pool_share *strangers; /* of the pool, for who has no session */
 	_Atomic uint64_t calls, refusals;

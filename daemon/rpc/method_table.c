@@ -51,7 +51,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Host/CloseSession"),
 		.number = N(CLOSE_SESSION),
-		.flags = METHOD_CLIENT,
+		.flags = METHOD_CLIENT | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_ANY,
 		.place = PLACE_INLINE,
 		.request = &R(close_session_request),
@@ -78,7 +78,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Host/CancelOperation"),
 		.number = N(CANCEL_OPERATION),
-		.flags = METHOD_CLIENT,
+		.flags = METHOD_CLIENT | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_ANY,
 		.place = PLACE_INLINE,
 		.request = &R(cancel_operation_request),
@@ -131,7 +131,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Guests/RevokeDelegation"),
 		.number = N(REVOKE_DELEGATION),
-		.flags = METHOD_CLIENT | METHOD_MUTATION,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_OWN,
 		.place = PLACE_INLINE,
 		.request = &R(revoke_delegation_request),
@@ -174,7 +174,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Guests/DestroyGuest"),
 		.number = N(DESTROY_GUEST),
-		.flags = METHOD_CLIENT | METHOD_MUTATION,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_OWN,
 		.place = PLACE_LANE,
 		.request = &R(destroy_guest_request),
@@ -211,7 +211,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Memory/RemoveMemoryFile"),
 		.number = N(REMOVE_MEMORY_FILE),
-		.flags = METHOD_CLIENT | METHOD_MUTATION,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_MAP,
 		.place = PLACE_LANE,
 		.request = &R(remove_memory_file_request),
@@ -269,7 +269,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Devices/CloseDevice"),
 		.number = N(CLOSE_DEVICE),
-		.flags = METHOD_CLIENT | METHOD_MUTATION,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_DEVICE,
 		.place = PLACE_LANE,
 		.request = &R(close_device_request),
@@ -305,7 +305,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Domains/DestroyNested"),
 		.number = N(DESTROY_NESTED),
-		.flags = METHOD_CLIENT | METHOD_MUTATION,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_DOMAIN,
 		.place = PLACE_LANE,
 		.request = &R(destroy_nested_request),

@@ -24,6 +24,7 @@ enum method_place {
 #define METHOD_NO_SESSION 4u
 #define METHOD_MUTATION   8u /* has a request_id, runs to its end */
 #define METHOD_STREAM     16u
+#define METHOD_GIVES_BACK 32u /* only that: not refused for being one too many in a second */
 
 struct method {
 	const char *path; /* NULL: native only */

@@ -10,7 +10,8 @@
 #define TENANTS_BYTES_MAX (700u * 1024)
 /* One sample of a tenant without its name: the longest metric, labels, resource and number. */
 #define SAMPLE_BYTES 128
-#define SAMPLES_MAX  6
+#define SAMPLES_MAX  6 /* of a resource */
+#define RATE_SAMPLES 2 /* of a rate */
 
 /* ── reading ──────────────────────────────────────────────────────────────────────────────── */
 
@@ -29,13 +30,20 @@ static void usage_add(struct usage *sum_of, const struct usage *more)
 	sum_of->events_high = sum(sum_of->events_high, more->events_high);
 }
 
+static void rate_add(struct rate_usage *sum_of, const struct rate_usage *more)
+{
+	sum_of->delayed = sum(sum_of->delayed, more->delayed);
+	sum_of->refused = sum(sum_of->refused, more->refused);
+}
+
 /* What a tenant takes of the text, at most. */
 static size_t tenant_bytes(const struct usage_report *report)
 {
 	char name[METRICS_LABEL_BYTES];
 
 	metrics_label_escape(name, sizeof(name), report->tenant);
-	return (SAMPLE_BYTES + strlen(name)) * SAMPLES_MAX * LEDGER_RESOURCES;
+	return (SAMPLE_BYTES + strlen(name)) *
+	       (SAMPLES_MAX * LEDGER_RESOURCES + RATE_SAMPLES * RATES);
 }
 
 static size_t tenants_listed(const struct usage_report *tenants, size_t n)
@@ -56,9 +64,12 @@ static void others_sum(struct usage_report *tenants, size_t listed, size_t n)
 {
 	struct usage_report *other = &tenants[listed];
 
-	for (size_t i = listed + 1; i < n; i++)
+	for (size_t i = listed + 1; i < n; i++) {
 		for (int resource = 0; resource < LEDGER_RESOURCES; resource++)
 			usage_add(&other->usage[resource], &tenants[i].usage[resource]);
+		for (int rate = 0; rate < RATES; rate++)
+			rate_add(&other->rates[rate], &tenants[i].rates[rate]);
+	}
 }
 
 void metrics_quota_bound(struct metrics_quota *quota, size_t n)
@@ -132,15 +143,38 @@ static void report_write(struct metrics_text *text, const struct usage_report *r
 	}
 }
 
+static void rates_write(struct metrics_text *text, const struct usage_report *report,
+			const char *level, const char *suffix)
+{
+	for (int i = 0; i < RATES; i++) {
+		metrics_text_begin(text, suffix);
+		metrics_text_label(text, "level", level);
+		if (!strcmp(level, "tenant"))
+			metrics_text_label(text, "tenant", report->tenant);
+		metrics_text_label(text, "rate", rate_kind_name(i));
+		metrics_text_number(text, text->metric == METRIC_RATE_DELAYED
+						  ? report->rates[i].delayed
+						  : report->rates[i].refused);
+	}
+}
+
+static void family_write(struct metrics_text *text, const struct metrics_quota *quota,
+			 enum metric metric, const char *suffix,
+			 void (*write)(struct metrics_text *text, const struct usage_report *report,
+				       const char *level, const char *suffix))
+{
+	metrics_text_family(text, metric);
+	write(text, &quota->reports[0], "host", suffix);
+	for (size_t i = 0; i < quota->n_listed; i++)
+		write(text, &quota->reports[1 + i], "tenant", suffix);
+	if (quota->others)
+		write(text, &quota->reports[1 + quota->n_listed], "other", suffix);
+}
+
 static void quota_family(struct metrics_text *text, const struct metrics_quota *quota,
 			 enum metric metric, const char *suffix)
 {
-	metrics_text_family(text, metric);
-	report_write(text, &quota->reports[0], "host", suffix);
-	for (size_t i = 0; i < quota->n_listed; i++)
-		report_write(text, &quota->reports[1 + i], "tenant", suffix);
-	if (quota->others)
-		report_write(text, &quota->reports[1 + quota->n_listed], "other", suffix);
+	family_write(text, quota, metric, suffix, report_write);
 }
 
 void metrics_quota_write(struct metrics_text *text, const struct metrics_quota *quota)
@@ -151,4 +185,6 @@ void metrics_quota_write(struct metrics_text *text, const struct metrics_quota *
 	quota_family(text, quota, METRIC_QUOTA_PEAK, "");
 	quota_family(text, quota, METRIC_QUOTA_REFUSALS, "_total");
 	quota_family(text, quota, METRIC_QUOTA_HIGHS, "_total");
+	family_write(text, quota, METRIC_RATE_DELAYED, "_total", rates_write);
+	family_write(text, quota, METRIC_RATE_REFUSED, "_total", rates_write);
 }

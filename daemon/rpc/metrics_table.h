@@ -58,6 +58,10 @@
 	  "Charges that were refused for want of room there.") \
 	X(QUOTA_HIGHS, "quota_highs", "counter", "", "level, tenant, resource", \
 	  "How often use rose above quota_high.") \
+	X(RATE_DELAYED, "rate_delayed", "counter", "", "level, tenant, rate", \
+	  "Calls that waited because that rate was exceeded there: requests, refreshes, connections.") \
+	X(RATE_REFUSED, "rate_refused", "counter", "", "level, tenant, rate", \
+	  "Calls that were refused because they would have had to wait too long.") \
 	X(REFRESHED_RANGES, "refreshed_ranges", "counter", "", "verdict", \
 	  "Ranges of RefreshNested, by what their guest is told.") \
 	X(REFRESHED_LEAVES, "refreshed_leaves", "counter", "", "change", \

@@ -53,6 +53,14 @@ int prepare_refresh_nested(struct call *call)
 	return 0;
 }
 
+uint64_t refresh_call_ranges(const struct call *call)
+{
+	const Iommubroker__V1__RefreshNestedRequest *request =
+		(const Iommubroker__V1__RefreshNestedRequest *)call->request;
+
+	return request->n_ranges;
+}
+
 static int refresh_answer(struct refresh_call *refresh)
 {
 	Iommubroker__V1__RefreshNestedResponse response =

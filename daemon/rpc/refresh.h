@@ -12,6 +12,7 @@
 
 struct call *refresh_call_new(void); /* NULL: no memory */
 int prepare_refresh_nested(struct call *call);
+uint64_t refresh_call_ranges(const struct call *call); /* once prepared */
 int handle_refresh_nested(struct call *call);
 
 #endif

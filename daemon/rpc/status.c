@@ -6,7 +6,7 @@
  *   quota                     RESOURCE_EXHAUSTED   QuotaFailure, ErrorInfo with the numbers
  *   the kernel's memlock      RESOURCE_EXHAUSTED   ErrorInfo HOST_MEMLOCK
  *   host ran out              RESOURCE_EXHAUSTED   ErrorInfo
- *   rate                      RESOURCE_EXHAUSTED   RetryInfo, ErrorInfo
+ *   rate                      RESOURCE_EXHAUSTED   RetryInfo, QuotaFailure, ErrorInfo
  *   busy, restarting          UNAVAILABLE          RetryInfo, ErrorInfo
  *   a field                   INVALID_ARGUMENT     BadRequest, ErrorInfo
  *   not now                   FAILED_PRECONDITION  PreconditionFailure, ErrorInfo
@@ -30,7 +30,7 @@
 #include "rpc/dispatch.h"
 #include "util/utf8.h"
 
-#define DETAILS_MAX         3
+#define DETAILS_MAX         4
 #define DETAIL_BYTES_MAX    3072
 #define VIOLATIONS_MAX      32
 #define METADATA_MAX        8
@@ -156,6 +156,10 @@ static void add_error_info(struct details *details, const struct refusal *refusa
 		metadata_add_number(&metadata, "used", refusal->used);
 		metadata_add_number(&metadata, "requested", refusal->requested);
 	}
+	if (refusal->kind == REFUSAL_RATE && refusal->resource[0]) {
+		metadata_add(&metadata, "resource", refusal->resource);
+		metadata_add_number(&metadata, "limit", refusal->limit);
+	}
 	if (refusal->kind == REFUSAL_UNIMPLEMENTED)
 		metadata_add(&metadata, "kernel_feature", refusal->resource);
 	metadata_add(&metadata, "tenant", refusal->tenant);
@@ -267,6 +271,10 @@ static void add_details(struct details *details, struct refusal *refusal)
 		add_quota_failure(details, refusal->tenant, refusal->message);
 		break;
 	case REFUSAL_RATE:
+		add_retry_info(details, refusal->retry_after_ms);
+		if (refusal->resource[0])
+			add_quota_failure(details, refusal->tenant, refusal->message);
+		break;
 	case REFUSAL_BUSY:
 		add_retry_info(details, refusal->retry_after_ms);
 		break;

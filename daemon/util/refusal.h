@@ -35,7 +35,7 @@ enum refusal_kind {
 	REFUSAL_QUOTA, /* our ledger; resource, limit, used, requested, tenant, rule are set */
 	REFUSAL_HOST_MEMLOCK,   /* the kernel's locked-memory limit, behind our ledger */
 	REFUSAL_HOST_RESOURCES, /* memory or descriptors of the host ran out for this request */
-	REFUSAL_RATE,           /* too many; retry_after_ms is set */
+	REFUSAL_RATE,           /* too many; as QUOTA without used, and retry_after_ms */
 	REFUSAL_BUSY,           /* come back later; retry_after_ms is set */
 	REFUSAL_CANCELLED,      /* CancelOperation, or its session ended */
 	REFUSAL_UNIMPLEMENTED,  /* this daemon or this kernel lacks it; reason names what */

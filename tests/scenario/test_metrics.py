@@ -23,7 +23,7 @@ TENANT = "uid:%d" % os.getuid()
 # Of the samples, what they must not tell: handles and uuids are secrets of a guest's owner.
 LABELS = {
     "version", "backend", "method", "code", "le", "reason", "transport", "level", "tenant", "resource", "verdict",
-    "change", "call", "state", "mode",
+    "change", "call", "state", "mode", "rate",
 }  # fmt: skip
 
 

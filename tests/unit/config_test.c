@@ -58,6 +58,7 @@ static void test_values_of_every_type(void **state)
 					"Users=root 1234\n"
 					"Groups=0\n"
 					"FirstRequestTimeout=250ms\n"
+					"RateDelayMax=20ms\n"
 					"[Translation]\n"
 					"Designations=RT ST\n");
 	config = load_good();
@@ -72,6 +73,7 @@ static void test_values_of_every_type(void **state)
 	assert_int_equal(config->rpc.client_uids[1], 1234);
 	assert_int_equal(config->rpc.n_client_gids, 1);
 	assert_int_equal(config->rpc.first_request_ms, 250);
+	assert_int_equal(config->rpc.rate_delay_ms, 20);
 	assert_int_equal(config->broker.designations,
 			 1u << S390_LEVEL_SEGMENT | 1u << S390_LEVEL_REGION_THIRD);
 	config_free(config);
@@ -212,6 +214,12 @@ static const struct {
 	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=17179869184G\n", "is not a size"},
 	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=101%\n", "is not a size"},
 	{"iommubrokerd.conf", "[Limits]\nPinnedMemoryMax=1Q\n", "is not a size"},
+	{"iommubrokerd.conf", "[Limits]\nRequestRateMax=500\n",
+	 ":2: [Limits] RequestRateMax=: '500' is not so many a second: 500/s, or infinity"},
+	{"iommubrokerd.conf", "[Limits]\nRefreshRatePerTenantMax=0/s\n",
+	 "'0/s' is not between 1 and"},
+	{"quota.d/a.conf", "[Match]\nUser=*\n[Quota]\nConnectionRateMax=5/m\n",
+	 ":4: ConnectionRateMax=: '5/m' is not so many a second: 500/s, or infinity"},
 	{"iommubrokerd.conf", "[Memory]\nRequireSeals=maybe\n",
 	 "'maybe' is not one of off, permissive, required"},
 	{"iommubrokerd.conf", "[Memory]\nPinSliceSize=512M\n",

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -640,6 +641,51 @@ int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_reso
 		fake.used[resource] += amount;
 	pthread_mutex_unlock(&tenants_lock);
 	return full ? refuse_quota(refusal, "fake", max, max, amount, "tenant-a", "file:7") : 0;
+}
+
+bool broker_rate_limited(const struct tenant *tenant, enum rate_kind kind)
+{
+	(void)tenant;
+	return fake.rates[kind].tokens;
+}
+
+/* So many tokens; each one more than those waits a step longer, at most as long as is allowed. */
+int broker_rate_take(struct broker *broker, struct tenant *tenant,
+		     const struct rate_request *request, uint64_t *ret_wait_ns,
+		     struct refusal *refusal)
+{
+	struct fake_rate *rate = &fake.rates[request->kind];
+	uint64_t wait_ns;
+	bool refused;
+
+	(void)broker;
+	(void)tenant;
+	pthread_mutex_lock(&tenants_lock);
+	wait_ns = rate->taken + request->n > rate->tokens
+			  ? (rate->taken + request->n - rate->tokens) * rate->step_ns
+			  : 0;
+	refused = wait_ns > request->delay_max_ns && !request->gives_back;
+	if (!refused)
+		rate->taken += request->n;
+	pthread_mutex_unlock(&tenants_lock);
+	if (!refused) {
+		*ret_wait_ns = wait_ns < request->delay_max_ns ? wait_ns : request->delay_max_ns;
+		return 0;
+	}
+	refuse(refusal, REFUSAL_RATE, "RATE_EXCEEDED", "too fast");
+	refusal->retry_after_ms = (uint32_t)(wait_ns / 1000000);
+	refusal->limit = rate->tokens;
+	snprintf(refusal->resource, sizeof(refusal->resource), "requests");
+	snprintf(refusal->tenant, sizeof(refusal->tenant), "tenant-a");
+	snprintf(refusal->rule, sizeof(refusal->rule), "file:9");
+	return REFUSED;
+}
+
+const char *rate_kind_name(enum rate_kind kind)
+{
+	static const char *const names[RATES] = {"requests", "refreshes", "connections"};
+
+	return names[kind];
 }
 
 void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,

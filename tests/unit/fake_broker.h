@@ -27,6 +27,13 @@ struct broker *fake_broker_new(void);
 #define FAKE_NO_LANE 50 /* a guest whose mutations have no order */
 #define FAKE_SHARE   2  /* threads of one session */
 
+/* Of a rate, for all tenants together. */
+struct fake_rate {
+	_Atomic uint64_t tokens;  /* so many go at once; 0: no rate */
+	_Atomic uint64_t step_ns; /* each one more waits so much longer than the one before */
+	_Atomic uint64_t taken;
+};
+
 struct fake_broker {
 	/* set by the test */
 	_Atomic bool
@@ -37,7 +44,8 @@ struct fake_broker {
 	size_t revoke_n;             /* so many things it takes away */
 	struct refusal refusal;
 	_Atomic uint64_t max[LEDGER_RESOURCES]; /* of each tenant; 0: no limit */
-	_Atomic uid_t ruleless;                 /* no rule is for this user; 0: for all */
+	struct fake_rate rates[RATES];
+	_Atomic uid_t ruleless;      /* no rule is for this user; 0: for all */
 	unsigned int rights_lacking; /* set of 1 << enum guest_right that no session has */
 	/* told to the test */
 	_Atomic uint64_t used[LEDGER_RESOURCES]; /* by all tenants */

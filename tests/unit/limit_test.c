@@ -424,7 +424,7 @@ static void test_settings(void **state)
 		struct row row;
 		bool high;
 
-		if (!config_settings[i].limit)
+		if (!config_settings[i].limit || config_settings[i].type == SETTING_RATE)
 			continue;
 		row_of_setting(&config_settings[i], &row, &high);
 		if (high || is_size(&row))
@@ -449,7 +449,7 @@ static void test_rules(void **state)
 			.resource = key->resource,
 		};
 
-		if (key->high || is_size(&row))
+		if (key->high || key->is_rate || is_size(&row))
 			continue;
 		check_row(&row);
 		tried++;
@@ -548,7 +548,7 @@ static void test_high(void **state)
 		struct row row;
 		bool high;
 
-		if (!config_settings[i].limit)
+		if (!config_settings[i].limit || config_settings[i].type == SETTING_RATE)
 			continue;
 		row_of_setting(&config_settings[i], &row, &high);
 		if (!high)

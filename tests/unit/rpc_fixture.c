@@ -25,6 +25,7 @@ void fixture_init(struct rpc_fixture *fixture)
 		.descriptors_waiting_max = 16,
 		.first_request_ms = 60000,
 		.descriptor_wait_ms = 60000,
+		.rate_delay_ms = 1000,
 	};
 }
 

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_RATES_H
+#define IB_BROKER_RATES_H
+
+/*
+ * How often a tenant may call, and all tenants together: the buckets of rate.h at these two levels,
+ * with the limits that hold and what came of them.
+ *
+ * One lock guards all of it; nothing else is taken while it is held. Where no rate is set, which is
+ * the default, a call costs one load and no lock.
+ *
+ * A tenant whose last client goes away is forgotten, but not what it owes: connecting again and
+ * again would else be a way around every rate.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "broker/broker.h"
+#include "broker/rate.h"
+
+#define RATE_DEBTS_MAX                                                             \
+	256 /* tenants that are gone and owe; beyond that, those that owe least go \
+	     */
+
+struct rate_account {
+	const char *tenant;           /* borrowed; who a refusal names */
+	_Atomic unsigned int limited; /* set of 1 << enum rate_kind: one is set here or above */
+	struct {
+		struct rate_bucket bucket;
+		uint64_t per_second; /* RATE_NONE: no limit */
+		uint64_t delayed, refused;
+		char rule[LIMIT_WHERE_MAX];
+	} of[RATES];
+};
+
+struct rate_debt {
+	char tenant[BROKER_NAME_MAX];
+	uint64_t paid_ns[RATES];
+};
+
+struct rates {
+	pthread_mutex_t lock;
+	struct rate_account host;
+	size_t n_debts;
+	struct rate_debt debts[RATE_DEBTS_MAX];
+};
+
+void rates_init(struct rates *rates);
+void rates_deinit(struct rates *rates);
+/* A tenant's, with what it owes from before; and its end. */
+void rates_open(struct rates *rates, struct rate_account *account, const char *tenant,
+		uint64_t now_ns);
+void rates_close(struct rates *rates, struct rate_account *account, uint64_t now_ns);
+/* The limits of settings, and of rule (or NULL) where those are lower. What is owed stays owed, in
+ * tokens. Set the host's first: a tenant's account looks at them. */
+void rates_set_limits(struct rates *rates, struct rate_account *account,
+		      const struct limit_set *settings, const struct limit_set *rule,
+		      uint64_t now_ns);
+/* See broker_rate_take(). */
+int rates_take(struct rates *rates, struct rate_account *account,
+	       const struct rate_request *request, uint64_t *ret_wait_ns, struct refusal *refusal);
+void rates_report(struct rates *rates, const struct rate_account *account,
+		  struct rate_usage ret[RATES]);
+
+#endif
