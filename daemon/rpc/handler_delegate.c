@@ -108,13 +108,15 @@ static int check_listening(struct call *call, int fd)
 
 static int ends_connect(struct call *call, struct delegate_ends *ends)
 {
-	int pair[2];
+	int pair[2], on = 1;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return refuse_errno(&call->refusal, errno, "a connected socket");
 	ends->served = pair[0];
 	ends->given = pair[1];
-	if (!fcntl(pair[0], F_SETFL, O_NONBLOCK))
+	/* Before anybody has the other end: what is sent without it does not tell its sender. */
+	if (!setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) &&
+	    !fcntl(pair[0], F_SETFL, O_NONBLOCK))
 		return 0;
 	return refuse_errno(&call->refusal, errno, "a connected socket");
 }
