@@ -110,7 +110,8 @@ void config_print_manual(FILE *out)
 	      "was; all mistakes (32 at most, and how many more) are told with file, line and key, "
 	      "by\n"
 	      ".B iommubrokerd \\-\\-check\\-config\n"
-	      "without a daemon, and by\n.BR \"iommubrokerctl config check\" .\n"
+	      "without a daemon; of a daemon that runs,\n.B iommubrokerctl config check\n"
+	      "tells the first, and how many more.\n"
 	      ".B iommubrokerctl config show\n"
 	      "tells each value that holds, the file and line it comes from or that it is the "
 	      "default, "
@@ -125,7 +126,7 @@ void config_print_manual(FILE *out)
 	fputs(".PP\nSections [EmulatedFunction] describe the functions of the emulated backend, "
 	      "one\n"
 	      "section each; without any it has the zPCI function ids 1 to 8 at 0000:00:01.0 to\n"
-	      "0000:00:08.0.\n",
+	      "0000:00:08.0, with the ids 1234:11e8.\n",
 	      out);
 	manual_table(out, emulated_settings, n_emulated_settings);
 	fputs(".SH QUOTA RULES\n"

@@ -123,8 +123,8 @@ void doc_print_manual(FILE *to)
 	      ".Sh JSON\nWith\n.Fl -json\nmessages have the names of the API.\nHandles are strings "
 	      "in hex.\nNumbers above 2^63 - 1, such as a limit that there is not, are strings in "
 	      "decimal.\nAn error is an object on standard error:\n"
-	      ".Brq Qq error : Brq Qq exit_status , Qq code , Qq message , Qq reason , "
-	      "Qq metadata ,\nthe last two if the daemon gave them.\n",
+	      "a member\n.Li error\nwith\n.Li exit_status , code , message , reason\nand\n"
+	      ".Li metadata ,\nthe last two if the daemon gave them.\n",
 	      to);
 	print_checks(to);
 	print_exit_statuses(to);
