@@ -281,22 +281,20 @@ enum tenant_fit tenant_match_explain(const struct tenant_match *match,
 				     const struct tenant_identity *identity, unsigned int known,
 				     char ret_why[TENANT_WHY_MAX])
 {
-	int unknown = -1;
+	enum tenant_property unknown = TENANT_PROPERTIES; /* none */
 
-	for (int i = 0; i < TENANT_PROPERTIES; i++) {
-		const enum tenant_property property = (enum tenant_property)i;
-
-		if (!match->n[i])
+	for (enum tenant_property property = 0; property < TENANT_PROPERTIES; property++) {
+		if (!match->n[property])
 			continue;
-		if (!(known & 1u << i)) {
-			unknown = unknown < 0 ? i : unknown;
+		if (!(known & 1u << property)) {
+			unknown = unknown < TENANT_PROPERTIES ? unknown : property;
 		} else if (!fits_property(match, property, identity)) {
 			miss_tell(match, identity, property, true, ret_why);
 			return TENANT_FITS_NOT;
 		}
 	}
-	if (unknown >= 0) {
-		miss_tell(match, identity, (enum tenant_property)unknown, false, ret_why);
+	if (unknown < TENANT_PROPERTIES) {
+		miss_tell(match, identity, unknown, false, ret_why);
 		return TENANT_FIT_UNKNOWN;
 	}
 	snprintf(ret_why, TENANT_WHY_MAX, "matches");
