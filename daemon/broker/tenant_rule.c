@@ -193,16 +193,30 @@ void tenant_rule_name(const struct tenant_rule *rule, const struct tenant_identi
 
 /* ── in words ──────────────────────────────────────────────────────────────────────────────── */
 
-static const char *const property_names[TENANT_PROPERTIES] = {
-	[TENANT_USER] = "User",   [TENANT_GROUP] = "Group",   [TENANT_UNIT] = "Unit",
-	[TENANT_SLICE] = "Slice", [TENANT_CGROUP] = "CGroup",
-};
+static const char *property_name(enum tenant_property property)
+{
+	static const char *const names[TENANT_PROPERTIES] = {
+		[TENANT_USER] = "User",   [TENANT_GROUP] = "Group",   [TENANT_UNIT] = "Unit",
+		[TENANT_SLICE] = "Slice", [TENANT_CGROUP] = "CGroup",
+	};
 
-static const char *const nothing_there[TENANT_PROPERTIES] = {
-	[TENANT_UNIT] = "in no unit",
-	[TENANT_SLICE] = "in no slice",
-	[TENANT_CGROUP] = "in no cgroup below the root",
-};
+	return property < TENANT_PROPERTIES ? names[property] : "";
+}
+
+/* How a client is called that has nothing of it; NULL: each has something. */
+static const char *nothing_of(enum tenant_property property)
+{
+	switch (property) {
+	case TENANT_UNIT:
+		return "in no unit";
+	case TENANT_SLICE:
+		return "in no slice";
+	case TENANT_CGROUP:
+		return "in no cgroup below the root";
+	default:
+		return NULL;
+	}
+}
 
 /* One word more, or, once it is too long, that there are others. */
 static void word_add(char *text, size_t text_bytes, const char *word)
@@ -267,13 +281,13 @@ static void miss_tell(const struct tenant_match *match, const struct tenant_iden
 	property_tell(identity, property, has, sizeof(has));
 	if (!known)
 		snprintf(why, TENANT_WHY_MAX, "%s= is %s, which is not known here",
-			 property_names[property], wanted);
-	else if (!has[0] && nothing_there[property])
+			 property_name(property), wanted);
+	else if (!has[0] && nothing_of(property))
 		snprintf(why, TENANT_WHY_MAX, "%s= is %s, the client is %s",
-			 property_names[property], wanted, nothing_there[property]);
+			 property_name(property), wanted, nothing_of(property));
 	else
 		snprintf(why, TENANT_WHY_MAX, "%s= is %s, the client is %s%s",
-			 property_names[property], wanted, property == TENANT_USER ? "" : "in ",
+			 property_name(property), wanted, property == TENANT_USER ? "" : "in ",
 			 has);
 }
 
