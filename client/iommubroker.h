@@ -329,8 +329,9 @@ IOMMUBROKER_API int iommubroker_guest_create_for(struct iommubroker_session *ses
 
 #define IOMMUBROKER_RIGHT_MAP    (1u << 1) /* memory files and regions */
 #define IOMMUBROKER_RIGHT_DEVICE (1u << 2) /* open, bind, close, its descriptor */
-#define IOMMUBROKER_RIGHT_DOMAIN (1u << 3) /* nested domains, what devices are attached to, reset \
-					    */
+#define IOMMUBROKER_RIGHT_DOMAIN                                         \
+	(1u << 3) /* nested domains, what devices are attached to, reset \
+		   */
 #define IOMMUBROKER_RIGHT_REFRESH (1u << 4)
 #define IOMMUBROKER_RIGHT_EVENTS  (1u << 5)
 #define IOMMUBROKER_RIGHT_HOLD    (1u << 6) /* the guest lives while a session with it lives */

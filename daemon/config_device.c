@@ -43,11 +43,13 @@ int config_device_end(struct config_file *file)
 	if (!file->device_line || file->bad_section == file->section_started)
 		return 0;
 	if (!rule->by_name && !rule->passed_descriptor)
-		return config_file_error(file, "[Device] that names no FunctionId=, PciAddress=, Id= or "
-					  "PassedDescriptor=yes; FunctionId=* is any function");
+		return config_file_error(file,
+					 "[Device] that names no FunctionId=, PciAddress=, Id= or "
+					 "PassedDescriptor=yes; FunctionId=* is any function");
 	if (rule->deny && (rule->passed_descriptor || rule->relaxed))
-		return config_file_error(file, "[Device] with Allow=no that grants PassedDescriptor= or "
-					  "RelaxedTranslation=");
+		return config_file_error(file,
+					 "[Device] with Allow=no that grants PassedDescriptor= or "
+					 "RelaxedTranslation=");
 	return rule_add(file);
 }
 

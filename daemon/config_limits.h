@@ -19,10 +19,10 @@
  *                 quarter of the host's memory; each only as far as clients really fill it
  *   threads       do not grow with clients
  *
- * R(resource, key, type, least, host, tenant, guest, what, more) is one of enum ledger_resource; its
- * settings are called by key and Max, PerTenantMax or PerGuestMax, its keys of a rule by key and Max
- * or PerGuestMax; what and more are their documentation. T(resource, key, type, least, host, tenant,
- * what, more) is one that no guest has.
+ * R(resource, key, type, least, host, tenant, guest, what, more) is one of enum ledger_resource;
+ * its settings are called by key and Max, PerTenantMax or PerGuestMax, its keys of a rule by key
+ * and Max or PerGuestMax; what and more are their documentation. T(resource, key, type, least,
+ * host, tenant, what, more) is one that no guest has.
  */
 /* clang-format off */
 #define CONFIG_LIMITS(R, T)                                                                        \

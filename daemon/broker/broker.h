@@ -279,7 +279,7 @@ struct guest_description *guest_description_free(struct guest_description *descr
 /* ── delegations ──────────────────────────────────────────────────────────────────────────── */
 
 /* What a session may do. One that a process opened itself has all of them. */
-enum guest_right {          /* the API's numbers */
+enum guest_right { /* the API's numbers */
 		   GUEST_RIGHT_MAP = 1,
 		   GUEST_RIGHT_DEVICE,
 		   GUEST_RIGHT_DOMAIN,
@@ -629,8 +629,8 @@ struct quota_high {
 };
 
 /* Tells every rise above high: from any thread, with locks held, so it must neither wait nor call
- * the broker. log: not too often since the last of that tenant and its guests that was to be logged.
- * Once, before the first session; broker_free() returns after the last of its calls. */
+ * the broker. log: not too often since the last of that tenant and its guests that was to be
+ * logged. Once, before the first session; broker_free() returns after the last of its calls. */
 void broker_on_quota_high(struct broker *broker,
 			  void (*tell)(void *context, const struct quota_high *high),
 			  void *context);

@@ -263,9 +263,9 @@ static int call_find_session(struct call *call)
 static int call_check_right(struct call *call)
 {
 	static const char *const names[] = {
-		[GUEST_RIGHT_MAP] = "MAP",         [GUEST_RIGHT_DEVICE] = "DEVICE",
-		[GUEST_RIGHT_DOMAIN] = "DOMAIN",   [GUEST_RIGHT_REFRESH] = "REFRESH",
-		[GUEST_RIGHT_EVENTS] = "EVENTS",   [GUEST_RIGHT_HOLD] = "HOLD",
+		[GUEST_RIGHT_MAP] = "MAP",       [GUEST_RIGHT_DEVICE] = "DEVICE",
+		[GUEST_RIGHT_DOMAIN] = "DOMAIN", [GUEST_RIGHT_REFRESH] = "REFRESH",
+		[GUEST_RIGHT_EVENTS] = "EVENTS", [GUEST_RIGHT_HOLD] = "HOLD",
 	};
 	enum guest_right right = call->method->right;
 

@@ -82,16 +82,16 @@ struct rpc_call {
 	const struct rpc_call_ops *ops;
 	enum rpc_door door;
 	bool native;
-	const struct peer *peer; /* lives as long as the call */
+	const struct peer *peer;     /* lives as long as the call */
 	struct rpc_account *account; /* the connection's, borrowed; NULL: nobody is charged */
-	const uint8_t *secret;   /* gRPC: the session metadata, or NULL */
+	const uint8_t *secret;       /* gRPC: the session metadata, or NULL */
 	size_t secret_bytes;
 	bool secret_good; /* the dispatcher's: it opened a session */
 	/* native: the connection's, or NULL; borrowed. Where OpenSession or JoinSession found it
 	 * NULL and set it, it is a reference that the transport takes over in finish(). */
 	struct rpc_session *session;
 	struct delegate *delegate; /* native: what its connection came through, borrowed; or NULL */
-	const uint8_t *request; /* borrowed until dispatch_call() returns */
+	const uint8_t *request;    /* borrowed until dispatch_call() returns */
 	size_t request_bytes;
 	size_t n_fds; /* native: attached descriptors; consumed */
 	int fds[RPC_DESCRIPTORS_MAX];
@@ -119,9 +119,9 @@ struct operator_setting {
 	char section[384]; /* "Limits", "quota.d/50-prod.conf [Quota]" */
 	const char *key;
 	char value[768]; /* in the configuration's own writing */
-	char from[384];   /* file:line; "": the default */
+	char from[384];  /* file:line; "": the default */
 	const char *default_value;
-	bool at_start;      /* a reload does not change it */
+	bool at_start;     /* a reload does not change it */
 	char pending[768]; /* another value, read since, that the next start takes; or "" */
 };
 
@@ -188,8 +188,8 @@ int grpc_transport_new(struct grpc_transport **ret, struct dispatcher *dispatche
 		       struct loop *loop, enum rpc_door door);
 void grpc_transport_accept(void *transport, int consume_fd, const struct peer *peer);
 /* Ends every connection and waits for its threads. 0; or -ETIMEDOUT: some connection does not end
- * within a bounded time, which is logged. Then nothing is freed, its threads go on, and so what they
- * use has to stay. NULL is fine. */
+ * within a bounded time, which is logged. Then nothing is freed, its threads go on, and so what
+ * they use has to stay. NULL is fine. */
 int grpc_transport_free(struct grpc_transport *transport);
 
 struct native_transport;

@@ -41,9 +41,9 @@ struct dispatcher {
 	uint64_t started_ns, started_realtime_ns;
 	struct metrics *metrics;
 	struct monitor monitor;
-	struct throttle throttle; /* calls that come too fast */
+	struct throttle throttle;        /* calls that come too fast */
 	struct native_transport *native; /* the loop's; NULL: there is none */
-	struct pool_share *strangers; /* of the pool, for who has no session */
+	struct pool_share *strangers;    /* of the pool, for who has no session */
 	_Atomic uint64_t calls, refusals;
 
 	pthread_mutex_t lock; /* guards what follows */
@@ -52,7 +52,7 @@ struct dispatcher {
 	struct call *spare; /* refresh calls that wait for their next use */
 	size_t n_spare;
 	struct session_index sessions;
-	bool stopping;            /* no session is opened any more */
+	bool stopping; /* no session is opened any more */
 	uint32_t connections;
 	struct user_counts refused; /* users' connections that are only told why, see account.h */
 	uint32_t n_refused;         /* of all users */

@@ -18,7 +18,8 @@ bool grpc_errqueue_guard(void);
 /* Have gRPC's errors go to our log, without their text: it echoes bytes of clients. */
 void grpc_log_filter(void);
 
-/* A connection was ended for a fault of its client: counted, and told, but not more than a few lines a second. */
+/* A connection was ended for a fault of its client: counted, and told, but not more than a few
+ * lines a second. */
 void grpc_log_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why);
 
 #endif

@@ -52,7 +52,8 @@ struct refusal {
 	char resource[32]; /* quota resource, or the kind of object not found */
 	char tenant[64];   /* who is charged */
 	char rule[128];    /* file:line of the rule that set the limit */
-	/* NULL, or every sentence of what is wrong, one a line; borrowed for as long as the call. */
+	/* NULL, or every sentence of what is wrong, one a line; borrowed for as long as the call.
+	 */
 	const char *lines;
 	char message[256]; /* one sentence for people, names the value and what is wrong with it */
 };
