@@ -93,10 +93,9 @@ static int highs_check(struct config_file *file)
 			if (!high->set || !max->set || high->max <= max->max)
 				continue;
 			file->line = 0;
-			return config_file_error(
-				file, "the soft limit of %s of a %s (%s) is above its limit (%s)",
-				ledger_resource_name(i), limit_level_name(level), high->where,
-				max->where);
+			return config_file_error(file,
+						 "the soft limit (%s) is above its limit (%s)",
+						 high->where, max->where);
 		}
 	return 0;
 }

@@ -296,7 +296,7 @@ static const struct {
 	 ":3: TenantPer=: 'pod' is not one of rule, user, unit, slice"},
 	{"quota.d/a.conf", "[Quota]\nGuestsMax=1\n", "[Match] names nobody; User=* is everybody"},
 	{"quota.d/a.conf", "[Match]\nUser=*\n[Quota]\nPinnedMemoryMax=1G\nPinnedMemoryHigh=2G\n",
-	 "the soft limit of pinned_bytes of a tenant"},
+	 ".conf:5) is above its limit ("},
 	{"quota.d/b c.conf", "[Match]\nUser=*\n", "letters, digits and - _ . only"},
 	{"quota.d/a-name-that-is-longer-than-a-tenant-may-have.conf", "[Match]\nUser=*\n",
 	 "has more than 23 bytes"},
