@@ -23,13 +23,19 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "util/clock.h"
+
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* asm-generic/socket.h; the same on x86-64 and s390x */
 #endif
 
-#define LISTEN_BACKLOG     SOMAXCONN /* one client's storm must not fill it for the others */
-#define ACCEPT_AT_ONCE     16        /* then other events have their turn */
-#define ACCEPT_PAUSE_MS    100       /* when descriptors or memory ran out */
+#define LISTEN_BACKLOG SOMAXCONN /* one client's storm must not fill it for the others */
+/* Then other events have their turn: many of those that are turned away, which is quick, so that a
+ * storm of them is through before the queue is full for others; fewer of those that are served. */
+#define ACCEPT_AT_LEAST    16
+#define ACCEPT_AT_MOST     256
+#define ACCEPT_TURN_NS     2000000ull
+#define ACCEPT_PAUSE_MS    100 /* when descriptors or memory ran out */
 #define CLIENT_SOCKET_MODE 0666
 
 struct listener {
@@ -154,12 +160,18 @@ static void listener_on_resume(evutil_socket_t fd, short what, void *context)
 	event_add(listener->readable, NULL);
 }
 
+static bool accept_goes_on(int n_accepted, uint64_t begun_ns)
+{
+	return n_accepted < ACCEPT_AT_LEAST || clock_monotonic_ns() - begun_ns < ACCEPT_TURN_NS;
+}
+
 static void listener_on_readable(evutil_socket_t fd, short what, void *context)
 {
 	struct listener *listener = context;
+	uint64_t begun_ns = clock_monotonic_ns();
 
 	(void)what;
-	for (int i = 0; i < ACCEPT_AT_ONCE; i++) {
+	for (int i = 0; i < ACCEPT_AT_MOST && accept_goes_on(i, begun_ns); i++) {
 		int connection = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (connection >= 0) {

@@ -13,9 +13,12 @@
 #include "rpc/native_packet.h"
 #include "rpc/peer_pidfd.h"
 #include "rpc/rpc_session.h"
+#include "util/clock.h"
 #include "util/fd.h"
 
-#define PACKETS_AT_ONCE 16 /* then other connections have their turn */
+/* Then other connections have their turn: who has expensive calls, after fewer of them. */
+#define PACKETS_AT_ONCE 16
+#define TURN_NS         500000ull
 
 /* A place for a call, used again by the connection's later calls and freed with it: so that its
  * memory is there for as long as the loop's thread may name it. */
@@ -405,12 +408,13 @@ static bool connection_read_one(struct native_connection *connection)
 static void on_readable(evutil_socket_t fd, short what, void *context)
 {
 	struct native_connection *connection = context;
+	uint64_t begun_ns = clock_monotonic_ns();
 
 	(void)fd;
 	(void)what;
 	connection_ref(connection);
 	for (unsigned int i = 0; i < PACKETS_AT_ONCE; i++)
-		if (!connection_read_one(connection))
+		if (!connection_read_one(connection) || clock_monotonic_ns() - begun_ns > TURN_NS)
 			break;
 	connection_unref(connection);
 }

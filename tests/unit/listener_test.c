@@ -30,7 +30,7 @@ struct fixture {
 	struct listener *listener;
 	int accepted_fd, n_accepted, wanted;
 	struct peer peer;
-	bool pidfd_alive;
+	bool pidfd_alive, slow;
 };
 
 static int setup(void **state)
@@ -71,6 +71,8 @@ static void on_accept(void *context, int consume_fd, const struct peer *peer)
 	f->accepted_fd = consume_fd;
 	f->peer = *peer;
 	f->pidfd_alive = poll(&alive, 1, 0) == 0;
+	if (f->slow)
+		usleep(1000);
 	if (++f->n_accepted == f->wanted)
 		loop_exit(f->loop, 0);
 }
@@ -305,6 +307,31 @@ static void test_survives_want_of_descriptors(void **state)
 	close(fd);
 }
 
+#define STORM 300
+
+/* What connects all at once has its turns like others, and shorter ones where serving it is slow.
+ */
+static void test_storm_has_turns(void **state)
+{
+	struct fixture *f = *state;
+	int fds[STORM];
+
+	assert_int_equal(listen_here(f, SOCK_STREAM), 0);
+	for (int i = 0; i < STORM; i++) {
+		fds[i] = dial(f->path, SOCK_STREAM);
+		assert_true(fds[i] >= 0);
+	}
+	f->slow = true;
+	event_base_loop(loop_base(f->loop), EVLOOP_ONCE);
+	assert_int_equal(f->n_accepted, 16);
+	f->slow = false;
+	event_base_loop(loop_base(f->loop), EVLOOP_ONCE);
+	assert_in_range(f->n_accepted, 32, 16 + 256);
+	run_until(f, STORM);
+	for (int i = 0; i < STORM; i++)
+		close(fds[i]);
+}
+
 #define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -314,7 +341,7 @@ int main(void)
 		CASE(test_dead_peer_is_refused),         CASE(test_stale_file_is_replaced),
 		CASE(test_live_socket_is_left_alone),    CASE(test_other_files_are_left_alone),
 		CASE(test_file_goes_with_the_listener),  CASE(test_adopts_what_listens),
-		CASE(test_survives_want_of_descriptors),
+		CASE(test_survives_want_of_descriptors), CASE(test_storm_has_turns),
 	};
 
 	return cmocka_run_group_tests_name("listener", tests, NULL, NULL);
