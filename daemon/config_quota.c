@@ -80,30 +80,10 @@ static bool names_anyone(const struct tenant_match *match)
 }
 
 /* A rule without [Match] would be for everybody who may connect; that is to be said. */
-/* A warning that could never come is a mistake of whoever wrote it. */
-static int highs_check(struct config_file *file)
-{
-	const struct tenant_rule *rule = rule_of(file);
-
-	for (int level = 0; level < LIMIT_LEVELS; level++)
-		for (int i = 0; i < LEDGER_RESOURCES; i++) {
-			const struct limit_setting *high = &rule->limits[level].high[i];
-			const struct limit_setting *max = &rule->limits[level].max[i];
-
-			if (!high->set || !max->set || high->max <= max->max)
-				continue;
-			file->line = 0;
-			return config_file_error(file,
-						 "the soft limit (%s) is above its limit (%s)",
-						 high->where, max->where);
-		}
-	return 0;
-}
-
 int config_quota_end(struct config_file *file)
 {
 	if (names_anyone(&rule_of(file)->match))
-		return highs_check(file);
+		return 0;
 	file->line = 0;
 	return config_file_error(file, "[Match] names nobody; User=* is everybody");
 }

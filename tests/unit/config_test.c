@@ -295,8 +295,6 @@ static const struct {
 	{"quota.d/a.conf", "[Match]\nUser=*\nTenantPer=pod\n",
 	 ":3: TenantPer=: 'pod' is not one of rule, user, unit, slice"},
 	{"quota.d/a.conf", "[Quota]\nGuestsMax=1\n", "[Match] names nobody; User=* is everybody"},
-	{"quota.d/a.conf", "[Match]\nUser=*\n[Quota]\nPinnedMemoryMax=1G\nPinnedMemoryHigh=2G\n",
-	 ".conf:5) is above its limit ("},
 	{"quota.d/b c.conf", "[Match]\nUser=*\n", "letters, digits and - _ . only"},
 	{"quota.d/a-name-that-is-longer-than-a-tenant-may-have.conf", "[Match]\nUser=*\n",
 	 "has more than 23 bytes"},
