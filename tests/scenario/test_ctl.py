@@ -211,6 +211,13 @@ def built_file(name):
     return path
 
 
+def as_on_terminal():
+    """Whoever runs the tests may ignore hang-ups, and that is inherited."""
+    die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """A terminal of its own for one program."""
 
@@ -221,7 +228,7 @@ class Terminal:
         self.text = ""
         self.process = subprocess.Popen(
             command, stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=as_on_terminal,
         )  # fmt: skip
 
     def resize(self, rows):
