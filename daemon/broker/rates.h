@@ -7,7 +7,7 @@
  * with the limits that hold and what came of them.
  *
  * One lock guards all of it; nothing else is taken while it is held. Where no rate is set, which is
- * the default, a call costs one load and no lock.
+ * the default, a call costs a load or two and no lock.
  *
  * A tenant whose last client goes away is forgotten, but not what it owes: connecting again and
  * again would else be a way around every rate.
