@@ -302,6 +302,9 @@ struct delegation_request {
 	size_t n_devices; /* 0: all, and those that it will have */
 	uint64_t devices[DELEGATION_DEVICES_MAX];
 	const struct peer *peer; /* the process that it is for; NULL: who comes first */
+	/* By a listening socket of the delegator's, which must be a manager: its flags are the
+	 * delegator's, too, who could let an accept of ours wait. */
+	bool listens;
 };
 
 /* INLINE. A session of its own that can do what was asked for and no more, charged to the guest's

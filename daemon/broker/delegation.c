@@ -137,7 +137,7 @@ static int delegation_count(const struct guest *guest, struct refusal *refusal)
 }
 
 /* With the broker's lock held. */
-static int delegate_admit(struct session *session, const struct session *delegator,
+static int delegate_admit(struct session *session, const struct session *delegator, bool listens,
 			  struct refusal *refusal)
 {
 	struct delegation *delegation = session->delegation;
@@ -146,6 +146,10 @@ static int delegate_admit(struct session *session, const struct session *delegat
 
 	if (session->broker->ending || delegator->closed || guest->dying || !guest->tenant)
 		return refuse_not_found(refusal, "guest");
+	if (listens && !session_is_manager(delegator))
+		return refuse(refusal, REFUSAL_DENIED, "NOT_A_MANAGER",
+			      "no rule with Manager=yes is for this process: it may delegate by a "
+			      "connected socket only");
 	status = delegation_count(guest, refusal);
 	if (!status)
 		status = session_admit_to(session, guest->tenant, refusal);
@@ -190,7 +194,7 @@ int delegation_new(struct session **ret, struct broker *broker, struct session *
 		status = delegation_bind(session, request->peer, refusal);
 	if (!status) {
 		pthread_mutex_lock(&broker->lock);
-		status = delegate_admit(session, delegator, refusal);
+		status = delegate_admit(session, delegator, request->listens, refusal);
 		pthread_mutex_unlock(&broker->lock);
 	}
 	if (status) {

@@ -156,6 +156,7 @@ static int delegate_open(struct call *call, struct delegate_ends *ends,
 	int status;
 
 	plain->peer = request->peer ? peer : NULL;
+	plain->listens = request->listening_socket;
 	status = delegation_new(&session, call_broker(call), call_session(call), plain,
 				ret_delegation, &call->refusal);
 	plain->peer = NULL;

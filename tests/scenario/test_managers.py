@@ -319,6 +319,22 @@ class Pod(ManagerCase):
                 self.delegate(manager, listening_socket=manager.client.give(bad.fileno()))
 
 
+class Listening(ManagerCase):
+    """With rules, of which none marks a manager."""
+
+    settings = {"quota.d/10-all.conf": "[Match]\nUser=*\n"}
+
+    def test_for_managers_only(self):
+        vmm = self.manager()
+        path = os.path.join(self.daemon.folder, "volume.sock")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.bind(path)
+            sock.listen(4)
+            with self.refused("PERMISSION_DENIED", reason="NOT_A_MANAGER"):
+                self.delegate(vmm, listening_socket=vmm.client.give(sock.fileno()))
+        self.delegate(vmm)
+
+
 class OnBehalf(ManagerCase):
     settings = {
         "iommubrokerd.conf": "[Clients]\nUsers=%d\n" % VMM_UID,
