@@ -114,6 +114,17 @@ static void child_play(struct child *child)
 	life_end(child->life);
 }
 
+/* The watcher holds its session, its connection, and the call that asks. */
+static bool watcher_holds_one(const char *resource)
+{
+	static const char *const held[] = {"sessions", "connections", "calls"};
+
+	for (size_t i = 0; i < sizeof(held) / sizeof(held[0]); i++)
+		if (!strcmp(resource, held[i]))
+			return true;
+	return false;
+}
+
 static void child_check_usage(struct child *child)
 {
 	struct iommubroker_error *error = NULL;
@@ -122,7 +133,7 @@ static void child_check_usage(struct child *child)
 	REQUIRE_DONE(iommubroker_usage(child->watcher, &usage, &error), &error);
 	CHECK(usage->n_entries >= 8);
 	for (size_t i = 0; i < usage->n_entries; i++) {
-		bool mine = strcmp(usage->entries[i].resource, "sessions") == 0;
+		bool mine = watcher_holds_one(usage->entries[i].resource);
 
 		check_step("%s, ledger, %s", child->shared->step, usage->entries[i].resource);
 		CHECK_EQUAL(usage->entries[i].current, mine ? 1 : 0);
