@@ -79,7 +79,7 @@ static void manual_table(FILE *out, const struct setting *table, size_t n)
 	}
 }
 
-void config_print_manual(FILE *out)
+static void manual_settings(FILE *out)
 {
 	fputs(".TH IOMMUBROKERD.CONF 5 \"\" \"iommubroker\" \"File formats\"\n"
 	      ".SH NAME\niommubrokerd.conf, quota.d, device.d \\- configuration of iommubrokerd\n"
@@ -129,6 +129,10 @@ void config_print_manual(FILE *out)
 	      "0000:00:08.0, with the ids 1234:11e8.\n",
 	      out);
 	manual_table(out, emulated_settings, n_emulated_settings);
+}
+
+static void manual_quota_rules(FILE *out)
+{
 	fputs(".SH QUOTA RULES\n"
 	      "Each file in quota.d is one rule: its [Match] says for whom, its [Quota] how much. "
 	      "All\n"
@@ -160,6 +164,10 @@ void config_print_manual(FILE *out)
 	for (size_t i = 0; i < n_quota_rule_keys; i++)
 		manual_entry(out, quota_rule_keys[i].key.name, quota_rule_keys[i].key.default_text,
 			     quota_rule_keys[i].key.doc, false);
+}
+
+static void manual_device_rules(FILE *out)
+{
 	fputs(".SH DEVICE RULES\n"
 	      "Files in device.d hold sections [Device]. The first rule that matches the caller "
 	      "and\n"
@@ -177,6 +185,13 @@ void config_print_manual(FILE *out)
 	for (size_t i = 0; i < n_device_rule_keys; i++)
 		manual_entry(out, device_rule_keys[i].name, device_rule_keys[i].default_text,
 			     device_rule_keys[i].doc, false);
+}
+
+void config_print_manual(FILE *out)
+{
+	manual_settings(out);
+	manual_quota_rules(out);
+	manual_device_rules(out);
 	fputs(".SH EXAMPLE\nA file of quota.d, and one of device.d:\n.PP\n.nf\n[Match]\n"
 	      "Slice=machine.slice\n[Quota]\nPinnedMemoryMax=64G\nPinnedMemoryPerGuestMax=16G\n"
 	      "\n[Device]\nTenant=prod vms/*\nFunctionId=0x12 0x20\\-0x2f\n"
