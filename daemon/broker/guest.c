@@ -224,26 +224,29 @@ void guest_refund_events(struct guest *guest)
 	guest->event_slots = 0;
 }
 
-/* From here on the session's end takes it down. */
+/* From here on the session's end takes it down. Draining is looked at under the lock that guests
+ * are counted with: whoever was told that none is left sees none come. */
 static int guest_publish(struct guest *guest, struct refusal *refusal)
 {
 	struct session *session = guest->session;
 	int status = handle_publish(guest->broker, &guest->object, refusal);
-	bool closed;
 
 	if (status)
 		return status;
 	pthread_mutex_lock(&guest->broker->lock);
-	closed = session->closed;
-	if (!closed) {
+	if (session->closed)
+		status = refuse(refusal, REFUSAL_CANCELLED, "SESSION_ENDED",
+				"the session has ended");
+	else
+		status = broker_refuse_draining(guest->broker, refusal);
+	if (!status) {
 		guest_set_limits(guest);
 		DL_APPEND2(session->guests, guest, session_prev, session_next);
 	}
 	pthread_mutex_unlock(&guest->broker->lock);
-	if (!closed)
-		return 0;
-	handle_withdraw(guest->broker, &guest->object);
-	return refuse(refusal, REFUSAL_CANCELLED, "SESSION_ENDED", "the session has ended");
+	if (status)
+		handle_withdraw(guest->broker, &guest->object);
+	return status;
 }
 
 static int guest_make(struct guest *guest, struct refusal *refusal)

@@ -287,6 +287,31 @@ static void test_drain(void **state)
 	function_free(&opened);
 }
 
+static struct broker *to_drain;
+
+/* Once, while a guest is being made. */
+static int drain_at_context(const char *call, const void *object)
+{
+	(void)object;
+	if (to_drain && !strcmp(call, "context_new"))
+		broker_set_draining(to_drain, true);
+	return 0;
+}
+
+static void test_drain_while_a_guest_is_made(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t guest;
+
+	to_drain = f->broker;
+	backend_tap(f->backend, drain_at_context);
+	assert_refused(f, guest_make(f, &guest), REFUSAL_BUSY);
+	assert_ledger_is_held(f->broker);
+	to_drain = NULL;
+	assert_true(broker_set_draining(f->broker, false));
+	assert_done(f, guest_make(f, &guest));
+}
+
 /* ── whatever fails ────────────────────────────────────────────────────────────────────────── */
 
 static struct {
@@ -480,6 +505,7 @@ int main(void)
 		T(test_told_in_order),
 		T(test_unruled),
 		T(test_drain),
+		T(test_drain_while_a_guest_is_made),
 		cmocka_unit_test(test_backend_fails),
 		T(test_no_memory),
 		T(test_while_others_work),
