@@ -20,6 +20,7 @@
 #include "broker/guest.h"
 #include "broker/root.h"
 #include "util/fd.h"
+#include "util/process.h"
 #include "util/random.h"
 
 struct session *session_alloc(struct broker *broker, const char *name)
@@ -160,7 +161,8 @@ bool session_same_process(const struct session *session, const struct peer *peer
 		return false;
 	if (fstat(session->pidfd, &ours) || fstat(peer->pidfd, &theirs))
 		return false;
-	return ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+	return ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino &&
+	       process_lives(session->pidfd);
 }
 
 int session_find(struct session **ret, struct broker *broker, const struct peer *peer,

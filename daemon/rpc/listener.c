@@ -13,7 +13,6 @@
 #include "rpc/listener.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +23,7 @@
 #include <unistd.h>
 
 #include "util/clock.h"
+#include "util/process.h"
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77 /* asm-generic/socket.h; the same on x86-64 and s390x */
@@ -51,44 +51,16 @@ struct listener {
 
 /* ── who connected ────────────────────────────────────────────────────────────────────────── */
 
-static int process_euid(pid_t pid, uid_t *ret)
-{
-	char path[64], line[128];
-	unsigned int real, effective;
-	int status = -ESRCH;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	file = fopen(path, "re");
-	if (!file)
-		return -ESRCH;
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "Uid: %u %u", &real, &effective) != 2)
-			continue;
-		*ret = effective;
-		status = 0;
-		break;
-	}
-	fclose(file);
-	return status;
-}
-
-static bool pidfd_alive(int pidfd)
-{
-	struct pollfd entry = {.fd = pidfd, .events = POLLIN};
-
-	return poll(&entry, 1, 0) == 0;
-}
-
 /* For kernels without SO_PEERPIDFD. */
 static int pidfd_by_number(const struct ucred *cred)
 {
 	int pidfd = (int)syscall(SYS_pidfd_open, cred->pid, 0);
-	uid_t euid;
+	uid_t uid;
+	gid_t gid;
 
 	if (pidfd < 0)
 		return -errno;
-	if (process_euid(cred->pid, &euid) || euid != cred->uid) {
+	if (!process_ids(cred->pid, &uid, &gid) || uid != cred->uid) {
 		close(pidfd);
 		return -ESRCH;
 	}
@@ -121,7 +93,7 @@ int peer_of_socket(int fd, struct peer *ret)
 	if (pidfd < 0)
 		return pidfd;
 	/* Newer kernels give a pidfd of the dead, too. */
-	if (!pidfd_alive(pidfd)) {
+	if (!process_lives(pidfd)) {
 		close(pidfd);
 		return -ESRCH;
 	}

@@ -558,14 +558,9 @@ struct native_connection *native_connection_new_delegated(struct native_transpor
 							  struct rpc_account *account,
 							  struct delegate *delegate)
 {
-	struct native_connection *connection;
-	int on = 1;
+	struct native_connection *connection =
+		connection_alloc(transport, consume_fd, peer, account);
 
-	if (!peer && setsockopt(consume_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on))) {
-		fd_close(consume_fd);
-		return NULL;
-	}
-	connection = connection_alloc(transport, consume_fd, peer, account);
 	if (!connection)
 		return NULL;
 	connection->delegate = delegate_ref(delegate);

@@ -1,21 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "rpc/peer_pidfd.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "util/fd.h"
-
-static bool lives(int pidfd)
-{
-	struct pollfd entry = {.fd = pidfd, .events = POLLIN};
-
-	return poll(&entry, 1, 0) == 0;
-}
+#include "util/process.h"
 
 /* By its name, before anything is read from it: "anon_inode:[pidfd]", and on pidfs "pidfd:[8]". */
 static bool is_pidfd(int fd)
@@ -49,31 +41,6 @@ static long pid_of(int pidfd)
 	return pid;
 }
 
-/* The effective ones, which a socket would tell. */
-static bool ids_read(struct peer *peer)
-{
-	unsigned int real, effective;
-	char path[64], line[256];
-	int found = 0;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)peer->pid);
-	file = fopen(path, "re");
-	if (!file)
-		return false;
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "Uid: %u %u", &real, &effective) == 2) {
-			peer->uid = effective;
-			found++;
-		} else if (sscanf(line, "Gid: %u %u", &real, &effective) == 2) {
-			peer->gid = effective;
-			found++;
-		}
-	}
-	fclose(file);
-	return found == 2;
-}
-
 int peer_of_pidfd(int pidfd, const char *field, struct peer *ret, struct refusal *refusal)
 {
 	struct peer peer = {.pidfd = pidfd};
@@ -88,7 +55,7 @@ int peer_of_pidfd(int pidfd, const char *field, struct peer *ret, struct refusal
 				    field);
 	peer.pid = (pid_t)pid;
 	/* The number was its own while it was read if it still lives. */
-	if (pid < 0 || !ids_read(&peer) || !lives(pidfd))
+	if (pid < 0 || !process_ids(peer.pid, &peer.uid, &peer.gid) || !process_lives(pidfd))
 		return refuse_field(refusal, field, "%s: its process has ended", field);
 	*ret = peer;
 	return 0;
@@ -103,18 +70,11 @@ bool peer_of_credentials(const struct ucred *credentials, struct peer *ret)
 	peer.pidfd = (int)syscall(SYS_pidfd_open, credentials->pid, 0);
 	if (peer.pidfd < 0)
 		return false;
-	if (!ids_read(&peer) || peer.uid != credentials->uid || !lives(peer.pidfd)) {
+	if (!process_ids(peer.pid, &peer.uid, &peer.gid) || peer.uid != credentials->uid ||
+	    !process_lives(peer.pidfd)) {
 		fd_close(peer.pidfd);
 		return false;
 	}
 	*ret = peer;
 	return true;
-}
-
-bool peer_is_same(const struct peer *a, const struct peer *b)
-{
-	struct stat left, right;
-
-	return a->pid == b->pid && !fstat(a->pidfd, &left) && !fstat(b->pidfd, &right) &&
-	       left.st_dev == right.st_dev && left.st_ino == right.st_ino;
 }

@@ -14,7 +14,5 @@ int peer_of_pidfd(int pidfd, const char *field, struct peer *ret, struct refusal
 /* The sender of a message that has just come; ret->pidfd is the caller's. False: it has ended. The
  * number could be another process' of the same user since; who that could be has the socket. */
 bool peer_of_credentials(const struct ucred *credentials, struct peer *ret);
-/* Of two peers: the same process, alive or not? */
-bool peer_is_same(const struct peer *a, const struct peer *b);
 
 #endif

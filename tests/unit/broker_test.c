@@ -108,6 +108,36 @@ static void test_session_is_found_by_its_secret(void **state)
 		       REFUSAL_UNAUTHENTICATED);
 }
 
+/* Its number may be somebody else's by now, whom an older kernel's pidfd does not tell apart. */
+static void test_session_of_a_dead_process(void **state)
+{
+	struct fixture *f = *state;
+	struct peer peer = f->peer;
+	uint8_t secret[BROKER_SECRET_BYTES];
+	struct session *session, *found;
+	pid_t child = fork();
+
+	if (!child) {
+		pause();
+		_exit(0);
+	}
+	assert_true(child > 0);
+	peer.pid = child;
+	peer.pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+	assert_done(f, session_new(&session, f->broker, &peer, "", secret, &f->refusal));
+	assert_done(f, session_find(&found, f->broker, &peer, secret, BROKER_SECRET_BYTES,
+				    &f->refusal));
+	session_unref(found);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	assert_refused(
+		f, session_find(&found, f->broker, &peer, secret, BROKER_SECRET_BYTES, &f->refusal),
+		REFUSAL_UNAUTHENTICATED);
+	close(peer.pidfd);
+	session_close(session, NULL, NULL);
+	session_unref(session);
+}
+
 static bool pidfds_differ(int a, int b)
 {
 	struct stat x, y;
@@ -427,6 +457,7 @@ int main(void)
 		TEST(test_main_job),
 		TEST(test_session_is_found_by_its_secret),
 		TEST(test_session_is_its_process),
+		TEST(test_session_of_a_dead_process),
 		TEST(test_session_close),
 		TEST(test_empty_session_close),
 		TEST(test_session_ends_during_bind),
