@@ -109,6 +109,18 @@ struct iommu_backend_ops {
 	struct iommu_context *(*context_free)(struct iommu_context *context);
 	/* Borrowed descriptor of the context, to be stored across restarts. */
 	int (*context_fd)(struct iommu_context *context);
+	/* A context that another process made, from its stored descriptor: its objects keep their
+	 * ids, what was mapped stays mapped. consume_fd: taken also on failure. EINVAL: it is none. A
+	 * call that was under way when the other process died has ended as a whole. */
+	int (*context_adopt)(struct iommu_backend *backend, int consume_fd,
+			     struct iommu_context **ret);
+	/* Whether the id is that of a bound device. What no record names and is none can be
+	 * destroyed. */
+	int (*context_has_device)(struct iommu_context *context, uint32_t id, bool *ret);
+	/* The pages that the context has pinned are charged to this process from now on, as far as
+	 * the kernel counts by process; every area must be of a file. EOPNOTSUPP: it cannot, and
+	 * nothing is wrong. */
+	int (*context_change_process)(struct iommu_context *context);
 
 	/* cuttable: made for cut(), which needs huge pages off before any area exists. */
 	int (*ioas_new)(struct iommu_context *context, bool cuttable, uint32_t *ret_ioas);
@@ -156,6 +168,13 @@ struct iommu_backend_ops {
 	 * not a device's descriptor. */
 	int (*device_open_fd)(struct iommu_backend *backend, int consume_fd,
 			      struct iommu_device **ret);
+	/* A device that another process opened, from its stored descriptor; consume_fd: taken also
+	 * on failure. address: as it was known then. context NULL: it was not bound; else it is
+	 * bound there as kernel_id, and attached to whatever it was attached to. */
+	int (*device_adopt)(struct iommu_backend *backend, int consume_fd,
+			    const struct iommu_device_address *address,
+			    struct iommu_context *context, uint32_t kernel_id,
+			    struct iommu_device **ret);
 	/* Closes our descriptor. Bound devices are unbound with the last descriptor. Returns NULL.
 	 */
 	struct iommu_device *(*device_close)(struct iommu_device *device);

@@ -61,6 +61,19 @@ uint64_t shadow_storage_bytes(const struct shadow_limits *limits);
  * tables live in it directly and in no other place. 0 or -ENOMEM. */
 int shadow_new(struct shadow **ret, const struct shadow_ops *ops, void *context,
 	       const struct shadow_limits *limits, void *storage);
+/*
+ * The same over storage that a shadow with the same limits used in another process, which died at
+ * any instant. What is installed is taken over as it is and its alias counts are taken in view; the
+ * range of a call that was under way is owed as a cut, to be paid by the first step, and what was
+ * to be there is found missing by the next walk. Everything is decided again: run
+ * SHADOW_OP_RECONCILE once the anchor, or the managed window, is set. The storage is not trusted:
+ * what does not make sense is dropped and its range owed as a cut as well.
+ * *ret_damaged (may be NULL): how many tables made no sense. 0 or -ENOMEM; -EBADMSG: it is no
+ * shadow's storage.
+ */
+int shadow_adopt(struct shadow **ret, const struct shadow_ops *ops, void *context,
+		 const struct shadow_limits *limits, void *storage, const struct memory_view *view,
+		 uint32_t *ret_damaged);
 /* Gives back alias counts of what is still installed, installs and cuts nothing. NULL is fine. */
 struct shadow *shadow_free(struct shadow *shadow, const struct memory_view *view);
 
