@@ -207,6 +207,11 @@ struct broker *broker_free(struct broker *broker)
 	return NULL;
 }
 
+void broker_set_store(struct broker *broker, struct fd_store *store)
+{
+	broker->store = store;
+}
+
 struct pool *broker_pool(struct broker *broker)
 {
 	return broker->pool;

@@ -25,6 +25,7 @@
 #include "broker/limit.h"
 #include "iommu/backend.h"
 #include "s390/walk.h"
+#include "state/fd_store.h"
 #include "util/pool.h"
 #include "util/refusal.h"
 
@@ -114,6 +115,24 @@ int broker_new(struct broker **ret, struct iommu_backend *consume_backend,
  * 0 or -ENOMEM: nothing changed, and release is not called. */
 int broker_set_settings(struct broker *broker, const struct broker_settings *settings,
 			void (*release)(void *context), void *context);
+/* Descriptors and state go into store from now on, which is borrowed until broker_free(). Before
+ * anything else; NULL: nothing outlives the process. */
+void broker_set_store(struct broker *broker, struct fd_store *store);
+/* A descriptor that lay in the store when this process was started. */
+struct stored_fd {
+	struct fd_name name;
+	int fd;
+};
+struct restore_report {
+	uint32_t guests, released; /* that live on; that could not */
+	uint64_t regions, mappings;
+	uint64_t ns;
+};
+/* What a process before this one left: adopted, or released and said so in the log. After
+ * broker_set_store(), before anything is served. consume: the descriptors, not the array. 0, or a
+ * negative errno if nothing could be looked at. */
+int broker_restore(struct broker *broker, struct stored_fd *consume, size_t n,
+		   struct restore_report *ret);
 /* Ends every session, waits for the pool. NULL is fine; returns NULL. */
 struct broker *broker_free(struct broker *broker);
 struct pool *broker_pool(struct broker *broker);
@@ -164,6 +183,29 @@ struct operation {
 /* INLINE. The lane of the guest that a handle (guest, memory file, device or nested) belongs to,
  * a reference; NULL if the session has no such handle: then run without, and be refused. */
 struct pool_lane *broker_lane(struct broker *broker, struct session *session, uint64_t handle);
+
+/* ── what outlives the process ────────────────────────────────────────────────────────────── */
+
+/* What a request was answered; bytes: the message, or with a code that is not 0 a packed
+ * google.rpc.Status. */
+struct broker_answer {
+	uint64_t request_id;
+	uint32_t method;
+	int code;
+	uint8_t digest[32];
+	const uint8_t *bytes;
+	size_t n_bytes;
+};
+
+/* LANE. A call that changes something is over, well or not: what it changed in the guest of that
+ * handle (guest, memory file, device or nested) is stored, and with it its answer, if that is
+ * given; what it promises outlives the process once this has returned. Of a guest that is gone,
+ * nothing. May wait for the service manager. */
+void broker_settle(struct broker *broker, struct session *session, uint64_t handle,
+		   const struct broker_answer *answer);
+/* LANE. The answers that are kept of that session's requests about that guest, oldest first. */
+void broker_answers(struct broker *broker, struct session *session, uint64_t guest,
+		    void (*each)(void *context, const struct broker_answer *answer), void *context);
 
 /* ── guests ───────────────────────────────────────────────────────────────────────────────── */
 

@@ -9,6 +9,7 @@
 
 #include "broker/describe.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "util/clock.h"
@@ -65,7 +66,7 @@ static int refuse_bind(int error, struct refusal *refusal)
 	return refuse_errno(refusal, error, "binding the function");
 }
 
-static int device_read_bound(struct device *device, uint32_t kernel_id, struct refusal *refusal)
+static int device_read_bound(struct device *device, struct refusal *refusal)
 {
 	struct guest *guest = device->object.guest;
 	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
@@ -80,13 +81,14 @@ static int device_read_bound(struct device *device, uint32_t kernel_id, struct r
 	if (error)
 		return refuse_errno(refusal, error, "reading what the function can do");
 	n = n < IOMMU_IOVA_RANGES_MAX ? n : IOMMU_IOVA_RANGES_MAX;
-	info.kernel_device_id = kernel_id;
+	info.kernel_device_id = device->kernel_id;
 	pthread_mutex_lock(&guest->lock);
 	device->info = info;
 	device->n_iova_ranges = n;
 	memcpy(device->iova_ranges, ranges, n * sizeof(ranges[0]));
 	device->bound = true;
 	pthread_mutex_unlock(&guest->lock);
+	device->object.stage = RECORD_LIVE;
 	return 0;
 }
 
@@ -102,27 +104,50 @@ static int device_undo_bind(struct device *device, struct refusal *refusal)
 	return REFUSED;
 }
 
+/* Written down first: bound by a process that died at once, it can only be told from others by
+ * having no record. */
+static int device_bind_backend(struct device *device, const uint8_t *vf_token,
+			       struct refusal *refusal)
+{
+	struct guest *guest = device->object.guest;
+	int error;
+
+	device->object.stage = RECORD_BINDING;
+	if (save_guest(guest, refusal)) {
+		device->object.stage = RECORD_LIVE;
+		return REFUSED;
+	}
+	if (device->kernel_bound) /* by a process before this one */
+		return 0;
+	pthread_mutex_lock(&device->call_lock);
+	error = broker_ops(guest->broker)
+			->device_bind(device->backend, guest->context, vf_token,
+				      &device->kernel_id);
+	pthread_mutex_unlock(&device->call_lock);
+	device->kernel_bound = !error;
+	if (!error) {
+		save_note_id(guest, device->kernel_id);
+		return 0;
+	}
+	device->object.stage = RECORD_LIVE;
+	return refuse_bind(error, refusal);
+}
+
 static int device_bind_in(struct device *device, const uint8_t *vf_token,
 			  struct operation *operation, struct refusal *refusal)
 {
 	struct guest *guest = device->object.guest;
-	uint32_t kernel_id;
-	int error;
 
 	if (device->bound)
 		return refuse(refusal, REFUSAL_PRECONDITION, "DEVICE_BOUND",
 			      "the device is bound already");
 	if (broker_refuse_draining(guest->broker, refusal))
 		return REFUSED;
-	pthread_mutex_lock(&device->call_lock);
-	error = broker_ops(guest->broker)
-			->device_bind(device->backend, guest->context, vf_token, &kernel_id);
-	pthread_mutex_unlock(&device->call_lock);
-	if (error)
-		return refuse_bind(error, refusal);
+	if (device_bind_backend(device, vf_token, refusal))
+		return REFUSED;
 	if (!guest->pinned && parent_pin(guest, device, operation, refusal))
 		return device_undo_bind(device, refusal);
-	if (device_read_bound(device, kernel_id, refusal))
+	if (device_read_bound(device, refusal))
 		return device_undo_bind(device, refusal);
 	return 0;
 }
@@ -344,13 +369,21 @@ void device_take_down(struct device *device, bool *ret_still_held)
 	struct guest *guest = device->object.guest;
 
 	handle_withdraw(guest->broker, &device->object);
+	if (device->object.stage != RECORD_GOING) {
+		device->object.stage = RECORD_GOING;
+		save_now(guest);
+	}
 	device_block(device, true);
 	device_drop_domains(device);
+	/* Whoever keeps its descriptor for us keeps it open. */
+	save_forget_device(device);
+	save_barrier(guest);
 	device_close_backend(device, ret_still_held);
 	pthread_mutex_lock(&guest->lock);
 	DL_DELETE(guest->devices, device);
 	guest->n_devices--;
 	pthread_mutex_unlock(&guest->lock);
+	save_now(guest);
 	ledger_refund_one(&guest->broker->ledger, &guest->account, LEDGER_DEVICES, 1);
 	device_unref(device);
 }

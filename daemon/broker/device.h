@@ -25,6 +25,11 @@ struct device {
 	pthread_mutex_t call_lock;
 	bool passed;            /* as a descriptor that the client opened; fixed */
 	struct relaxed relaxed; /* what ATTACHMENT_RELAXED is attached to; lane */
+	uint32_t index;         /* of its stored descriptor; fixed */
+	/* lane. The kernel has it bound, as kernel_id; bound says that all that belongs to it is
+	 * done as well. */
+	bool kernel_bound;
+	uint32_t kernel_id;
 
 	/* call_lock */
 	bool has_page_table; /* attached, as far as we had it done */

@@ -105,11 +105,16 @@ static int device_finish_open(struct device *device, int *ret_fd, struct refusal
 	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
 	int fd, error, status;
 
+	if (save_device(device, refusal))
+		return REFUSED;
 	error = ops->device_descriptor(device->backend, &fd);
-	if (error)
+	if (error) {
+		save_forget_device(device);
 		return refuse_errno(refusal, error, "a descriptor for the VMM");
+	}
 	status = handle_publish(guest->broker, &device->object, refusal);
 	if (status) {
+		save_forget_device(device);
 		fd_close(fd);
 		return status;
 	}

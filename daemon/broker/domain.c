@@ -8,6 +8,7 @@
 #include "broker/backend_call.h"
 #include "broker/device.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/root.h"
 
 struct leftover {
@@ -65,10 +66,13 @@ static int domain_make(struct guest *guest, struct device *device, bool cuttable
 
 	if (error)
 		return parent_refuse_errno(guest, error, what, refusal);
+	save_note_id(guest, domain->ioas);
 	error = ops->page_table_new(guest->context, device->backend, domain->ioas,
 				    &domain->page_table);
-	if (!error)
+	if (!error) {
+		save_note_id(guest, domain->page_table);
 		return 0;
+	}
 	backend_destroy(guest, domain->ioas);
 	return parent_refuse_errno(guest, error, what, refusal);
 }
@@ -113,6 +117,25 @@ void domain_end(struct guest *guest, struct domain *domain)
 	}
 	backend_unmap(guest, leftover->ioas, 0, UINT64_MAX);
 	leftover_put(guest, leftover);
+}
+
+void domain_put_leftovers(struct guest *guest)
+{
+	const struct leftover *leftover;
+
+	pthread_mutex_lock(&guest->lock);
+	LL_FOREACH(guest->leftovers, leftover)
+	{
+		const struct record_leftover record = {
+			.ioas = leftover->ioas,
+			.page_table = leftover->page_table,
+			.has_page_table = leftover->has_page_table,
+		};
+
+		record_put(&guest->kept.writer, RECORD_LEFTOVER, RECORD_MUST_KNOW, &record,
+			   sizeof(record), NULL, 0);
+	}
+	pthread_mutex_unlock(&guest->lock);
 }
 
 void domain_drop_leftovers(struct guest *guest)

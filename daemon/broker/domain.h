@@ -31,6 +31,8 @@ int domain_new(struct guest *guest, struct device *device, bool cuttable, const 
 	       struct domain *ret, struct refusal *refusal);
 /* It shows nothing afterwards, and is not made; harmless on one that is not. */
 void domain_end(struct guest *guest, struct domain *domain);
+/* Write down what is left over. */
+void domain_put_leftovers(struct guest *guest);
 /* The guest's devices are closed: what is left over goes, or goes with the context. */
 void domain_drop_leftovers(struct guest *guest);
 

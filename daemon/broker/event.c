@@ -35,6 +35,8 @@ struct event_ring {
 	atomic_uint refs;
 	pthread_mutex_t lock;
 	uint64_t last; /* sequence of the newest, 0: none */
+	/* The same, where it outlives the process; or NULL. */
+	_Atomic uint64_t *kept;
 	bool ended;
 	pthread_mutex_t wake_lock;
 	struct event_watch *watches;
@@ -113,6 +115,15 @@ struct event_ring *event_ring_unref(struct event_ring *ring)
 	return NULL;
 }
 
+void event_ring_keep(struct event_ring *ring, _Atomic uint64_t *word)
+{
+	pthread_mutex_lock(&ring->lock);
+	ring->kept = word;
+	if (word)
+		ring->last = atomic_load_explicit(word, memory_order_relaxed);
+	pthread_mutex_unlock(&ring->lock);
+}
+
 static uint64_t event_ring_put(struct event_ring *ring, const struct event *event, bool end)
 {
 	uint64_t sequence = 0;
@@ -124,6 +135,8 @@ static uint64_t event_ring_put(struct event_ring *ring, const struct event *even
 		*slot = *event;
 		slot->sequence = sequence = ring->last;
 		slot->time_ns = clock_realtime_ns();
+		if (ring->kept)
+			atomic_store_explicit(ring->kept, sequence, memory_order_relaxed);
 		ring->ended = end;
 	}
 	pthread_mutex_unlock(&ring->lock);

@@ -5,6 +5,7 @@
 /* The events of one guest: a ring of the last ones, and who watches it. */
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "broker/broker.h"
 
@@ -25,6 +26,8 @@ struct event_ring *event_ring_new(uint32_t n_slots);
 /* From now on observer is told too; its texts are copied. Before anything is posted. */
 void event_ring_observe(struct event_ring *ring, struct event_observer *observer,
 			const struct event_subject *subject);
+/* Sequences go on from word's value, and it follows; NULL: not any more. */
+void event_ring_keep(struct event_ring *ring, _Atomic uint64_t *word);
 struct event_ring *event_ring_ref(struct event_ring *ring);
 struct event_ring *event_ring_unref(struct event_ring *ring);
 

@@ -8,6 +8,7 @@
 
 #include "broker/delegation.h"
 #include "broker/device.h"
+#include "broker/guest_record.h"
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "broker/tenant.h"
@@ -259,12 +260,18 @@ static int guest_make(struct guest *guest, struct refusal *refusal)
 	error = broker_ops(guest->broker)->context_new(guest->broker->backend, &guest->context);
 	if (error)
 		return refuse_errno(refusal, error, "a context of the IOMMU");
-	status = parent_new(guest, refusal);
+	status = save_begin(guest, refusal);
 	if (!status)
+		status = parent_new(guest, refusal);
+	if (!status) {
+		event_ring_keep(guest->events, state_word(guest->kept.state, GUEST_WORD_EVENTS));
 		status = guest_publish(guest, refusal);
+	}
 	if (!status)
 		return 0;
 	parent_destroy(guest);
+	event_ring_keep(guest->events, NULL);
+	save_end(guest);
 	guest->context = broker_ops(guest->broker)->context_free(guest->context);
 	return status;
 }

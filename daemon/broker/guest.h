@@ -14,6 +14,7 @@
 #include "broker/handle.h"
 #include "broker/parent.h"
 #include "broker/region.h"
+#include "broker/save.h"
 #include "broker/session.h"
 
 struct device;
@@ -34,6 +35,7 @@ struct guest {
 	bool on_behalf;                 /* made by a manager, of another process' tenant */
 	struct delegation *delegations; /* utlist; broker's lock */
 	struct pool_lane *lane;
+	struct guest_kept kept; /* lane */
 	struct event_ring *events;
 	uint32_t event_slots; /* charged */
 	struct ledger_account account;

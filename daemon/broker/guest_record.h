@@ -8,14 +8,14 @@
  * save.c writes them, restore.c reads them and trusts none. Structs grow at their ends; enums are
  * never renumbered. Strings are terminated within their arrays. Handles name other records.
  *
- * Order: GUEST first, then its labels and identity, sessions before what names them, files before
- * regions, devices before nested domains.
+ * Order: GUEST first, then its labels, sessions before what names them, files before regions,
+ * devices before nested domains.
  *
- * What is under way. A change is written down before it is begun, so that the successor knows what
- * may be there in part, and again once it is over. In between, an object's stage tells: what is
- * being made or taken away when the process died is taken away by its successor, a region that was
- * being taken away is mapped again; the client was not answered, and asks again. What the kernel
- * made and no record names is destroyed.
+ * What is under way. What is made is written down when it is there, before its client is answered:
+ * what the kernel has and no record names is destroyed by the successor, and the client asks again.
+ * What is taken away, and what is done to memory, is written down before it is begun, as an
+ * object's stage tells: what is going is taken away for good; a region that was being mapped is
+ * unmapped and one that was being unmapped is mapped again, for the client was not answered.
  */
 
 #include <stdint.h>
@@ -23,29 +23,28 @@
 enum guest_record_type {
 	RECORD_GUEST = 1,
 	RECORD_LABEL = 2,
-	RECORD_IDENTITY = 3, /* of the guest (session 0) or of a session: who is charged */
-	RECORD_SESSION = 4,
-	RECORD_FILE = 5,
-	RECORD_REGION = 6,
-	RECORD_DEVICE = 7,
-	RECORD_NESTED = 8,
-	RECORD_LEFTOVER = 9,
-	RECORD_ANSWER = 10, /* tail: the answer's message */
-	RECORD_RING = 11,
+	RECORD_SESSION = 3,
+	RECORD_FILE = 4,
+	RECORD_REGION = 5,
+	RECORD_DEVICE = 6,
+	RECORD_NESTED = 7,
+	RECORD_LEFTOVER = 8,
+	RECORD_ANSWER = 9, /* tail: the answer's message */
+	RECORD_RING = 10,
 };
 
 enum record_stage {
 	RECORD_LIVE = 0,
-	RECORD_MAKING = 1,
-	RECORD_GOING = 2,
+	RECORD_MAKING = 1,  /* of a region: it may be mapped, in part or as a whole */
+	RECORD_GOING = 2,   /* of a region: it may be mapped still; of all else: it goes */
+	RECORD_BINDING = 3, /* of a device: it may be bound; of the first, regions may be pinned */
 };
 
 #define RECORD_NAME_BYTES   64
 #define RECORD_SECRET_BYTES 16
 #define RECORD_PAGE_TABLES  32
 #define RECORD_DEVICES      64
-#define RECORD_GROUPS       256
-#define RECORD_CGROUP_BYTES 1024
+#define RECORD_RULE_BYTES   24
 #define RECORD_DIGEST_BYTES 32
 
 struct record_guest {
@@ -53,7 +52,7 @@ struct record_guest {
 	uint8_t secret[RECORD_SECRET_BYTES];
 	uint8_t uuid[16];
 	char name[RECORD_NAME_BYTES], tenant_name[RECORD_NAME_BYTES];
-	uint64_t creator, home; /* ids of sessions */
+	uint64_t creator, home;                  /* ids of sessions */
 	uint64_t pinned_bytes_max, mappings_max; /* asked for at CreateGuest */
 	int32_t pid;
 	uint32_t uid;
@@ -62,22 +61,16 @@ struct record_guest {
 	uint32_t n_page_tables;
 	uint32_t page_tables[RECORD_PAGE_TABLES];
 	uint32_t highest_id; /* of all that the kernel ever answered in this context */
+	uint32_t tenant_uid;
+	char rule_name[RECORD_RULE_BYTES]; /* "": the tenant has no rule */
 	uint8_t has_uuid, on_behalf, parent_made;
-	/* LIVE: regions are pinned if pinned. MAKING: they were being pinned; GOING: the guest is
-	 * being taken down. */
-	uint8_t pinned, stage;
-	uint8_t reserved[3];
+	uint8_t pinned; /* all live regions are */
+	uint8_t stage;  /* LIVE or GOING */
+	uint8_t reserved[7];
 };
 
 struct record_label {
 	char key[RECORD_NAME_BYTES], value[RECORD_NAME_BYTES];
-};
-
-struct record_identity {
-	uint64_t session; /* 0: the guest's tenant */
-	uint32_t uid, n_groups;
-	uint32_t groups[RECORD_GROUPS];
-	char cgroup[RECORD_CGROUP_BYTES];
 };
 
 /* Of every session that created the guest, holds it, or has a part of it delegated. The same
@@ -93,6 +86,8 @@ struct record_session {
 	uint32_t rights;
 	uint8_t has_delegation, closed;
 	uint8_t reserved[2];
+	char rule_name[RECORD_RULE_BYTES]; /* its tenant's */
+	uint32_t tenant_uid, reserved3;
 	/* with has_delegation */
 	uint64_t delegation, delegator; /* handle; id of a session */
 	uint64_t pinned_bytes_max, mappings_max;
@@ -128,7 +123,7 @@ struct record_device {
 	uint32_t page_table; /* what it is attached to, with has_page_table */
 	char pci_address[16];
 	uint8_t has_fid, passed, relaxed_granted;
-	uint8_t bound; /* MAKING in stage: it may have been bound already */
+	uint8_t bound;
 	uint8_t attachment, has_page_table, stage, reserved;
 	struct record_relaxed relaxed;
 };

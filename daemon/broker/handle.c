@@ -4,6 +4,7 @@
 #include <assert.h>
 
 #include "broker/delegation.h"
+#include "broker/guest_record.h"
 #include "broker/root.h"
 #include "broker/session.h"
 #include "util/random.h"
@@ -14,6 +15,7 @@ void object_init(struct object *object, enum object_type type, struct session *s
 	object->handle = 0;
 	object->listed = false;
 	object->type = type;
+	object->stage = RECORD_LIVE;
 	object->session = session;
 	object->guest = guest;
 	object->free = free_object;

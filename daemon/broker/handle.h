@@ -34,6 +34,7 @@ struct object {
 	uint64_t handle; /* fixed once it was published; 0 before */
 	bool listed;     /* it is in the table; broker's lock */
 	enum object_type type;
+	uint8_t stage;           /* enum record_stage; guest's lane */
 	struct session *session; /* who made the guest; borrowed from the guest's reference */
 	struct guest *guest;     /* the guest it belongs to, or is */
 	atomic_uint refs;

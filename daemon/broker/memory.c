@@ -513,11 +513,32 @@ static void change_put_back(struct memory_change *change, struct refusal *refusa
 	change_reconcile(change);
 }
 
+/* Before anything is done: a successor of this process puts back what this change took away, and
+ * takes away what it brought. Until the next save, which is after the change. */
+static int change_write_down(struct memory_change *change, struct refusal *refusal)
+{
+	struct guest_kept *kept = &change->guest->kept;
+	int status;
+
+	if (!change->guest->pinned)
+		return 0;
+	kept->stay = &change->plan.kept;
+	kept->go = &change->plan.removed;
+	kept->come = &change->plan.added;
+	status = save_guest(change->guest, refusal);
+	kept->stay = kept->go = kept->come = NULL;
+	return status;
+}
+
 static int change_run(struct memory_change *change, struct refusal *refusal)
 {
 	if (change_prepare(change, refusal) || change_charge(change, refusal))
 		return REFUSED;
 	if (change_populate(change, refusal)) {
+		change_refund(change, &change->growth);
+		return REFUSED;
+	}
+	if (change_write_down(change, refusal)) {
 		change_refund(change, &change->growth);
 		return REFUSED;
 	}

@@ -78,14 +78,18 @@ static int memory_file_make(struct memory_file *file, bool writable, struct refu
 	struct policy *policy = policy_get(guest->broker);
 	enum broker_seals seals = policy->settings.require_seals;
 	struct file_facts facts;
+	int status;
 
 	policy_unref(policy);
 	if (file_check(file->fd, writable, seals, &facts, refusal))
 		return REFUSED;
 	file->writable = writable;
-	if (memory_file_map(file, &facts, refusal))
+	if (memory_file_map(file, &facts, refusal) || save_memory_file(file, refusal))
 		return REFUSED;
-	return handle_publish(guest->broker, &file->object, refusal);
+	status = handle_publish(guest->broker, &file->object, refusal);
+	if (status)
+		save_forget_memory_file(file);
+	return status;
 }
 
 static int memory_file_add_in(struct guest *guest, int consume_fd, bool writable,
@@ -160,6 +164,9 @@ void memory_file_drop(struct memory_file *file)
 	DL_DELETE(guest->files, file);
 	guest->n_files--;
 	pthread_mutex_unlock(&guest->lock);
+	/* No record may name what is not stored any more. */
+	save_now(guest);
+	save_forget_memory_file(file);
 	object_unref(&file->object);
 	ledger_refund_one(&guest->broker->ledger, &guest->account, LEDGER_MEMORY_FILES, 1);
 }

@@ -10,6 +10,7 @@
 struct memory_file {
 	struct object object;
 	int fd;
+	uint32_t index; /* of its stored descriptor */
 	uint64_t length_bytes, page_bytes;
 	bool writable;
 	bool huge;           /* on hugetlbfs */

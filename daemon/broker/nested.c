@@ -8,6 +8,7 @@
 #include "broker/attach.h"
 #include "broker/device.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/root.h"
 
 #define ZPCI_FUNCTION_ISM 5
@@ -128,6 +129,10 @@ void nested_drop(struct nested *nested)
 	struct guest *guest = nested->object.guest;
 
 	handle_withdraw(guest->broker, &nested->object);
+	if (nested->object.stage != RECORD_GOING && guest->object.stage != RECORD_GOING) {
+		nested->object.stage = RECORD_GOING;
+		save_now(guest);
+	}
 	nested_lane_enter(nested);
 	if (nested->attached)
 		device_block(nested->device, false);
@@ -411,6 +416,8 @@ static int nested_replace_backing(struct nested *nested, const struct nested_pla
 		if (ret->verdict == VERDICT_RESOURCES)
 			nested_exchange(nested, &other);
 	}
+	/* From here on no record may name what goes. */
+	save_now(nested->object.guest);
 	nested_lane_enter(nested);
 	nested_backing_free(nested, &other);
 	nested_lane_leave(nested);

@@ -16,6 +16,7 @@
 #include "broker/handle.h"
 #include "broker/relaxed.h"
 #include "s390/shadow.h"
+#include "state/state_file.h"
 
 /* Work between two looks at who else wants the nested domain, in shadow_step()'s units. */
 #define NESTED_STEP_UNITS 4096
@@ -28,10 +29,10 @@ struct nested_backing {
 	struct s390_anchor anchor; /* iota 0 if managed; window */
 	uint64_t mappings_reserved, table_bytes_reserved;
 	struct shadow *shadow; /* NULL with NESTED_RELAXED */
-	void *storage;
-	uint64_t storage_bytes;
-	struct domain domain;   /* with NESTED_S390 and _MANAGED */
-	struct relaxed relaxed; /* with NESTED_RELAXED */
+	struct shadow_limits limits;
+	struct state_extent storage; /* of the guest's state file */
+	struct domain domain;        /* with NESTED_S390 and _MANAGED */
+	struct relaxed relaxed;      /* with NESTED_RELAXED */
 };
 
 struct nested {

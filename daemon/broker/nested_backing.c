@@ -7,7 +7,6 @@
  * for want of quota nor for what others use.
  */
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "broker/backend_call.h"
 #include "broker/device.h"
@@ -107,31 +106,17 @@ static const struct shadow_ops shadow_operations = {
 
 /* ── making ────────────────────────────────────────────────────────────────────────────────── */
 
-/* Kept tables live here and in no other place. What is not used costs address space only. */
-static void *storage_new(uint64_t bytes)
-{
-	void *storage;
-
-	if (bytes > SIZE_MAX)
-		return NULL;
-	storage = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	return storage == MAP_FAILED ? NULL : storage;
-}
-
-static void storage_free(void *storage, uint64_t bytes)
-{
-	if (storage)
-		munmap(storage, bytes);
-}
-
 static int backing_make_shadow(struct nested *owner, struct nested_backing *backing,
 			       const struct shadow_limits *limits, struct refusal *refusal)
 {
-	backing->storage_bytes = shadow_storage_bytes(limits);
-	backing->storage = storage_new(backing->storage_bytes);
-	if (!backing->storage ||
-	    shadow_new(&backing->shadow, &shadow_operations, owner, limits, backing->storage))
+	struct guest *guest = owner->object.guest;
+
+	/* Kept tables live here and in no other place. What is not used costs address space only.
+	 */
+	backing->limits = *limits;
+	if (state_extent_new(guest->kept.state, shadow_storage_bytes(limits), &backing->storage) ||
+	    shadow_new(&backing->shadow, &shadow_operations, owner, limits,
+		       backing->storage.memory))
 		return refuse_errno(refusal, ENOMEM, "shadow of the nested domain");
 	if (backing->format == NESTED_MANAGED)
 		shadow_set_managed(backing->shadow, backing->anchor.pba, backing->anchor.pal);
@@ -225,7 +210,6 @@ void nested_backing_free(struct nested *owner, struct nested_backing *backing)
 
 	nested_backing_empty(owner, backing, guest_view(guest));
 	backing->shadow = shadow_free(backing->shadow, guest_view(guest));
-	storage_free(backing->storage, backing->storage_bytes);
-	backing->storage = NULL;
+	state_extent_free(guest->kept.state, &backing->storage);
 	ledger_refund(&guest->broker->ledger, &guest->account, &amounts);
 }

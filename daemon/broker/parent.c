@@ -19,6 +19,7 @@ int parent_new(struct guest *guest, struct refusal *refusal)
 	if (error)
 		return refuse_errno(refusal, error, "address space of the parent domain");
 	guest->parent.made = true;
+	save_note_id(guest, guest->parent.ioas);
 	return 0;
 }
 
@@ -250,6 +251,7 @@ static int parent_add_page_table(struct guest *guest, struct device *device, uin
 		return parent_refuse_errno(guest, error, "page table of the parent domain",
 					   refusal);
 	parent->page_tables[parent->n_page_tables++] = *ret;
+	save_note_id(guest, *ret);
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "broker/ledger.h"
 #include "broker/policy.h"
 #include "broker/rates.h"
+#include "state/fd_store.h"
 
 /* A call that takes something away and must not fail is tried this often before the next, harder
  * way is taken. */
@@ -34,7 +35,10 @@ struct broker {
 	void (*tell_high)(void *context, const struct quota_high *high); /* or NULL */
 	void *high_context;
 
-	pthread_mutex_t lock; /* all below */
+	struct fd_store *store; /* borrowed; NULL: nothing is stored */
+
+	pthread_mutex_t lock;                    /* all below */
+	uint8_t numbers[FD_NAME_GUESTS_MAX / 8]; /* a bit for each guest number that is used */
 	pthread_cond_t session_gone;
 	struct object *handles;   /* uthash */
 	struct session *sessions; /* utlist, every one that has not ended */

@@ -25,7 +25,8 @@ struct session {
 	pid_t pid;
 	uid_t uid;
 	int pidfd;
-	struct pool_share *share; /* of the tenant, a reference */
+	_Atomic uint64_t start_ticks; /* of its process, once that was asked for; 0 before */
+	struct pool_share *share;     /* of the tenant, a reference */
 	struct ledger_account account;
 	struct ledger_account managed; /* guests created on behalf of others; no level above */
 	/* What another session lets it do, and all that it can; NULL: it owns what it makes. */

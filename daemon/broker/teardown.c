@@ -16,6 +16,7 @@
 #include "broker/device.h"
 #include "broker/domain.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/memory_file.h"
 #include "broker/memory.h"
 #include "broker/nested.h"
@@ -27,8 +28,10 @@ static void guest_drop_devices(struct guest *guest)
 
 	/* All are blocked before anything else: what one of them still wrote could be what
 	 * another's tables show. */
-	DL_FOREACH (guest->devices, device)
+	DL_FOREACH (guest->devices, device) {
+		device->object.stage = RECORD_GOING; /* with its guest, which was written down */
 		device_block(device, true);
+	}
 	DL_FOREACH_SAFE(guest->devices, device, next)
 	device_take_down(device, NULL);
 }
@@ -67,12 +70,16 @@ static void guest_take_apart(struct guest *guest)
 	struct broker *broker = guest->broker;
 
 	guest_withdraw(guest);
+	guest->object.stage = RECORD_GOING;
+	save_now(guest);
 	guest_drop_devices(guest);
 	memory_drop(guest);
 	domain_drop_leftovers(guest);
 	parent_destroy(guest);
 	guest->context = broker_ops(broker)->context_free(guest->context);
 	guest_drop_files(guest);
+	event_ring_keep(guest->events, NULL);
+	save_end(guest);
 	guest_refund_events(guest);
 	guest_uncount(guest);
 	event_ring_end(guest->events, guest->object.handle);

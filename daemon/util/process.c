@@ -2,7 +2,9 @@
 #include "util/process.h"
 
 #include <poll.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 bool process_lives(int pidfd)
 {
@@ -37,4 +39,27 @@ bool process_ids(pid_t pid, uid_t *ret_uid, gid_t *ret_gid)
 	*ret_uid = uid;
 	*ret_gid = gid;
 	return true;
+}
+
+/* The name in the second field can hold anything; behind its closing parenthesis only numbers and
+ * one letter stand. */
+bool process_start_ticks(pid_t pid, uint64_t *ret_ticks)
+{
+	char path[64], line[1024];
+	const char *rest;
+	FILE *file;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	n = fread(line, 1, sizeof(line) - 1, file);
+	fclose(file);
+	line[n] = '\0';
+	rest = strrchr(line, ')');
+	return rest && sscanf(rest,
+			      ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+			      "%*d %*d %*d %" SCNu64,
+			      ret_ticks) == 1;
 }

@@ -5,6 +5,7 @@
 /* What /proc and a pidfd say of another process. */
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Whether the process of a pidfd has not ended: then what was read by its number before was its
@@ -12,5 +13,8 @@
 bool process_lives(int pidfd);
 /* The effective ids, which a socket would tell. false: /proc does not show it. proc(5). */
 bool process_ids(pid_t pid, uid_t *ret_uid, gid_t *ret_gid);
+/* When it was started, in clock ticks since the machine was: with its number, whose life it is.
+ * false: /proc does not show it. proc_pid_stat(5), field 22. */
+bool process_start_ticks(pid_t pid, uint64_t *ret_ticks);
 
 #endif
