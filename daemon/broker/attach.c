@@ -5,6 +5,7 @@
 #include "broker/guest.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 
 static int attach_relaxed(struct device *device, struct refusal *refusal)
 {
@@ -60,6 +61,7 @@ static int attach_fill_relaxed(struct device *device, struct refusal *refusal)
 	struct guest *guest = device->object.guest;
 	int error = relaxed_fill(guest, &device->relaxed);
 
+	CRASH_POINT(ATTACH_FILLED);
 	if (!error)
 		return 0;
 	device_block(device, true);
@@ -77,11 +79,13 @@ int device_switch(struct device *device, enum attachment to, struct nested *nest
 		device_attach_back(device);
 		return REFUSED;
 	}
+	CRASH_POINT(ATTACH_DONE);
 	device_set_attachment(device, to, to == ATTACHMENT_NESTED ? nested : NULL);
 	if (from == ATTACHMENT_RELAXED && to != ATTACHMENT_RELAXED)
 		relaxed_free(device->object.guest, &device->relaxed);
 	if (left && left != nested)
 		nested_leave(left);
+	CRASH_POINT(ATTACH_LEFT);
 	return to == ATTACHMENT_RELAXED ? attach_fill_relaxed(device, refusal) : 0;
 }
 
@@ -115,6 +119,7 @@ static int device_attach_on(struct device *device, enum attachment to, uint64_t 
 	status = device_switch(device, to, nested, refusal);
 	if (!status && nested)
 		nested_reconcile(nested, &walk);
+	CRASH_POINT(ATTACH_WALKED);
 	nested_unref(nested);
 	if (!status)
 		*ret_walk = walk;

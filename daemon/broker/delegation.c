@@ -10,6 +10,7 @@
 #include "broker/guest.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 #include "util/random.h"
 
 #define RULE_DELEGATE "limit given at Delegate"
@@ -201,6 +202,7 @@ int delegation_new(struct session **ret, struct broker *broker, struct session *
 		session_unref(session);
 		return status;
 	}
+	CRASH_POINT(DELEGATED);
 	*ret_delegation = session->delegation->handle;
 	*ret = session;
 	return 0;
@@ -236,6 +238,8 @@ int delegation_bind(struct session *session, const struct peer *peer, struct ref
 	pthread_mutex_unlock(&session->broker->lock);
 	if (!status && delegation->rights & 1u << GUEST_RIGHT_HOLD)
 		guest_show_holder(delegation->guest, peer);
+	if (!status)
+		save_later(delegation->guest);
 	return status;
 }
 
@@ -280,6 +284,8 @@ void delegation_leave(struct session *session)
 	guest = delegation->guest;
 	delegation->listed = false;
 	DL_DELETE(guest->delegations, delegation);
+	if (!guest->dying)
+		save_later(guest);
 	/* Its tenant is there as long as it is in a session's list. */
 	if (guest->tenant && !guest->dying)
 		guest_set_limits(guest);

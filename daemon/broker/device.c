@@ -13,6 +13,7 @@
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "util/clock.h"
+#include "util/crash_point.h"
 #include "util/fd.h"
 
 #define ATTACH_TRIES      50
@@ -89,6 +90,7 @@ static int device_read_bound(struct device *device, struct refusal *refusal)
 	device->bound = true;
 	pthread_mutex_unlock(&guest->lock);
 	device->object.stage = RECORD_LIVE;
+	CRASH_POINT(BIND_DONE);
 	return 0;
 }
 
@@ -117,6 +119,7 @@ static int device_bind_backend(struct device *device, const uint8_t *vf_token,
 		device->object.stage = RECORD_LIVE;
 		return REFUSED;
 	}
+	CRASH_POINT(BIND_WRITTEN);
 	if (device->kernel_bound) /* by a process before this one */
 		return 0;
 	pthread_mutex_lock(&device->call_lock);
@@ -125,6 +128,7 @@ static int device_bind_backend(struct device *device, const uint8_t *vf_token,
 				      &device->kernel_id);
 	pthread_mutex_unlock(&device->call_lock);
 	device->kernel_bound = !error;
+	CRASH_POINT(BIND_BOUND);
 	if (!error) {
 		save_note_id(guest, device->kernel_id);
 		return 0;
@@ -373,17 +377,23 @@ void device_take_down(struct device *device, bool *ret_still_held)
 		device->object.stage = RECORD_GOING;
 		save_now(guest);
 	}
+	CRASH_POINT(CLOSE_WRITTEN);
 	device_block(device, true);
+	CRASH_POINT(CLOSE_BLOCKED);
 	device_drop_domains(device);
+	CRASH_POINT(CLOSE_DROPPED);
 	/* Whoever keeps its descriptor for us keeps it open. */
 	save_forget_device(device);
 	save_barrier(guest);
+	CRASH_POINT(CLOSE_FORGOTTEN);
 	device_close_backend(device, ret_still_held);
+	CRASH_POINT(CLOSE_CLOSED);
 	pthread_mutex_lock(&guest->lock);
 	DL_DELETE(guest->devices, device);
 	guest->n_devices--;
 	pthread_mutex_unlock(&guest->lock);
 	save_now(guest);
+	CRASH_POINT(CLOSE_DONE);
 	ledger_refund_one(&guest->broker->ledger, &guest->account, LEDGER_DEVICES, 1);
 	device_unref(device);
 }

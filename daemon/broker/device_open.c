@@ -13,6 +13,7 @@
 #include "broker/device.h"
 #include "broker/guest.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 #include "util/fd.h"
 
 static void device_object_free(struct object *object)
@@ -105,8 +106,10 @@ static int device_finish_open(struct device *device, int *ret_fd, struct refusal
 	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
 	int fd, error, status;
 
+	CRASH_POINT(DEVICE_OPENED);
 	if (save_device(device, refusal))
 		return REFUSED;
+	CRASH_POINT(DEVICE_STORED);
 	error = ops->device_descriptor(device->backend, &fd);
 	if (error) {
 		save_forget_device(device);
@@ -119,6 +122,7 @@ static int device_finish_open(struct device *device, int *ret_fd, struct refusal
 		return status;
 	}
 	device_list_add(guest, device);
+	CRASH_POINT(DEVICE_LISTED);
 	*ret_fd = fd;
 	return 0;
 }

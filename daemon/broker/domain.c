@@ -10,6 +10,7 @@
 #include "broker/guest.h"
 #include "broker/guest_record.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 
 struct leftover {
 	bool has_page_table;
@@ -21,6 +22,7 @@ static bool leftover_destroy(struct guest *guest, struct leftover *leftover)
 {
 	if (leftover->has_page_table)
 		leftover->has_page_table = !backend_destroy(guest, leftover->page_table);
+	CRASH_POINT(DOMAIN_HALF);
 	return !leftover->has_page_table && backend_destroy(guest, leftover->ioas);
 }
 
@@ -67,10 +69,12 @@ static int domain_make(struct guest *guest, struct device *device, bool cuttable
 	if (error)
 		return parent_refuse_errno(guest, error, what, refusal);
 	save_note_id(guest, domain->ioas);
+	CRASH_POINT(NESTED_IOAS);
 	error = ops->page_table_new(guest->context, device->backend, domain->ioas,
 				    &domain->page_table);
 	if (!error) {
 		save_note_id(guest, domain->page_table);
+		CRASH_POINT(NESTED_PAGE_TABLE);
 		return 0;
 	}
 	backend_destroy(guest, domain->ioas);

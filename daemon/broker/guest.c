@@ -12,6 +12,7 @@
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "broker/tenant.h"
+#include "util/crash_point.h"
 #include "util/random.h"
 
 static void guest_object_free(struct object *object)
@@ -260,13 +261,16 @@ static int guest_make(struct guest *guest, struct refusal *refusal)
 	error = broker_ops(guest->broker)->context_new(guest->broker->backend, &guest->context);
 	if (error)
 		return refuse_errno(refusal, error, "a context of the IOMMU");
+	CRASH_POINT(CONTEXT_MADE);
 	status = save_begin(guest, refusal);
 	if (!status)
 		status = parent_new(guest, refusal);
 	if (!status) {
+		CRASH_POINT(PARENT_MADE);
 		event_ring_keep(guest->events, state_word(guest->kept.state, GUEST_WORD_EVENTS));
 		status = guest_publish(guest, refusal);
 	}
+	CRASH_POINT(GUEST_LISTED);
 	if (!status)
 		return 0;
 	parent_destroy(guest);
@@ -405,6 +409,8 @@ static void guest_move(struct guest *guest, struct session *heir)
 	DL_APPEND2(heir->guests, guest, session_prev, session_next);
 	heir->users++;
 	guest->home = session_ref(heir);
+	CRASH_POINT(HOME_LOST);
+	save_later(guest);
 	session_unref(old); /* not the last one either: the creator is guest->session as well */
 }
 
@@ -445,11 +451,13 @@ int guest_reset(struct broker *broker, struct session *session, uint64_t handle,
 	}
 	DL_FOREACH (guest->devices, device) {
 		device_block(device, true);
+		CRASH_POINT(RESET_BLOCKED);
 		relaxed_free(guest, &device->relaxed);
 	}
 	DL_FOREACH_SAFE(guest->nested, nested, next)
 	{
 		nested_drop(nested);
+		CRASH_POINT(RESET_DROPPED);
 		destroyed++;
 	}
 	guest_unref(guest);

@@ -28,6 +28,7 @@
 #include "broker/memory_file.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 
 struct memory_change {
 	struct guest *guest;
@@ -269,12 +270,17 @@ static void change_take_away(struct memory_change *change)
 		return;
 	old = memory_publish(guest, change->middle);
 	change->middle = NULL;
-	DL_FOREACH (guest->nested, nested)
+	CRASH_POINT(MEMORY_HIDDEN);
+	DL_FOREACH (guest->nested, nested) {
 		change_drop_from(change, nested, old);
+		CRASH_POINT(MEMORY_CUT);
+	}
 	free(old);
 	change_relaxed_remove(change, &change->plan.removed);
+	CRASH_POINT(MEMORY_RELAXED_CUT);
 	for (size_t i = 0; guest->pinned && i < change->plan.removed.n; i++)
 		parent_unmap(guest, &change->plan.removed.items[i]);
+	CRASH_POINT(MEMORY_UNMAPPED);
 }
 
 /* ── bring in ──────────────────────────────────────────────────────────────────────────────── */
@@ -349,8 +355,11 @@ static int change_bring_in(struct memory_change *change, struct refusal *refusal
 		return 0;
 	if (change_map(change, refusal))
 		return REFUSED;
-	if (!change_relaxed_add(change, refusal))
+	CRASH_POINT(MEMORY_MAPPED);
+	if (!change_relaxed_add(change, refusal)) {
+		CRASH_POINT(MEMORY_FOLLOWED);
 		return 0;
+	}
 	parent_unmap_list(guest, &change->plan.added, change->plan.added.n);
 	return REFUSED;
 }
@@ -404,9 +413,12 @@ static void change_succeed(struct memory_change *change)
 	struct guest *guest = change->guest;
 
 	change_publish(change, &change->final);
+	CRASH_POINT(MEMORY_SHOWN);
 	change_commit(change, &change->plan.final);
 	change_refund(change, &change->shrinkage);
+	CRASH_POINT(MEMORY_LISTED);
 	change_reconcile(change);
+	CRASH_POINT(MEMORY_RECONCILED);
 	change->result.pinned = guest->pinned;
 	change->result.region_bytes = region_list_bytes(&guest->regions);
 }
@@ -506,6 +518,7 @@ static void change_put_back(struct memory_change *change, struct refusal *refusa
 			relaxed_restore(guest, region);
 		else
 			change_lose(change, region);
+		CRASH_POINT(MEMORY_PUT_BACK);
 	}
 	change_publish(change, &change->back);
 	if (change->lost_bytes)
@@ -520,6 +533,7 @@ static int change_write_down(struct memory_change *change, struct refusal *refus
 	struct guest_kept *kept = &change->guest->kept;
 	int status;
 
+	CRASH_POINT(MEMORY_POPULATED);
 	if (!change->guest->pinned)
 		return 0;
 	kept->stay = &change->plan.kept;
@@ -527,6 +541,7 @@ static int change_write_down(struct memory_change *change, struct refusal *refus
 	kept->come = &change->plan.added;
 	status = save_guest(change->guest, refusal);
 	kept->stay = kept->go = kept->come = NULL;
+	CRASH_POINT(MEMORY_WRITTEN);
 	return status;
 }
 

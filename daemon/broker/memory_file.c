@@ -8,6 +8,7 @@
 
 #include "broker/guest.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 #include "util/fd.h"
 
 static void memory_file_object_free(struct object *object)
@@ -84,9 +85,14 @@ static int memory_file_make(struct memory_file *file, bool writable, struct refu
 	if (file_check(file->fd, writable, seals, &facts, refusal))
 		return REFUSED;
 	file->writable = writable;
-	if (memory_file_map(file, &facts, refusal) || save_memory_file(file, refusal))
+	if (memory_file_map(file, &facts, refusal))
 		return REFUSED;
+	CRASH_POINT(FILE_MAPPED);
+	if (save_memory_file(file, refusal))
+		return REFUSED;
+	CRASH_POINT(FILE_STORED);
 	status = handle_publish(guest->broker, &file->object, refusal);
+	CRASH_POINT(FILE_LISTED);
 	if (status)
 		save_forget_memory_file(file);
 	return status;
@@ -164,9 +170,12 @@ void memory_file_drop(struct memory_file *file)
 	DL_DELETE(guest->files, file);
 	guest->n_files--;
 	pthread_mutex_unlock(&guest->lock);
+	CRASH_POINT(FILE_WITHDRAWN);
 	/* No record may name what is not stored any more. */
 	save_now(guest);
+	CRASH_POINT(FILE_UNWRITTEN);
 	save_forget_memory_file(file);
+	CRASH_POINT(FILE_FORGOTTEN);
 	object_unref(&file->object);
 	ledger_refund_one(&guest->broker->ledger, &guest->account, LEDGER_MEMORY_FILES, 1);
 }

@@ -10,6 +10,7 @@
 #include "broker/guest.h"
 #include "broker/guest_record.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 
 #define ZPCI_FUNCTION_ISM 5
 #define PAGE_BYTES        4096ull
@@ -133,12 +134,15 @@ void nested_drop(struct nested *nested)
 		nested->object.stage = RECORD_GOING;
 		save_now(guest);
 	}
+	CRASH_POINT(NESTED_GOES);
 	nested_lane_enter(nested);
 	if (nested->attached)
 		device_block(nested->device, false);
+	CRASH_POINT(NESTED_BLOCKED);
 	nested->gone = true;
 	nested_backing_free(nested, &nested->backing);
 	nested_lane_leave(nested);
+	CRASH_POINT(NESTED_GONE);
 	pthread_mutex_lock(&guest->lock);
 	DL_DELETE(guest->nested, nested);
 	guest->n_nested--;
@@ -240,7 +244,9 @@ static int nested_first_walk(struct nested *nested, bool attach, struct nested_c
 			nested_drop(nested);
 			return REFUSED;
 		}
+		CRASH_POINT(NESTED_ATTACHED);
 		nested_reconcile(nested, &walk);
+		CRASH_POINT(NESTED_FILLED);
 		if (walk.verdict == VERDICT_RESOURCES || walk.verdict == VERDICT_GONE)
 			return created_drop(nested, walk.verdict, ret);
 	}
@@ -275,6 +281,7 @@ static int nested_create_planned(struct device *device, const struct nested_plan
 		nested_drop(nested);
 		return status;
 	}
+	CRASH_POINT(NESTED_LISTED);
 	return nested_first_walk(nested, attach, ret, refusal);
 }
 
@@ -352,7 +359,9 @@ static int nested_replace_anchor(struct nested *nested, const struct nested_plan
 	struct range_result walk, back;
 
 	nested_set_anchor(nested, &plan->anchor);
+	CRASH_POINT(REPLACE_ANCHOR);
 	nested_reconcile(nested, &walk);
+	CRASH_POINT(REPLACE_FILLED);
 	if (walk.verdict == VERDICT_RESOURCES) {
 		nested_set_anchor(nested, &old);
 		nested_reconcile(nested, &back);
@@ -409,7 +418,9 @@ static int nested_replace_backing(struct nested *nested, const struct nested_pla
 
 	if (nested_backing_new(nested, plan, &other, refusal))
 		return refused_or_verdict(refusal, ret);
+	CRASH_POINT(REPLACE_MADE);
 	error = nested_exchange(nested, &other);
+	CRASH_POINT(REPLACE_EXCHANGED);
 	if (!error) {
 		nested_reconcile(nested, &ret->walk);
 		ret->verdict = registration_verdict(&ret->walk);
@@ -418,6 +429,7 @@ static int nested_replace_backing(struct nested *nested, const struct nested_pla
 	}
 	/* From here on no record may name what goes. */
 	save_now(nested->object.guest);
+	CRASH_POINT(REPLACE_WRITTEN);
 	nested_lane_enter(nested);
 	nested_backing_free(nested, &other);
 	nested_lane_leave(nested);

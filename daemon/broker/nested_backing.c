@@ -13,6 +13,7 @@
 #include "broker/guest.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 
 #define SEGMENT_SHIFT  20
 #define TABLES_MIN     1024
@@ -66,10 +67,14 @@ static int shadow_map(void *context, uint64_t iova, uint64_t gpa, uint64_t lengt
 	struct nested *nested = context;
 	struct guest *guest = nested->object.guest;
 	unsigned int prot = IOMMU_PROT_READ | (writable ? IOMMU_PROT_WRITE : 0);
+	int error;
 
-	return broker_ops(guest->broker)
-		->copy(guest->context, nested->backing.domain.ioas, iova, guest->parent.ioas, gpa,
-		       length, prot);
+	CRASH_POINT(SHADOW_MAP);
+	error = broker_ops(guest->broker)
+			->copy(guest->context, nested->backing.domain.ioas, iova,
+			       guest->parent.ioas, gpa, length, prot);
+	CRASH_POINT(SHADOW_MAPPED);
+	return error;
 }
 
 static int shadow_cut(void *context, uint64_t iova, uint64_t length)
@@ -77,9 +82,13 @@ static int shadow_cut(void *context, uint64_t iova, uint64_t length)
 	struct nested *nested = context;
 	struct guest *guest = nested->object.guest;
 	uint64_t unmapped;
+	int error;
 
-	return broker_ops(guest->broker)
-		->cut(guest->context, nested->backing.domain.ioas, iova, length, &unmapped);
+	CRASH_POINT(SHADOW_CUT);
+	error = broker_ops(guest->broker)
+			->cut(guest->context, nested->backing.domain.ioas, iova, length, &unmapped);
+	CRASH_POINT(SHADOW_WAS_CUT);
+	return error;
 }
 
 static void shadow_leaf_refused(void *context, uint64_t iova, uint64_t gpa,
@@ -118,6 +127,7 @@ static int backing_make_shadow(struct nested *owner, struct nested_backing *back
 	    shadow_new(&backing->shadow, &shadow_operations, owner, limits,
 		       backing->storage.memory))
 		return refuse_errno(refusal, ENOMEM, "shadow of the nested domain");
+	CRASH_POINT(NESTED_STORAGE);
 	if (backing->format == NESTED_MANAGED)
 		shadow_set_managed(backing->shadow, backing->anchor.pba, backing->anchor.pal);
 	else
@@ -198,6 +208,7 @@ void nested_backing_empty(struct nested *owner, struct nested_backing *backing,
 	relaxed_free(guest, &backing->relaxed);
 	if (backing->shadow)
 		shadow_cut_all(backing->shadow, view);
+	CRASH_POINT(NESTED_EMPTIED);
 	domain_end(guest, &backing->domain);
 	if (backing->shadow)
 		shadow_forget(backing->shadow, view);

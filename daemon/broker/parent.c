@@ -11,6 +11,7 @@
 #include "broker/guest.h"
 #include "broker/memory_file.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 
 int parent_new(struct guest *guest, struct refusal *refusal)
 {
@@ -111,6 +112,7 @@ static int parent_map_step(struct guest *guest, const struct region *region, uin
 	error = parent_map_area(guest, region, at, length);
 	if (error)
 		return parent_refuse_errno(guest, error, "pinning guest memory", refusal);
+	CRASH_POINT(PIN_AREA);
 	pin_progress_add(guest, progress, length);
 	return 0;
 }
@@ -262,10 +264,12 @@ int parent_pin(struct guest *guest, struct device *device, struct operation *ope
 
 	if (parent_add_page_table(guest, device, &page_table, refusal))
 		return REFUSED;
+	CRASH_POINT(BIND_PAGE_TABLE);
 	if (parent_pin_regions(guest, operation, refusal)) {
 		parent_drop_page_tables(guest);
 		return REFUSED;
 	}
+	CRASH_POINT(BIND_PINNED);
 	pthread_mutex_lock(&guest->lock);
 	guest->pinned = true;
 	pthread_mutex_unlock(&guest->lock);

@@ -24,6 +24,7 @@
 #include "broker/memory_file.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 #include "util/log.h"
 #include "util/process.h"
 
@@ -135,8 +136,12 @@ int save_begin(struct guest *guest, struct refusal *refusal)
 		return refuse_errno(refusal, -error, "the guest's state file");
 	if (push(guest, FD_STATE, 0, state_file_fd(kept->state), refusal))
 		return REFUSED;
-	return push(guest, FD_CONTEXT, 0, broker_ops(guest->broker)->context_fd(guest->context),
-		    refusal);
+	CRASH_POINT(STATE_STORED);
+	if (push(guest, FD_CONTEXT, 0, broker_ops(guest->broker)->context_fd(guest->context),
+		 refusal))
+		return REFUSED;
+	CRASH_POINT(CONTEXT_STORED);
+	return 0;
 }
 
 void save_end(struct guest *guest)
@@ -518,6 +523,28 @@ void save_now(struct guest *guest)
 		log_error("guest %s: %s", guest->name, refusal.message);
 }
 
+static bool later_run(struct pool_job *job)
+{
+	struct guest *guest = (struct guest *)((char *)job - offsetof(struct guest, kept.later));
+
+	atomic_store(&guest->kept.queued, false);
+	save_now(guest);
+	guest_unref(guest);
+	return false;
+}
+
+void save_later(struct guest *guest)
+{
+	if (!keeps(guest) || atomic_exchange(&guest->kept.queued, true))
+		return;
+	guest_ref(guest);
+	guest->kept.later = (struct pool_job){
+		.run = later_run,
+		.lane = guest->lane,
+	};
+	pool_submit(guest->broker->pool, &guest->kept.later);
+}
+
 /* ── after a call ──────────────────────────────────────────────────────────────────────────── */
 
 static struct guest *settle_find(struct broker *broker, struct session *session, uint64_t handle)
@@ -542,12 +569,15 @@ void broker_settle(struct broker *broker, struct session *session, uint64_t hand
 	guest = settle_find(broker, session, handle);
 	if (!guest)
 		return;
+	CRASH_POINT(SETTLE);
 	if (answer && !guest->down)
 		answers_add(&guest->kept.answers, session->id, answer);
 	if (!guest->down)
 		save_now(guest);
+	CRASH_POINT(SETTLE_WRITTEN);
 	if (guest->kept.pushed)
 		save_barrier(guest);
+	CRASH_POINT(SETTLE_STORED);
 	guest_unref(guest);
 }
 

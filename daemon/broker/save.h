@@ -10,12 +10,14 @@
  * live in it; records are written and descriptors stored only where the manager keeps them.
  */
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "state/fd_store.h"
 #include "state/record.h"
 #include "state/state_file.h"
+#include "util/pool.h"
 
 struct broker;
 struct device;
@@ -37,6 +39,8 @@ struct guest_kept {
 	 * regions. NULL: it is not. */
 	const struct region_list *stay, *go, *come;
 	struct kept_answers *answers;
+	struct pool_job later;
+	_Atomic bool queued; /* later is */
 };
 
 /* A number and a state file, and the context's descriptor stored. After context_new. REFUSED: then
@@ -49,6 +53,10 @@ void save_end(struct guest *guest);
 int save_guest(struct guest *guest, struct refusal *refusal);
 /* The same where there is nobody to refuse: logged. */
 void save_now(struct guest *guest);
+
+/* Some time soon, from a thread that does not hold the lane; may be called with the broker's lock
+ * held. What has no reply that could promise it. */
+void save_later(struct guest *guest);
 
 /* The kernel made that object in the guest's context. */
 void save_note_id(struct guest *guest, uint32_t id);

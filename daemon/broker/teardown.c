@@ -21,6 +21,7 @@
 #include "broker/memory.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+#include "util/crash_point.h"
 
 static void guest_drop_devices(struct guest *guest)
 {
@@ -72,14 +73,19 @@ static void guest_take_apart(struct guest *guest)
 	guest_withdraw(guest);
 	guest->object.stage = RECORD_GOING;
 	save_now(guest);
+	CRASH_POINT(GUEST_GOES);
 	guest_drop_devices(guest);
+	CRASH_POINT(GUEST_DEVICES);
 	memory_drop(guest);
+	CRASH_POINT(GUEST_MEMORY);
 	domain_drop_leftovers(guest);
 	parent_destroy(guest);
 	guest->context = broker_ops(broker)->context_free(guest->context);
+	CRASH_POINT(GUEST_CONTEXT);
 	guest_drop_files(guest);
 	event_ring_keep(guest->events, NULL);
 	save_end(guest);
+	CRASH_POINT(GUEST_FORGOTTEN);
 	guest_refund_events(guest);
 	guest_uncount(guest);
 	event_ring_end(guest->events, guest->object.handle);
