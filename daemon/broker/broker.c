@@ -212,6 +212,11 @@ void broker_set_store(struct broker *broker, struct fd_store *store)
 	broker->store = store;
 }
 
+void broker_leave(struct broker *broker)
+{
+	atomic_store(&broker->leaving, true);
+}
+
 struct pool *broker_pool(struct broker *broker)
 {
 	return broker->pool;

@@ -133,6 +133,10 @@ struct restore_report {
  * negative errno if nothing could be looked at. */
 int broker_restore(struct broker *broker, struct stored_fd *consume, size_t n,
 		   struct restore_report *ret);
+/* The process is about to end, and with a store that keeps: from now on the end of a session takes
+ * no guest down, they are left to a successor as they are. What runs goes on and may be ended at
+ * any instant by _exit(2); broker_free() must not follow. INLINE. */
+void broker_leave(struct broker *broker);
 /* Ends every session, waits for the pool. NULL is fine; returns NULL. */
 struct broker *broker_free(struct broker *broker);
 struct pool *broker_pool(struct broker *broker);

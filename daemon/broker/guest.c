@@ -394,7 +394,7 @@ int guest_create(struct broker *broker, struct session *session,
 
 void guest_begin_take_down(struct guest *guest)
 {
-	if (atomic_exchange(&guest->dying, true))
+	if (atomic_load(&guest->broker->leaving) || atomic_exchange(&guest->dying, true))
 		return;
 	guest_ref(guest);
 	pool_submit(guest->broker->pool, &guest->take_down);

@@ -26,6 +26,7 @@ struct broker {
 		policy_lock;   /* the innermost: of the next, for those without the next lock */
 	struct policy *policy; /* lock to change it too */
 	_Atomic bool draining; /* see drain.c */
+	_Atomic bool leaving;  /* guests are left to a successor */
 	uint64_t slice_bytes;  /* pin_slice_bytes at the start, rounded down to a power of two */
 	struct pool *pool;
 	struct event_observer observer;
