@@ -52,19 +52,21 @@
 	  "Descriptors that wait to be used or fetched,", "")                                      \
 	T(QUEUED_BYTES, "QueuedMemory", BYTES, 1, "256M", "64M",                                   \
 	  "Bytes of requests that wait to be worked on, and of answers not sent yet,", "")
-/* Every rate: R(kind, key, host, tenant, what, more). Its settings are called by key and Max or
- * PerTenantMax, its key of a rule by key and Max. The units of what is counted are those of enum
- * rate_kind. */
-#define CONFIG_RATES(R)                                                                            \
-	R(REQUESTS, "RequestRate", "infinity", "infinity",                                         \
+/* Every rate: R(kind, key, host, tenant, guest, what, more). Its settings are called by key and
+ * Max, PerTenantMax or PerGuestMax, its keys of a rule by key and Max or PerGuestMax. T(kind, key,
+ * host, tenant, what, more) is one that no guest has. The units of what is counted are those of
+ * enum rate_kind. */
+#define CONFIG_RATES(R, T)                                                                         \
+	R(REQUESTS, "RequestRate", "infinity", "infinity", "infinity",                             \
 	  "Calls, but RefreshNested, that may begin each second,",                                 \
 	  " As many may come at once; those beyond are delayed, up to RateDelayMax, then refused " \
-	  "until there is room again. Calls that only give back are delayed and never refused.")   \
-	R(REFRESHES, "RefreshRate", "infinity", "infinity",                                        \
-	  "Ranges that may be refreshed each second,",                                             \
+	  "until there is room again. Calls that only give back are delayed and never refused. "   \
+	  "A guest's are those that name it, or something of it.")                                 \
+	R(REFRESHES, "RefreshRate", "infinity", "infinity", "infinity",                            \
+	  "Ranges of RefreshNested, and entries of UpdateNested, that may come each second,",      \
 	  " As many, and at least 256, may come at once; calls beyond are delayed, up to "         \
 	  "RateDelayMax, then refused: the guest is told to try again.")                           \
-	R(CONNECTIONS, "ConnectionRate", "infinity", "infinity",                                   \
+	T(CONNECTIONS, "ConnectionRate", "infinity", "infinity",                                   \
 	  "Connections that may be made each second,",                                             \
 	  " As many may come at once; the calls of those beyond are delayed, up to RateDelayMax, " \
 	  "then refused until there is room again.")

@@ -40,6 +40,12 @@ static const char *const unpopulated_choices[] = {"reject", "charge", NULL};
 		.offset = BROKER(limits[LIMIT_##of_level].rate[RATE_##kind]),                  \
 		.default_text = text, .min = 1, .max = UINT64_MAX, .doc = what, .limit = true, \
 	}
+#define RATE_THREE(kind, key, host, tenant, guest, what, more)                   \
+	RATE(key "Max", HOST, kind, host, what " of all tenants." more),         \
+		RATE(key "PerTenantMax", TENANT, kind, tenant,                   \
+		     "The same, of the guests of each tenant and whatever else " \
+		     "it does."),                                                \
+		RATE(key "PerGuestMax", GUEST, kind, guest, "The same, of each guest."),
 #define RATE_TWO(kind, key, host, tenant, what, more)                    \
 	RATE(key "Max", HOST, kind, host, what " of all tenants." more), \
 		RATE(key "PerTenantMax", TENANT, kind, tenant, "The same, of each tenant."),
@@ -61,7 +67,7 @@ const struct setting config_settings[] = {
 	      "Events of a guest that wait until they are read; then the oldest are lost. A guest "
 	      "keeps the size that it was created with."),
 	/* clang-format off */
-	CONFIG_RATES(RATE_TWO)
+	CONFIG_RATES(RATE_THREE, RATE_TWO)
 	/* clang-format on */
 	{"Limits", "MappingsPerNestedDomainDefault", SETTING_COUNT64,
 	 BROKER(nested_mappings_default), "524288", 1, 1ull << 40, NULL,
@@ -193,19 +199,21 @@ const size_t n_match_rule_keys = LENGTH(match_rule_keys);
 #define QUOTA_TWO(resource, key, type, least, host, tenant, what, more) \
 	QUOTA(key "Max", false, TENANT, resource, type, 0, 0, what " of a tenant." more),
 
-#define QUOTA_RATE(kind, name, host, tenant, what, more)     \
-	{.key = {name "Max", "", what " of a tenant." more}, \
-	 .type = SETTING_RATE,                               \
-	 .level = LIMIT_TENANT,                              \
-	 .is_rate = true,                                    \
-	 .rate = RATE_##kind,                                \
-	 .min = 1,                                           \
-	 .max = UINT64_MAX},
+#define QUOTA_RATE(name, of_level, kind, what)                                            \
+	{                                                                                 \
+		.key = {name, "", what}, .type = SETTING_RATE, .level = LIMIT_##of_level, \
+		.is_rate = true, .rate = RATE_##kind, .min = 1, .max = UINT64_MAX         \
+	}
+#define QUOTA_RATE_THREE(kind, name, host, tenant, guest, what, more)    \
+	QUOTA_RATE(name "Max", TENANT, kind, what " of a tenant." more), \
+		QUOTA_RATE(name "PerGuestMax", GUEST, kind, "The same, of each of its guests."),
+#define QUOTA_RATE_TWO(kind, name, host, tenant, what, more) \
+	QUOTA_RATE(name "Max", TENANT, kind, what " of a tenant." more),
 
 const struct quota_key quota_rule_keys[] = {
 	/* clang-format off */
 	CONFIG_LIMITS(QUOTA_THREE, QUOTA_TWO)
-	CONFIG_RATES(QUOTA_RATE)
+	CONFIG_RATES(QUOTA_RATE_THREE, QUOTA_RATE_TWO)
 	/* clang-format on */
 	QUOTA("PinnedMemoryHigh", true, TENANT, PINNED_BYTES, BYTES, 0, 0,
 	      "Guest memory of a tenant above which the log gets a warning and the guest that was "

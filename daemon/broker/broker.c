@@ -51,6 +51,7 @@ static void host_set_limits(struct broker *broker)
 	ledger_account_set_limits(&broker->ledger, &broker->host, &limits);
 	rates_set_limits(&broker->rates, &broker->rates.host,
 			 &broker->policy->settings.limits[LIMIT_HOST], NULL, clock_monotonic_ns());
+	rates_note_guests(&broker->rates, &broker->policy->settings);
 }
 
 /* A charge of a guest's is told to whoever watches the guest, whichever level it raised. */

@@ -642,11 +642,18 @@ struct rate_request {
 	uint64_t now_ns; /* monotonic */
 	uint64_t delay_max_ns;
 	bool gives_back; /* waits for delay_max_ns rather than being refused */
+	bool guest_only; /* tenant and host are not to pay, or did already */
+	/* The guest, or something of it, that is to pay as well; 0: none. Of a handle that the
+	 * session does not have nobody pays. */
+	uint64_t handle;
+	struct session *session;
 };
-/* INLINE, one load. Whether any rate of that kind is set for the tenant, or for the host. */
-bool broker_rate_limited(const struct tenant *tenant, enum rate_kind kind);
-/* INLINE. 0: *ret_wait_ns from now it may be done, and is paid for. REFUSED (RATE): it would be
- * longer than delay_max_ns; nothing was paid. */
+/* INLINE, two loads at most. Whether any rate of that kind is set for who is to pay: the tenant,
+ * the host; and with a handle, whether any guest has one. */
+bool broker_rate_limited(const struct broker *broker, const struct tenant *tenant,
+			 const struct rate_request *request);
+/* INLINE. 0: *ret_wait_ns from now it may be done, and is paid for at every level. REFUSED (RATE):
+ * it would be longer than delay_max_ns; nothing was paid at any. */
 int broker_rate_take(struct broker *broker, struct tenant *tenant,
 		     const struct rate_request *request, uint64_t *ret_wait_ns,
 		     struct refusal *refusal);
@@ -715,7 +722,7 @@ struct quota_report {
 	bool stranger;                   /* no rule is for it any more */
 	struct usage usage[LEDGER_RESOURCES];
 	char where[LEDGER_RESOURCES][LIMIT_WHERE_MAX]; /* max stands; "" if there is none */
-	struct rate_usage rates[RATES];                /* but with LIMIT_GUEST */
+	struct rate_usage rates[RATES];                /* LIMIT_GUEST: the first RATES_OF_GUEST */
 };
 
 /* INLINE. session NULL: the host's. */

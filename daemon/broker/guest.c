@@ -12,6 +12,7 @@
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "broker/tenant.h"
+#include "util/clock.h"
 #include "util/crash_point.h"
 #include "util/random.h"
 
@@ -94,6 +95,9 @@ void guest_set_limits(struct guest *guest)
 				      RULE_GUEST_ASKED);
 	delegation_limit(guest, &limits);
 	ledger_account_set_limits(&broker->ledger, &guest->account, &limits);
+	rates_set_limits(
+		&broker->rates, &guest->rates, &broker->policy->settings.limits[LIMIT_GUEST],
+		tenant->rule ? &tenant->rule->limits[LIMIT_GUEST] : NULL, clock_monotonic_ns());
 }
 
 static bool take_down_run(struct pool_job *job)
@@ -135,6 +139,7 @@ static void guest_set_owner(struct guest *guest, const struct peer *on_behalf_of
 	guest->uid = on_behalf_of ? on_behalf_of->uid : session->uid;
 	memcpy(guest->tenant_name, guest->tenant->name, sizeof(guest->tenant_name));
 	ledger_account_init(&guest->account, parent, LIMIT_GUEST, guest->tenant_name);
+	rates_open_guest(&guest->rates, guest->tenant_name);
 }
 
 /* tenant: the caller's reference, taken over when the guest was made. */

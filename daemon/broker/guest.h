@@ -13,6 +13,7 @@
 #include "broker/event.h"
 #include "broker/handle.h"
 #include "broker/parent.h"
+#include "broker/rates.h"
 #include "broker/region.h"
 #include "broker/save.h"
 #include "broker/session.h"
@@ -39,6 +40,7 @@ struct guest {
 	struct event_ring *events;
 	uint32_t event_slots; /* charged */
 	struct ledger_account account;
+	struct rate_account rates;
 	struct {
 		uint64_t pinned_bytes_max, mappings_max; /* at CreateGuest; 0: no limit */
 	} asked;

@@ -33,13 +33,14 @@ enum ledger_resource {
 };
 const char *ledger_resource_name(enum ledger_resource resource); /* "pinned_bytes" */
 
-/* What happens so many times a second. Of hosts and tenants. */
+/* What happens so many times a second. */
 enum rate_kind {
 	RATE_REQUESTS,    /* calls, but those that refresh */
-	RATE_REFRESHES,   /* ranges that are refreshed */
-	RATE_CONNECTIONS, /* that are accepted */
+	RATE_REFRESHES,   /* ranges that are refreshed, entries of a managed domain's updates */
+	RATE_CONNECTIONS, /* that are accepted; of here on: not of guests */
 	RATES
 };
+#define RATES_OF_GUEST RATE_CONNECTIONS
 const char *rate_kind_name(enum rate_kind kind); /* "requests" */
 
 enum limit_level {

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "broker/rates.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "broker/tenant_rule.h"
+
 #define MILLISECOND_NS UINT64_C(1000000)
-#define LEVELS         2
+#define LEVELS         3
 
 const char *rate_kind_name(enum rate_kind kind)
 {
@@ -36,10 +39,11 @@ static struct rate_limit limit_of(const struct rate_account *account, enum rate_
 
 /* ── life ─────────────────────────────────────────────────────────────────────────────────── */
 
-static void account_init(struct rate_account *account, const char *tenant)
+static void account_init(struct rate_account *account, enum limit_level level, const char *tenant)
 {
 	memset(account, 0, sizeof(*account));
 	account->tenant = tenant;
+	account->level = level;
 	for (int i = 0; i < RATES; i++)
 		account->of[i].per_second = RATE_NONE;
 }
@@ -47,7 +51,8 @@ static void account_init(struct rate_account *account, const char *tenant)
 void rates_init(struct rates *rates)
 {
 	pthread_mutex_init(&rates->lock, NULL);
-	account_init(&rates->host, "host");
+	account_init(&rates->host, LIMIT_HOST, "host");
+	atomic_init(&rates->guests_limited, 0);
 	rates->n_debts = 0;
 }
 
@@ -95,7 +100,7 @@ static void debts_add(struct rates *rates, const struct rate_debt *debt)
 void rates_open(struct rates *rates, struct rate_account *account, const char *tenant,
 		uint64_t now_ns)
 {
-	account_init(account, tenant);
+	account_init(account, LIMIT_TENANT, tenant);
 	pthread_mutex_lock(&rates->lock);
 	debts_sweep(rates, now_ns);
 	for (size_t i = rates->n_debts; i-- > 0;) {
@@ -120,6 +125,11 @@ void rates_close(struct rates *rates, struct rate_account *account, uint64_t now
 	if (debt_end(&debt) > now_ns)
 		debts_add(rates, &debt);
 	pthread_mutex_unlock(&rates->lock);
+}
+
+void rates_open_guest(struct rate_account *account, const char *tenant)
+{
+	account_init(account, LIMIT_GUEST, tenant);
 }
 
 /* ── limits ───────────────────────────────────────────────────────────────────────────────── */
@@ -172,53 +182,94 @@ void rates_set_limits(struct rates *rates, struct rate_account *account,
 		limit_set(account, i, lower_of(&settings->rate[i], rule ? &rule->rate[i] : NULL),
 			  now_ns);
 		if (account->of[i].per_second != RATE_NONE ||
-		    rates->host.of[i].per_second != RATE_NONE)
+		    (account->level == LIMIT_TENANT && rates->host.of[i].per_second != RATE_NONE))
 			limited |= 1u << i;
 	}
 	atomic_store_explicit(&account->limited, limited, memory_order_relaxed);
 	pthread_mutex_unlock(&rates->lock);
 }
 
+static unsigned int kinds_of(const struct limit_set *set)
+{
+	unsigned int kinds = 0;
+
+	for (int i = 0; i < RATES_OF_GUEST; i++)
+		if (set->rate[i].set && set->rate[i].max != RATE_NONE)
+			kinds |= 1u << i;
+	return kinds;
+}
+
+void rates_note_guests(struct rates *rates, const struct broker_settings *settings)
+{
+	unsigned int kinds = kinds_of(&settings->limits[LIMIT_GUEST]);
+
+	for (size_t i = 0; i < settings->n_tenant_rules; i++)
+		kinds |= kinds_of(&settings->tenant_rules[i].limits[LIMIT_GUEST]);
+	atomic_store_explicit(&rates->guests_limited, kinds, memory_order_relaxed);
+}
+
 /* ── taking ───────────────────────────────────────────────────────────────────────────────── */
 
-static int refuse_rate(struct refusal *refusal, const struct rate_account *at,
-		       const struct rate_account *account, enum rate_kind kind, uint64_t wait_ns)
+static int refuse_rate(struct refusal *refusal, const struct rate_account *at, const char *tenant,
+		       enum rate_kind kind, uint64_t wait_ns)
 {
+	static const char *const whose[LIMIT_LEVELS] = {
+		[LIMIT_HOST] = " of all tenants",
+		[LIMIT_TENANT] = "",
+		[LIMIT_GUEST] = " of one guest",
+	};
 	uint64_t wait_ms = wait_ns / MILLISECOND_NS + !!(wait_ns % MILLISECOND_NS);
 
 	refuse(refusal, REFUSAL_RATE, "RATE_EXCEEDED",
-	       "%s: more than %" PRIu64 " a second; there is room in %" PRIu64
+	       "%s%s: more than %" PRIu64 " a second; there is room in %" PRIu64
 	       "ms (tenant %s, rule %s)",
-	       rate_kind_name(kind), at->of[kind].per_second, wait_ms, account->tenant,
+	       rate_kind_name(kind), whose[at->level], at->of[kind].per_second, wait_ms, tenant,
 	       at->of[kind].rule);
 	refusal->retry_after_ms = wait_ms < UINT32_MAX ? (uint32_t)wait_ms : UINT32_MAX;
 	refusal->limit = at->of[kind].per_second;
 	snprintf(refusal->resource, sizeof(refusal->resource), "%s", rate_kind_name(kind));
-	snprintf(refusal->tenant, sizeof(refusal->tenant), "%s", account->tenant);
+	snprintf(refusal->tenant, sizeof(refusal->tenant), "%s", tenant);
 	snprintf(refusal->rule, sizeof(refusal->rule), "%s", at->of[kind].rule);
 	return REFUSED;
 }
 
-int rates_take(struct rates *rates, struct rate_account *account,
+/* Who pays, from the guest up. */
+static size_t accounts_of(struct rates *rates, struct rate_account *guest,
+			  struct rate_account *tenant, struct rate_account *ret[LEVELS])
+{
+	size_t n = 0;
+
+	if (guest)
+		ret[n++] = guest;
+	if (tenant) {
+		ret[n++] = tenant;
+		ret[n++] = &rates->host;
+	}
+	assert(n);
+	return n;
+}
+
+int rates_take(struct rates *rates, struct rate_account *guest, struct rate_account *tenant,
 	       const struct rate_request *request, uint64_t *ret_wait_ns, struct refusal *refusal)
 {
-	struct rate_account *accounts[LEVELS] = {account, &rates->host};
+	struct rate_account *accounts[LEVELS];
+	size_t at, n = accounts_of(rates, guest, tenant, accounts);
 	enum rate_kind kind = request->kind;
 	struct rate_level levels[LEVELS];
 	uint64_t wait_ns;
-	size_t at;
 	bool taken;
 	int status = 0;
 
 	pthread_mutex_lock(&rates->lock);
-	for (int i = 0; i < LEVELS; i++)
+	for (size_t i = 0; i < n; i++)
 		levels[i] = (struct rate_level){&accounts[i]->of[kind].bucket,
 						limit_of(accounts[i], kind)};
-	taken = rate_take(levels, LEVELS, request->n, request->now_ns, request->delay_max_ns,
-			  &wait_ns, &at);
+	taken = rate_take(levels, n, request->n, request->now_ns, request->delay_max_ns, &wait_ns,
+			  &at);
 	if (!taken && !request->gives_back) {
 		accounts[at]->of[kind].refused++;
-		status = refuse_rate(refusal, accounts[at], account, kind, wait_ns);
+		status = refuse_rate(refusal, accounts[at], (tenant ? tenant : guest)->tenant, kind,
+				     wait_ns);
 	} else if (wait_ns) {
 		accounts[at]->of[kind].delayed++;
 	}

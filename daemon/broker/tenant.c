@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "broker/guest.h"
 #include "broker/root.h"
 #include "broker/session.h"
 #include "util/clock.h"
@@ -198,14 +199,34 @@ void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_res
 			  amount);
 }
 
-bool broker_rate_limited(const struct tenant *tenant, enum rate_kind kind)
+bool broker_rate_limited(const struct broker *broker, const struct tenant *tenant,
+			 const struct rate_request *request)
 {
-	return atomic_load_explicit(&tenant->rates.limited, memory_order_relaxed) & 1u << kind;
+	unsigned int limited = 0;
+
+	if (!request->guest_only)
+		limited = atomic_load_explicit(&tenant->rates.limited, memory_order_relaxed);
+	if (request->handle)
+		limited |=
+			atomic_load_explicit(&broker->rates.guests_limited, memory_order_relaxed);
+	return limited & 1u << request->kind;
 }
 
 int broker_rate_take(struct broker *broker, struct tenant *tenant,
 		     const struct rate_request *request, uint64_t *ret_wait_ns,
 		     struct refusal *refusal)
 {
-	return rates_take(&broker->rates, &tenant->rates, request, ret_wait_ns, refusal);
+	struct object *object = NULL;
+	struct tenant *payer = request->guest_only ? NULL : tenant;
+	int status = 0;
+
+	if (request->handle && request->session)
+		object = handle_find_any(broker, request->session, request->handle);
+	if (object || payer)
+		status = rates_take(&broker->rates, object ? &object->guest->rates : NULL,
+				    payer ? &payer->rates : NULL, request, ret_wait_ns, refusal);
+	else
+		*ret_wait_ns = 0;
+	object_unref(object);
+	return status;
 }

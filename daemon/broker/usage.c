@@ -62,13 +62,14 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 /* ── for operators ─────────────────────────────────────────────────────────────────────────── */
 
 static void quota_fill(struct broker *broker, const struct ledger_account *account,
-		       const struct tenant *tenant, struct quota_report *ret)
+		       const struct rate_account *rates, const struct tenant *tenant,
+		       struct quota_report *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->level = account->level;
 	snprintf(ret->tenant, sizeof(ret->tenant), "%s", account->tenant);
 	ledger_usage_where(&broker->ledger, account, ret->usage, ret->where);
-	rates_report(&broker->rates, tenant ? &tenant->rates : &broker->rates.host, ret->rates);
+	rates_report(&broker->rates, rates, ret->rates);
 	if (!tenant)
 		return;
 	snprintf(ret->rule_name, sizeof(ret->rule_name), "%s", tenant->rule_name);
@@ -78,7 +79,7 @@ static void quota_fill(struct broker *broker, const struct ledger_account *accou
 static void quota_fill_guest(struct broker *broker, const struct guest *guest,
 			     const struct tenant *tenant, struct quota_report *ret)
 {
-	quota_fill(broker, &guest->account, tenant, ret);
+	quota_fill(broker, &guest->account, &guest->rates, tenant, ret);
 	ret->guest = guest->object.handle;
 	snprintf(ret->name, sizeof(ret->name), "%s", guest->name);
 }
@@ -107,12 +108,12 @@ static size_t quota_fill_all(struct broker *broker, const char *name, struct quo
 	size_t n = 0;
 
 	if (!name && n++ < room)
-		quota_fill(broker, &broker->host, NULL, &ret[0]);
+		quota_fill(broker, &broker->host, &broker->rates.host, NULL, &ret[0]);
 	DL_FOREACH (broker->tenants, tenant) {
 		if (name && strcmp(name, tenant->name))
 			continue;
 		if (n++ < room)
-			quota_fill(broker, &tenant->account, tenant, &ret[n - 1]);
+			quota_fill(broker, &tenant->account, &tenant->rates, tenant, &ret[n - 1]);
 		if (name)
 			n += quota_fill_guests(broker, tenant, room > n ? ret + n : NULL,
 					       room > n ? room - n : 0);

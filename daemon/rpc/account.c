@@ -78,34 +78,35 @@ static int account_find_tenant(struct rpc_account *account, const struct peer *p
 				  &account->why);
 }
 
-static int account_take(struct rpc_account *account, enum rate_kind kind, uint64_t n,
-			bool gives_back, uint64_t *ret_due_ns, struct refusal *refusal)
+/* 0: *ret_due_ns is when it is its turn, 0 at once. */
+static int account_take(struct rpc_account *account, const struct rate_request *asked,
+			uint64_t *ret_due_ns, struct refusal *refusal)
 {
 	struct dispatcher *dispatcher = account->dispatcher;
-	const struct rate_request request = {
-		.kind = kind,
-		.n = n,
-		.now_ns = clock_monotonic_ns(),
-		.delay_max_ns = dispatcher_settings(dispatcher).rate_delay_ms * UINT64_C(1000000),
-		.gives_back = gives_back,
-	};
-	uint64_t wait_ns;
+	struct rate_request request = *asked;
+	uint64_t wait_ns = 0;
 
-	if (broker_rate_take(dispatcher->broker, account->tenant, &request, &wait_ns, refusal))
-		return REFUSED;
+	if (broker_rate_limited(dispatcher->broker, account->tenant, asked)) {
+		request.now_ns = clock_monotonic_ns();
+		request.delay_max_ns =
+			dispatcher_settings(dispatcher).rate_delay_ms * UINT64_C(1000000);
+		if (broker_rate_take(dispatcher->broker, account->tenant, &request, &wait_ns,
+				     refusal))
+			return REFUSED;
+	}
 	*ret_due_ns = wait_ns ? request.now_ns + wait_ns : 0;
 	return 0;
 }
 
 static int account_charge_connection(struct rpc_account *account, struct refusal *refusal)
 {
+	static const struct rate_request one = {.kind = RATE_CONNECTIONS, .n = 1};
 	struct broker *broker = account->dispatcher->broker;
-	uint64_t ready_ns = 0;
+	uint64_t ready_ns;
 
 	if (broker_charge(broker, account->tenant, LEDGER_CONNECTIONS, 1, refusal))
 		return REFUSED;
-	if (broker_rate_limited(account->tenant, RATE_CONNECTIONS) &&
-	    account_take(account, RATE_CONNECTIONS, 1, false, &ready_ns, refusal)) {
+	if (account_take(account, &one, &ready_ns, refusal)) {
 		broker_refund(broker, account->tenant, LEDGER_CONNECTIONS, 1);
 		return REFUSED;
 	}
@@ -209,15 +210,16 @@ int rpc_account_charge_call(struct rpc_account *account, struct refusal *refusal
 			     refusal);
 }
 
-int rpc_account_pay(struct rpc_account *account, enum rate_kind kind, uint64_t n, bool gives_back,
+int rpc_account_pay(struct rpc_account *account, const struct rate_request *request,
 		    uint64_t *ret_due_ns, struct refusal *refusal)
 {
-	uint64_t ready_ns, due_ns = 0;
+	uint64_t ready_ns, due_ns;
 
-	if (!account)
+	if (!account) {
+		*ret_due_ns = 0;
 		return 0;
-	if (broker_rate_limited(account->tenant, kind) &&
-	    account_take(account, kind, n, gives_back, &due_ns, refusal))
+	}
+	if (account_take(account, request, &due_ns, refusal))
 		return REFUSED;
 	ready_ns = atomic_load_explicit(&account->ready_ns, memory_order_relaxed);
 	if (ready_ns > due_ns && ready_ns > clock_monotonic_ns())

@@ -30,9 +30,10 @@ struct rpc_account *rpc_account_unref(struct rpc_account *account); /* returns N
 /* One call more, or one fewer. account NULL: nothing is charged. 0 or REFUSED. */
 int rpc_account_charge_call(struct rpc_account *account, struct refusal *refusal);
 void rpc_account_refund_call(struct rpc_account *account);
-/* It is one of that kind, n times. *ret_due_ns (monotonic) is when it may go on, 0: at once.
- * REFUSED (RATE): not within RateDelayMax; but what gives_back is never refused. */
-int rpc_account_pay(struct rpc_account *account, enum rate_kind kind, uint64_t n, bool gives_back,
+/* It is what request says, of which the times are set here. *ret_due_ns (monotonic) is when it may
+ * go on, 0: at once. REFUSED (RATE): not within RateDelayMax; but what gives_back is never refused.
+ */
+int rpc_account_pay(struct rpc_account *account, const struct rate_request *request,
 		    uint64_t *ret_due_ns, struct refusal *refusal);
 /* What else a call holds while it waits or runs; without an account at the host. 0 or REFUSED. */
 int rpc_account_charge(struct broker *broker, struct rpc_account *account,

@@ -76,7 +76,7 @@ static int quota_answer(struct call *call, const struct quota_report *report)
 	response.stranger = report->stranger;
 	response.n_limits = LEDGER_RESOURCES;
 	response.limits = pointers;
-	response.n_rates = report->level == LIMIT_GUEST ? 0 : RATES;
+	response.n_rates = report->level == LIMIT_GUEST ? RATES_OF_GUEST : RATES;
 	response.rates = rate_pointers;
 	return call_answer(call, &response.base);
 }

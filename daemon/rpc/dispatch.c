@@ -300,11 +300,54 @@ static int call_unpack(struct call *call)
 	return refuse_field(&call->refusal, "", "the message cannot be decoded");
 }
 
-/* A call that is above its tenant's rate, or the host's, is to wait for its turn. */
-static int call_pay(struct call *call, enum rate_kind kind, uint64_t n)
+static uint64_t field_at(const struct call *call, size_t offset)
 {
-	return rpc_account_pay(call->account, kind, n, call->method->flags & METHOD_GIVES_BACK,
-			       &call->due_ns, &call->refusal);
+	uint64_t value;
+
+	memcpy(&value, (const uint8_t *)call->request + offset, sizeof(value));
+	return value;
+}
+
+/* A call that is above a rate is to wait for its turn: for the last that it was given. */
+static int call_pay(struct call *call, struct rate_request request)
+{
+	uint64_t due_ns;
+	int status;
+
+	request.gives_back = call->method->flags & METHOD_GIVES_BACK;
+	status = rpc_account_pay(call->account, &request, &due_ns, &call->refusal);
+	if (!status && due_ns > call->due_ns)
+		call->due_ns = due_ns;
+	return status;
+}
+
+static int call_pay_request(struct call *call)
+{
+	if (is_refresh(call->method))
+		return 0;
+	return call_pay(call, (struct rate_request){.kind = RATE_REQUESTS, .n = 1});
+}
+
+/* What is known once it was decoded: its guest, and how much of it there is. */
+static int call_pay_content(struct call *call)
+{
+	const struct method *method = call->method;
+	struct rate_request request = {.n = 1, .session = call_session(call)};
+	int status = 0;
+
+	if (method->handle_offset)
+		request.handle = field_at(call, method->handle_offset);
+	if (request.handle && !is_refresh(method)) {
+		request.kind = RATE_REQUESTS;
+		request.guest_only = true;
+		status = call_pay(call, request);
+	}
+	if (status || !method->refreshes)
+		return status;
+	request.kind = RATE_REFRESHES;
+	request.n = method->refreshes(call);
+	request.guest_only = false;
+	return call_pay(call, request);
 }
 
 static int call_begin(struct call *call)
@@ -317,8 +360,7 @@ static int call_begin(struct call *call)
 	if (!method_behind(call->method, call->rpc->door))
 		return refuse_unimplemented(&call->refusal, "UNKNOWN_METHOD",
 					    "this socket does not offer that method");
-	if (!is_refresh(call->method))
-		status = call_pay(call, RATE_REQUESTS, 1);
+	status = call_pay_request(call);
 	if (!status)
 		status = call_find_session(call);
 	if (!status)
@@ -327,8 +369,8 @@ static int call_begin(struct call *call)
 		status = call_unpack(call);
 	if (!status && call->method->prepare)
 		status = call->method->prepare(call);
-	if (!status && is_refresh(call->method))
-		status = call_pay(call, RATE_REFRESHES, refresh_call_ranges(call));
+	if (!status)
+		status = call_pay_content(call);
 	return status;
 }
 
@@ -346,14 +388,6 @@ static bool call_run_job(struct pool_job *job)
 {
 	call_run((struct call *)((char *)job - offsetof(struct call, job)));
 	return false;
-}
-
-static uint64_t field_at(const struct call *call, size_t offset)
-{
-	uint64_t value;
-
-	memcpy(&value, (const uint8_t *)call->request + offset, sizeof(value));
-	return value;
 }
 
 /* A handle that nobody has gets no lane; the broker refuses it then. */

@@ -7,6 +7,8 @@
  * handle_…() asks the broker and packs the answer; see struct method for what they answer.
  */
 
+#include <stdint.h>
+
 struct call;
 
 /* handler_host.c */
@@ -61,6 +63,7 @@ int prepare_attach(struct call *call);
 int handle_attach(struct call *call);
 int prepare_update_nested(struct call *call);
 int handle_update_nested(struct call *call);
+uint64_t update_nested_entries(const struct call *call);
 int prepare_explain_translation(struct call *call);
 int handle_explain_translation(struct call *call);
 

@@ -251,6 +251,11 @@ int prepare_update_nested(struct call *call)
 	return 0;
 }
 
+uint64_t update_nested_entries(const struct call *call)
+{
+	return ((const UpdateNestedRequest *)call->request)->n_entries;
+}
+
 int handle_update_nested(struct call *call)
 {
 	const UpdateNestedRequest *request = (const UpdateNestedRequest *)call->request;

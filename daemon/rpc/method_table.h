@@ -37,11 +37,16 @@ struct method {
 	enum method_place place;
 	const ProtobufCMessageDescriptor *request;
 	size_t request_id_offset; /* in the unpacked request; 0: none */
-	size_t handle_offset;     /* of the 64-bit handle whose lane it runs on; 0: none */
+	/* Of the 64-bit handle of the guest, or of something of it, that pays for the call and
+	 * whose lane it runs on, if it runs on one; 0: none. */
+	size_t handle_offset;
 	uint32_t descriptors_max; /* that may be attached to a native request */
 	/* Checks the form of the request and turns it into plain structs, on the thread that
 	 * decoded it: call->plain. May be NULL. 0 or REFUSED. */
 	int (*prepare)(struct call *call);
+	/* How many refreshes it is, by its rate: ranges, entries. Once it is prepared. NULL: none,
+	 * as most. */
+	uint64_t (*refreshes)(const struct call *call);
 	/* 0 (after call_answer()), REFUSED, CALL_PENDING or negative. */
 	int (*handle)(struct call *call);
 };

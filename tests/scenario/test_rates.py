@@ -108,6 +108,58 @@ class Rates(VmmCase):
         result = self.vmm.refresh(started.nested, *ranges)
         self.assertEqual({r.verdict for r in result}, {pb.VERDICT_DONE})
 
+    def test_updates_of_managed_domains(self):
+        """One request, and as many refreshes as it has entries."""
+        self.vmm.new_memory()
+        managed = self.vmm.managed(self.vmm.bound())
+        self.set_rate("RefreshRateMax", "100/s")
+        entries = [(WINDOW_FIRST + i * PAGE, PAGE, i * PAGE, pb.ACCESS_READ) for i in range(200)]
+        error = self.until_refused(lambda: self.vmm.entries(managed.nested, *entries))
+        self.assert_refused(error, "refreshes", 100)
+        self.assertEqual(self.rates("requests")[1].refused, 0)
+        time.sleep(retry_seconds(error))
+        results = self.vmm.entries(managed.nested, *entries)
+        self.assertEqual({r.verdict for r in results}, {pb.VERDICT_DONE})
+
+    def guest_rates(self, guest, name):
+        with contextlib.closing(self.daemon.admin()) as admin:
+            told = admin.call("ShowQuota", pb.ShowQuotaRequest(tenant="mine")).messages
+        account = next(a for a in told if a.guest == guest)
+        self.assertEqual([r.resource for r in account.rates], ["requests", "refreshes"])
+        return next(r for r in account.rates if r.resource == name)
+
+    def test_requests_of_a_guest(self):
+        """A guest that is called for too often: its tenant's others are served, as is what names
+        no guest, and giving it back is only delayed."""
+        other = self.new_vmm()
+        self.set_rate("RequestRatePerGuestMax", "4/s")
+        error = self.until_refused(self.vmm.describe)
+        self.assert_refused(error, "requests", 4)
+        other.describe()
+        for _ in range(20):
+            self.vmm.client.call("GetInfo")
+        mine, others = (self.guest_rates(v.guest, "requests") for v in (self.vmm, other))
+        self.assertEqual((mine.per_second, mine.burst, others.refused), (4, 4, 0))
+        self.assertGreaterEqual(mine.refused, 1)
+        self.assertTrue(mine.rule.endswith("/quota.d/50-mine.conf:4"), mine.rule)
+        time.sleep(retry_seconds(error))
+        self.vmm.describe()
+        self.until_refused(self.vmm.describe)
+        self.vmm.mutate("DestroyGuest", guest=self.vmm.guest)
+        self.vmm.guest = 0
+
+    def test_refreshes_of_a_guest(self):
+        started, other = Started(self.vmm), Started(self.new_vmm(), fid=2)
+        self.set_rate("RefreshRatePerGuestMax", "100/s")
+        ranges = [(WINDOW_FIRST + i * PAGE, PAGE) for i in range(200)]
+        error = self.until_refused(lambda: self.vmm.refresh(started.nested, *ranges))
+        self.assert_refused(error, "refreshes", 100)
+        other.vmm.refreshed(other.nested, *ranges)
+        self.assertGreaterEqual(self.guest_rates(self.vmm.guest, "refreshes").refused, 1)
+        self.assertEqual(self.guest_rates(other.vmm.guest, "refreshes").refused, 0)
+        time.sleep(retry_seconds(error))
+        self.vmm.refreshed(started.nested, *ranges)
+
     def test_connections(self):
         """Beyond the rate a connection is told so, and one that waits its time is served."""
         self.set_rate("ConnectionRateMax", "2/s")

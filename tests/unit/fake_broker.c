@@ -643,10 +643,12 @@ int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_reso
 	return full ? refuse_quota(refusal, "fake", max, max, amount, "tenant-a", "file:7") : 0;
 }
 
-bool broker_rate_limited(const struct tenant *tenant, enum rate_kind kind)
+bool broker_rate_limited(const struct broker *broker, const struct tenant *tenant,
+			 const struct rate_request *request)
 {
+	(void)broker;
 	(void)tenant;
-	return fake.rates[kind].tokens;
+	return fake.rates[request->kind].tokens && !request->guest_only;
 }
 
 /* So many tokens; each one more than those waits a step longer, at most as long as is allowed. */

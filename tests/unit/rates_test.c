@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Rates of tenants and of the host by a clock of the test's own: who waits for how long, who is
- * refused and what that says, and what is remembered.
+ * Rates of guests, tenants and of the host by a clock of the test's own: who waits for how long,
+ * who is refused and what that says, and what is remembered.
  */
 
 #include <setjmp.h>
@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "broker/rates.h"
+#include "broker/tenant_rule.h"
 
 #define SECOND UINT64_C(1000000000)
 #define START  (1000 * SECOND)
@@ -68,7 +69,7 @@ static int take(struct rate_account *account, enum rate_kind kind, uint64_t n)
 		.kind = kind, .n = n, .now_ns = now_ns, .delay_max_ns = SECOND};
 
 	wait_ns = 4711;
-	return rates_take(&rates, account, &request, &wait_ns, &refusal);
+	return rates_take(&rates, NULL, account, &request, &wait_ns, &refusal);
 }
 
 static void take_all(struct rate_account *account, enum rate_kind kind, uint64_t n,
@@ -195,7 +196,7 @@ static void test_gives_back(void **state)
 		;
 	request.gives_back = true;
 	for (int i = 0; i < 100; i++) {
-		assert_int_equal(rates_take(&rates, &one, &request, &wait_ns, &refusal), 0);
+		assert_int_equal(rates_take(&rates, NULL, &one, &request, &wait_ns, &refusal), 0);
 		assert_int_equal(wait_ns, SECOND);
 	}
 	assert_int_equal(take(&one, RATE_REQUESTS, 1), REFUSED);
@@ -251,6 +252,62 @@ static void test_debts(void **state)
 	assert_int_equal(rates.n_debts, 0);
 }
 
+/* A guest pays along with its tenant, at all levels or at none; it can pay alone, and then its
+ * tenant pays nothing. */
+static void test_guest(void **state)
+{
+	struct rate_request request = {
+		.kind = RATE_REFRESHES, .n = 256, .now_ns = now_ns, .delay_max_ns = SECOND};
+	struct limit_set of_guest = {0};
+	struct rate_usage usage[RATES];
+	struct rate_account guest, sister;
+
+	(void)state;
+	rates_open_guest(&guest, "one");
+	rates_open_guest(&sister, "one");
+	rate_write(&of_guest, RATE_REFRESHES, 100, "b.conf:9");
+	rates_set_limits(&rates, &guest, &of_guest, NULL, now_ns);
+	rates_set_limits(&rates, &sister, &of_guest, NULL, now_ns);
+	limits_set(RATE_REFRESHES, 1000, 0);
+	assert_int_equal(rates_take(&rates, &guest, &one, &request, &wait_ns, &refusal), 0);
+	assert_int_equal(wait_ns, 0);
+	assert_int_equal(rates_take(&rates, &guest, &one, &request, &wait_ns, &refusal), REFUSED);
+	assert_int_equal(refusal.limit, 100);
+	assert_string_equal(refusal.rule, "b.conf:9");
+	assert_string_equal(refusal.tenant, "one");
+	assert_non_null(strstr(refusal.message, "of one guest"));
+	assert_int_equal(one.of[RATE_REFRESHES].bucket.paid_ns, START + 256 * SECOND / 1000);
+	assert_int_equal(rates_take(&rates, &sister, &one, &request, &wait_ns, &refusal), 0);
+	assert_int_equal(wait_ns, 0);
+	request.n = 50;
+	assert_int_equal(rates_take(&rates, &guest, NULL, &request, &wait_ns, &refusal), 0);
+	assert_int_equal(wait_ns, SECOND / 2);
+	assert_int_equal(one.of[RATE_REFRESHES].bucket.paid_ns, START + 512 * SECOND / 1000);
+	rates_report(&rates, &guest, usage);
+	assert_int_equal(usage[RATE_REFRESHES].refused, 1);
+	assert_int_equal(usage[RATE_REFRESHES].delayed, 1);
+	assert_int_equal(usage[RATE_REQUESTS].per_second, UINT64_MAX);
+}
+
+/* Nobody looks for a call's guest unless some guest can be limited. */
+static void test_guests_are_noted(void **state)
+{
+	struct tenant_rule rules[2] = {0};
+	struct broker_settings settings = {.tenant_rules = rules, .n_tenant_rules = 2};
+	struct limit_set *of_guest = &settings.limits[LIMIT_GUEST];
+
+	(void)state;
+	rate_write(of_guest, RATE_REQUESTS, UINT64_MAX, "infinity");
+	rates_note_guests(&rates, &settings);
+	assert_int_equal(rates.guests_limited, 0);
+	rate_write(&rules[1].limits[LIMIT_GUEST], RATE_REFRESHES, 5, "rule");
+	rates_note_guests(&rates, &settings);
+	assert_int_equal(rates.guests_limited, 1 << RATE_REFRESHES);
+	rate_write(of_guest, RATE_REQUESTS, 5, "setting");
+	rates_note_guests(&rates, &settings);
+	assert_int_equal(rates.guests_limited, 1 << RATE_REFRESHES | 1 << RATE_REQUESTS);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -264,6 +321,8 @@ int main(void)
 		T(test_longest_refresh),
 		T(test_reload),
 		T(test_debts),
+		T(test_guest),
+		T(test_guests_are_noted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
