@@ -201,12 +201,15 @@ struct broker_answer {
 	size_t n_bytes;
 };
 
-/* LANE. A call that changes something is over, well or not: what it changed in the guest of that
- * handle (guest, memory file, device or nested) is stored, and with it its answer, if that is
- * given; what it promises outlives the process once this has returned. Of a guest that is gone,
- * nothing. May wait for the service manager. */
-void broker_settle(struct broker *broker, struct session *session, uint64_t handle,
-		   const struct broker_answer *answer);
+/* INLINE. The guest that a handle (guest, memory file, device or nested) belongs to, for
+ * broker_settle(): a reference, or NULL if the session has no such handle. */
+struct guest *broker_guest_of(struct broker *broker, struct session *session, uint64_t handle);
+/* A call that changes something is over, well or not: what it changed in that guest is stored, and
+ * with it its answer, if that is given; what it promises outlives the process once this has
+ * returned. Of a guest that is gone, nothing. May wait for the service manager. holds_lane: whether
+ * the thread has the guest's lane; else it waits for it. consume_guest: the reference. */
+void broker_settle(struct guest *consume_guest, struct session *session,
+		   const struct broker_answer *answer, bool holds_lane);
 /* LANE. The answers that are kept of that session's requests about that guest, oldest first. */
 void broker_answers(struct broker *broker, struct session *session, uint64_t guest,
 		    void (*each)(void *context, const struct broker_answer *answer), void *context);

@@ -547,7 +547,7 @@ void save_later(struct guest *guest)
 
 /* ── after a call ──────────────────────────────────────────────────────────────────────────── */
 
-static struct guest *settle_find(struct broker *broker, struct session *session, uint64_t handle)
+struct guest *broker_guest_of(struct broker *broker, struct session *session, uint64_t handle)
 {
 	struct object *object = handle_find_any(broker, session, handle);
 	struct guest *guest;
@@ -559,16 +559,8 @@ static struct guest *settle_find(struct broker *broker, struct session *session,
 	return guest;
 }
 
-void broker_settle(struct broker *broker, struct session *session, uint64_t handle,
-		   const struct broker_answer *answer)
+static void settle(struct guest *guest, struct session *session, const struct broker_answer *answer)
 {
-	struct guest *guest;
-
-	if (!fd_store_keeps(broker->store))
-		return;
-	guest = settle_find(broker, session, handle);
-	if (!guest)
-		return;
 	CRASH_POINT(SETTLE);
 	if (answer && !guest->down)
 		answers_add(&guest->kept.answers, session->id, answer);
@@ -578,13 +570,28 @@ void broker_settle(struct broker *broker, struct session *session, uint64_t hand
 	if (guest->kept.pushed)
 		save_barrier(guest);
 	CRASH_POINT(SETTLE_STORED);
+}
+
+void broker_settle(struct guest *consume_guest, struct session *session,
+		   const struct broker_answer *answer, bool holds_lane)
+{
+	struct guest *guest = consume_guest;
+	struct pool *pool = guest->broker->pool;
+
+	if (keeps(guest)) {
+		if (!holds_lane)
+			pool_lane_enter(guest->lane);
+		settle(guest, session, answer);
+		if (!holds_lane)
+			pool_lane_leave(pool, guest->lane);
+	}
 	guest_unref(guest);
 }
 
 void broker_answers(struct broker *broker, struct session *session, uint64_t handle,
 		    void (*each)(void *context, const struct broker_answer *answer), void *context)
 {
-	struct guest *guest = settle_find(broker, session, handle);
+	struct guest *guest = broker_guest_of(broker, session, handle);
 
 	if (!guest)
 		return;

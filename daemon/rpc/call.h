@@ -44,6 +44,9 @@ struct call {
 	struct call *next_joiner;
 	struct pool_job job;
 	struct pool_lane *lane; /* reference, or NULL */
+	/* Of a mutation: the guest that it changes, written down before it is answered; a
+	 * reference, or NULL. */
+	struct guest *settles;
 	/* The answer: set by call_answer(). */
 	const uint8_t *answer;
 	size_t answer_bytes;
@@ -67,6 +70,10 @@ struct broker *call_broker(const struct call *call);
 struct session *call_session(const struct call *call);
 /* The operation of a mutation. */
 struct operation *call_operation(const struct call *call);
+
+/* For handlers of mutations that do not run on the lane of the guest that they change: it is that
+ * of this handle. */
+void call_settles(struct call *call, uint64_t handle);
 
 /* An array in the call's arena, zeroed. NULL: then call_refuse_memory() says why. */
 void *call_array(struct call *call, size_t n, size_t bytes);

@@ -376,12 +376,41 @@ static int call_begin(struct call *call)
 
 /* ── running ──────────────────────────────────────────────────────────────────────────────── */
 
+void call_settles(struct call *call, uint64_t handle)
+{
+	call->settles = broker_guest_of(call_broker(call), call_session(call), handle);
+}
+
+/* What is promised outlives this process before it is promised. An answer that is repeated comes
+ * from here, too, when the process is another one then; a refused request is simply done again. */
+static void call_settle(struct call *call, int status)
+{
+	const struct request_entry *entry = call->entry;
+	struct broker_answer answer = {
+		.method = call->method->number,
+		.bytes = call->answer,
+		.n_bytes = call->repeat_bytes,
+	};
+	bool keep = !status && entry && entry->id && call->answer;
+
+	if (!call->settles)
+		return;
+	if (keep) {
+		answer.request_id = entry->id;
+		memcpy(answer.digest, entry->digest, sizeof(answer.digest));
+	}
+	broker_settle(call->settles, call_session(call), keep ? &answer : NULL, call->lane != NULL);
+	call->settles = NULL;
+}
+
 static void call_run(struct call *call)
 {
 	int status = call->method->handle(call);
 
-	if (status != CALL_PENDING)
-		call_finish(call, status);
+	if (status == CALL_PENDING)
+		return;
+	call_settle(call, status);
+	call_finish(call, status);
 }
 
 static bool call_run_job(struct pool_job *job)
@@ -395,9 +424,14 @@ static void call_submit(struct call *call)
 {
 	struct session *session = call_session(call);
 
-	if (call->method->place == PLACE_LANE && session)
-		call->lane = broker_lane(call_broker(call), session,
-					 field_at(call, call->method->handle_offset));
+	if (call->method->place == PLACE_LANE && session) {
+		uint64_t handle = field_at(call, call->method->handle_offset);
+
+		call->lane = broker_lane(call_broker(call), session, handle);
+		if (call->lane && call->method->flags & METHOD_MUTATION &&
+		    !(call->method->flags & METHOD_REPEATABLE))
+			call_settles(call, handle);
+	}
 	call->job.run = call_run_job;
 	call->job.lane = call->lane;
 	call->job.share = session ? session_share(session) : NULL;

@@ -228,6 +228,7 @@ int handle_delegate(struct call *call)
 
 	if (status)
 		return status;
+	call_settles(call, request->guest);
 	status = ends_make(call, request, &ends);
 	if (!status)
 		status = delegate_with(call, &ends);

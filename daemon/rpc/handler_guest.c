@@ -141,6 +141,7 @@ int handle_create_guest(struct call *call)
 				      &response.guest, secret, &call->refusal);
 	if (status)
 		return status;
+	call_settles(call, response.guest);
 	log_guest_created(call, response.guest, request->name);
 	response.secret = (ProtobufCBinaryData){sizeof(secret), secret};
 	status = call_answer(call, &response.base);

@@ -344,7 +344,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Domains/UpdateNested"),
 		.number = N(UPDATE_NESTED),
-		.flags = METHOD_CLIENT | METHOD_MUTATION,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_REPEATABLE,
 		.right = GUEST_RIGHT_DOMAIN,
 		.place = PLACE_LANE,
 		.request = &R(update_nested_request),
@@ -357,7 +357,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.Domains/InvalidateNested"),
 		.number = N(INVALIDATE_NESTED),
-		.flags = METHOD_CLIENT | METHOD_MUTATION,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_REPEATABLE,
 		.right = GUEST_RIGHT_REFRESH,
 		.place = PLACE_INLINE,
 		.request = &R(invalidate_nested_request),

@@ -25,6 +25,8 @@ enum method_place {
 #define METHOD_MUTATION   8u /* has a request_id, runs to its end */
 #define METHOD_STREAM     16u
 #define METHOD_GIVES_BACK 32u /* only that: not refused for being one too many in a second */
+#define METHOD_REPEATABLE \
+	64u /* a mutation that can as well be done twice: nothing is written down */
 
 struct method {
 	const char *path; /* NULL: native only */

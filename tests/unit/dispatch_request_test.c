@@ -189,6 +189,35 @@ static void test_refusals_are_remembered_too(void **state)
 	assert_int_equal(run(PATH("Guests/CreateGuest"), &request), 0);
 }
 
+/* Once for each mutation, with its answer if that is to be repeated; a refused one as well, for it
+ * may have changed something; what can be done twice, and what changes nothing, not at all. */
+static void test_mutations_are_settled(void **state)
+{
+	Iommubroker__V1__CreateGuestRequest create = IOMMUBROKER__V1__CREATE_GUEST_REQUEST__INIT;
+	Iommubroker__V1__ResetGuestRequest reset = IOMMUBROKER__V1__RESET_GUEST_REQUEST__INIT;
+	Iommubroker__V1__DescribeGuestRequest describe =
+		IOMMUBROKER__V1__DESCRIBE_GUEST_REQUEST__INIT;
+
+	(void)state;
+	create.request_id = 5;
+	assert_int_equal(run(PATH("Guests/CreateGuest"), &create), 0);
+	assert_int_equal(fake.settled, 1);
+	assert_false(fake.settled_on_lane);
+	assert_int_equal(fake.settled_answer.request_id, 5);
+	assert_int_equal(fake.settled_answer.n_bytes, call.message_bytes);
+	assert_int_equal(run(PATH("Guests/CreateGuest"), &create), 0); /* repeated */
+	assert_int_equal(fake.settled, 1);
+	reset.guest = 1;
+	assert_int_equal(run(PATH("Guests/ResetGuest"), &reset), 0);
+	assert_int_equal(fake.settled, 2);
+	assert_true(fake.settled_on_lane);
+	assert_int_equal(fake.settled_answer.request_id, 5); /* it had no id */
+	describe.guest = 1;
+	run(PATH("Guests/DescribeGuest"), &describe);
+	protobuf_c_message_free_unpacked((ProtobufCMessage *)refresh(1, 1), NULL);
+	assert_int_equal(fake.settled, 2);
+}
+
 static void start_update(struct test_call *update, uint64_t id)
 {
 	Iommubroker__V1__UpdateMemoryRequest request = IOMMUBROKER__V1__UPDATE_MEMORY_REQUEST__INIT;
@@ -514,6 +543,7 @@ int main(void)
 		T(test_other_request_under_used_id),
 		T(test_labels_in_another_order),
 		T(test_refusals_are_remembered_too),
+		T(test_mutations_are_settled),
 		T(test_join_running),
 		T(test_waiting_calls_have_a_bound),
 		T(test_cancelled_call_goes_on),

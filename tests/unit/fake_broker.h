@@ -62,7 +62,10 @@ struct fake_broker {
 	struct revoke_request revoke;
 	struct nested_entry entries[BROKER_MANAGED_ENTRIES_MAX];
 	size_t n_entries;
-	size_t n_lanes; /* calls of broker_lane() */
+	size_t n_lanes;                      /* calls of broker_lane() */
+	_Atomic uint32_t settled;            /* calls of broker_settle() */
+	struct broker_answer settled_answer; /* of the last one that had an answer; bytes: NULL */
+	bool settled_on_lane;
 };
 extern struct fake_broker fake;
 
