@@ -7,7 +7,6 @@
 #include "rpc/account.h"
 #include "rpc/dispatcher.h"
 #include "rpc/listener.h"
-#include "rpc/log_refusal.h"
 #include "rpc/native_connection.h"
 #include "rpc/rpc_session.h"
 #include "util/fd.h"
@@ -103,7 +102,8 @@ static void on_accept(void *context, int consume_fd, const struct peer *peer)
 	struct delegate *delegate = context;
 
 	if (!delegate_connect(delegate, consume_fd, peer))
-		log_drop(delegate->dispatcher, peer, "no room for it at a delegated socket");
+		connection_dropped(delegate->dispatcher, peer,
+				   "no room for it at a delegated socket");
 }
 
 static bool delegate_serve(struct delegate *delegate)

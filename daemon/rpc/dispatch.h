@@ -176,8 +176,9 @@ struct rpc_account *connection_charge(struct dispatcher *dispatcher, const struc
 struct rpc_account *connection_charge_tenant(struct dispatcher *dispatcher, struct tenant *tenant,
 					     uid_t uid);
 void connection_refund(struct rpc_account *consume_account);
-/* One that was not served, or ended for what its client did: counted. Any thread. */
-void connection_dropped(struct dispatcher *dispatcher);
+/* One that was not served, or ended for what its client did, which why says: counted, and the
+ * operator is told, within its user's share of the log. Any thread. */
+void connection_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why);
 
 /* ── the transports, as main sees them ────────────────────────────────────────────────────── */
 

@@ -2,6 +2,7 @@
 #include "rpc/dispatcher.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,12 +67,19 @@ bool dispatcher_defer(struct dispatcher *dispatcher, struct task *task)
 	return newly;
 }
 
-bool dispatcher_may_log(struct dispatcher *dispatcher, uint32_t *ret_suppressed)
+bool dispatcher_may_log(struct dispatcher *dispatcher, const char *tenant, uid_t uid,
+			enum log_kind kind, uint32_t *ret_suppressed)
 {
+	char name[LOG_SHARE_NAME_MAX];
 	bool allowed;
 
+	if (tenant[0])
+		snprintf(name, sizeof(name), "%s", tenant);
+	else
+		snprintf(name, sizeof(name), "uid:%lu", (unsigned long)uid);
 	pthread_mutex_lock(&dispatcher->lock);
-	allowed = log_rate_allow(&dispatcher->log_rate, clock_monotonic_ns(), ret_suppressed);
+	allowed = log_share_allow(&dispatcher->log_shares, name, kind, clock_monotonic_ns(),
+				  ret_suppressed);
 	pthread_mutex_unlock(&dispatcher->lock);
 	return allowed;
 }
@@ -214,11 +222,4 @@ void dispatcher_fail(struct dispatcher *dispatcher, int status)
 	log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_BROKEN, "the daemon is broken and stops: %s",
 	       strerror(-status));
 	loop_exit(dispatcher->loop, status);
-}
-
-/* ── connections ──────────────────────────────────────────────────────────────────────────── */
-
-void connection_dropped(struct dispatcher *dispatcher)
-{
-	metrics_add(&dispatcher->metrics->connections_dropped, 1);
 }

@@ -14,6 +14,7 @@
 
 #include "rpc/call.h"
 #include "rpc/dispatch.h"
+#include "rpc/log_share.h"
 #include "rpc/metrics.h"
 #include "rpc/monitor.h"
 #include "rpc/session_index.h"
@@ -60,12 +61,14 @@ struct dispatcher {
 	struct task *tasks, **tasks_tail;
 	bool posted;
 	struct loop_post post;
-	struct log_rate log_rate; /* of everything that is not one session's own */
+	struct log_shares log_shares;
 };
 
 /* true: queued now; false: it was queued already and will run. */
 bool dispatcher_defer(struct dispatcher *dispatcher, struct task *task);
-/* Whether one more line may be logged for what clients do to the daemon as a whole. */
-bool dispatcher_may_log(struct dispatcher *dispatcher, uint32_t *ret_suppressed);
+/* Whether one more line of that kind may be logged for the tenant of that name; or "", for a user
+ * who has not come so far as to have one. */
+bool dispatcher_may_log(struct dispatcher *dispatcher, const char *tenant, uid_t uid,
+			enum log_kind kind, uint32_t *ret_suppressed);
 
 #endif

@@ -24,7 +24,6 @@
 #include <grpc/grpc_security.h>
 
 #include "rpc/grpc_call.h"
-#include "rpc/grpc_log.h"
 #include "util/fd.h"
 
 #define IDLE_MS              300000
@@ -214,7 +213,7 @@ static void on_pump_ended(struct frame_pump *pump, const char *why)
 	struct grpc_connection *connection = CONNECTION_OF(pump, pump);
 
 	if (why)
-		grpc_log_dropped(connection->host->dispatcher, &connection->peer, why);
+		connection_dropped(connection->host->dispatcher, &connection->peer, why);
 	connection_end(connection);
 }
 
@@ -231,7 +230,7 @@ void grpc_connection_drop(struct grpc_connection *connection, const char *why)
 {
 	if (atomic_exchange(&connection->dropping, true))
 		return;
-	grpc_log_dropped(connection->host->dispatcher, &connection->peer, why);
+	connection_dropped(connection->host->dispatcher, &connection->peer, why);
 	grpc_connection_ref(connection);
 	connection->post.function = on_drop;
 	loop_post(connection->host->loop, &connection->post);
@@ -257,8 +256,8 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
 	(void)what;
 	if (connection->ending || (silent && !atomic_load(&connection->session_seen))) {
 		if (!requests)
-			grpc_log_dropped(connection->host->dispatcher, &connection->peer,
-					 "no request in time");
+			connection_dropped(connection->host->dispatcher, &connection->peer,
+					   "no request in time");
 		connection_end(connection);
 		return;
 	}

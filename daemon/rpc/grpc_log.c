@@ -110,21 +110,3 @@ void grpc_log_filter(void)
 	gpr_set_log_function(on_grpc_log);
 	gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
 }
-
-void grpc_log_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why)
-{
-	struct log_entry entry;
-	uint32_t suppressed;
-
-	connection_dropped(dispatcher);
-	if (!line_allowed(&suppressed))
-		return;
-	log_begin(&entry, LOG_LEVEL_WARNING);
-	entry.message = LOG_MESSAGE_CONNECTION_DROPPED;
-	entry.suppressed = suppressed;
-	log_field(&entry, "IOMMUBROKER_REASON", "%s", why);
-	log_field(&entry, "IOMMUBROKER_PEER_PID", "%d", (int)peer->pid);
-	log_field(&entry, "IOMMUBROKER_PEER_UID", "%u", (unsigned int)peer->uid);
-	log_end(&entry, "dropped the connection of pid %d, uid %u: %s", (int)peer->pid,
-		(unsigned int)peer->uid, why);
-}

@@ -4,9 +4,7 @@
 
 /* What keeps gRPC core's own log and its error-queue reads from doing harm, process-wide. */
 
-#include "broker/broker.h"
-
-struct dispatcher;
+#include <stdbool.h>
 
 /* Once, before any thread: recvmsg() and recvmmsg() with MSG_ERRQUEUE fail with EAGAIN from now on.
  * gRPC calls them with room for descriptors. The frame guard keeps clients' sockets from gRPC; this
@@ -17,9 +15,5 @@ bool grpc_errqueue_guard(void);
 
 /* Have gRPC's errors go to our log, without their text: it echoes bytes of clients. */
 void grpc_log_filter(void);
-
-/* A connection was ended for a fault of its client: counted, and told, but not more than a few
- * lines a second. */
-void grpc_log_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why);
 
 #endif

@@ -20,7 +20,6 @@
 #include "rpc/dispatch.h"
 #include "rpc/grpc_connection.h"
 #include "rpc/grpc_engine.h"
-#include "rpc/grpc_log.h"
 #include "util/fd.h"
 #include "util/log.h"
 
@@ -146,18 +145,18 @@ void grpc_transport_accept(void *context, int consume_fd, const struct peer *pee
 	struct rpc_account *account;
 
 	if (!peer_allowed(dispatcher, peer, transport->host.door)) {
-		grpc_log_dropped(dispatcher, peer, "it may not connect");
+		connection_dropped(dispatcher, peer, "it may not connect");
 		fd_close(consume_fd);
 		return;
 	}
 	if (!transport_charge(transport, peer, &account)) {
-		grpc_log_dropped(dispatcher, peer, "too many connections");
+		connection_dropped(dispatcher, peer, "too many connections");
 		fd_close(consume_fd);
 		return;
 	}
 	connection = grpc_connection_new(&transport->host, consume_fd, peer);
 	if (!connection) {
-		grpc_log_dropped(dispatcher, peer, "no memory or descriptor for it");
+		connection_dropped(dispatcher, peer, "no memory or descriptor for it");
 		transport_refund(account);
 		return;
 	}

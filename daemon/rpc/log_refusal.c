@@ -11,6 +11,7 @@ static bool is_for_the_operator(enum refusal_kind kind)
 	switch (kind) {
 	case REFUSAL_DENIED:
 	case REFUSAL_QUOTA:
+	case REFUSAL_RATE:
 	case REFUSAL_HOST_MEMLOCK:
 	case REFUSAL_HOST_RESOURCES:
 	case REFUSAL_HOST:
@@ -44,7 +45,8 @@ static uint64_t guest_of(const struct call *call)
 /* Who is charged: whom the refusal names, or else whose session it is. */
 static const char *tenant_of(const struct call *call)
 {
-	if (call->refusal.tenant[0] && call->refusal.kind == REFUSAL_QUOTA)
+	if (call->refusal.tenant[0] &&
+	    (call->refusal.kind == REFUSAL_QUOTA || call->refusal.kind == REFUSAL_RATE))
 		return call->refusal.tenant;
 	return call->session ? session_tenant(call_session(call)) : "";
 }
@@ -72,6 +74,8 @@ static void add_numbers(struct log_entry *entry, const struct refusal *refusal)
 	if (!refusal->limit && !refusal->used && !refusal->requested)
 		return;
 	log_field(entry, "IOMMUBROKER_LIMIT", "%llu", (unsigned long long)refusal->limit);
+	if (refusal->kind == REFUSAL_RATE)
+		return;
 	log_field(entry, "IOMMUBROKER_USED", "%llu", (unsigned long long)refusal->used);
 	log_field(entry, "IOMMUBROKER_REQUESTED", "%llu", (unsigned long long)refusal->requested);
 }
@@ -87,8 +91,9 @@ void log_refusal(struct call *call)
 
 	if (!is_for_the_operator(refusal->kind))
 		return;
-	if (call->session ? !rpc_session_may_log(call->session, &suppressed)
-			  : !dispatcher_may_log(call->dispatcher, &suppressed))
+	if (!dispatcher_may_log(call->dispatcher, tenant, peer->uid,
+				refusal->kind == REFUSAL_RATE ? LOG_KIND_RATE : LOG_KIND_REFUSAL,
+				&suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_WARNING);
 	entry.message = LOG_MESSAGE_REFUSAL;
@@ -103,13 +108,13 @@ void log_refusal(struct call *call)
 		refusal->message, refusal->reason);
 }
 
-void log_drop(struct dispatcher *dispatcher, const struct peer *peer, const char *why)
+void connection_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why)
 {
 	struct log_entry entry;
 	uint32_t suppressed;
 
-	connection_dropped(dispatcher);
-	if (!dispatcher_may_log(dispatcher, &suppressed))
+	metrics_add(&dispatcher->metrics->connections_dropped, 1);
+	if (!dispatcher_may_log(dispatcher, "", peer->uid, LOG_KIND_CONNECTION, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_WARNING);
 	entry.message = LOG_MESSAGE_CONNECTION_DROPPED;

@@ -4,10 +4,9 @@
 
 #include "rpc/call.h"
 
-/* Tell the operator of a refusal that is his to know: quota and permission, with the numbers and
- * the peer, as the client was told. Others (a client's own mistakes) are not logged. */
+/* Tell the operator of a refusal that is his to know: quota, rate and permission, with the numbers
+ * and the peer, as the client was told. Others (a client's own mistakes) are not logged. Of each
+ * tenant only so many lines (log_share.h), and the next one says how many were not shown. */
 void log_refusal(struct call *call);
-/* A connection that was dropped, and why. */
-void log_drop(struct dispatcher *dispatcher, const struct peer *peer, const char *why);
 
 #endif

@@ -8,7 +8,6 @@
 
 #include "iommubroker/v1/native.pb-c.h"
 #include "rpc/descriptor_drop.h"
-#include "rpc/log_refusal.h"
 #include "rpc/native_outbox.h"
 #include "rpc/native_packet.h"
 #include "rpc/peer_pidfd.h"
@@ -597,7 +596,7 @@ void native_connection_close(struct native_connection *connection, const char *w
 	pthread_mutex_unlock(&connection->lock);
 	fd_close(fd);
 	if (why)
-		log_drop(connection->dispatcher, &connection->peer, why);
+		connection_dropped(connection->dispatcher, &connection->peer, why);
 	if (connection->session)
 		rpc_session_end(connection->session, "its native connection ended", NULL, NULL);
 	else if (connection->delegate)

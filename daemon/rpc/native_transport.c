@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "rpc/log_refusal.h"
 #include "rpc/native_connection.h"
 #include "rpc/native_packet.h"
 #include "util/fd.h"
@@ -36,18 +35,18 @@ void native_transport_accept(void *context, int consume_fd, const struct peer *p
 	struct rpc_account *account;
 
 	if (!peer_allowed(transport->dispatcher, peer, RPC_DOOR_CLIENT)) {
-		log_drop(transport->dispatcher, peer, "it may not connect");
+		connection_dropped(transport->dispatcher, peer, "it may not connect");
 		fd_close(consume_fd);
 		return;
 	}
 	account = connection_charge(transport->dispatcher, peer);
 	if (!account) {
-		log_drop(transport->dispatcher, peer, "too many connections");
+		connection_dropped(transport->dispatcher, peer, "too many connections");
 		fd_close(consume_fd);
 		return;
 	}
 	if (!native_connection_new(transport, consume_fd, peer, account)) {
-		log_drop(transport->dispatcher, peer, "no memory or descriptor for it");
+		connection_dropped(transport->dispatcher, peer, "no memory or descriptor for it");
 		connection_refund(account);
 	}
 }

@@ -37,7 +37,6 @@ struct rpc_session {
 	pthread_mutex_t lock; /* guards what follows */
 	bool ended, has_connection;
 	struct descriptor_set descriptors;
-	struct log_rate log_rate;
 	void (*on_end)(void *context); /* once */
 	void *on_end_context;
 
@@ -238,7 +237,7 @@ static void log_session(struct rpc_session *session, enum log_message message, c
 	struct log_entry entry;
 	uint32_t suppressed;
 
-	if (!dispatcher_may_log(session->dispatcher, &suppressed))
+	if (!rpc_session_may_log(session, &suppressed))
 		return;
 	log_begin(&entry, LOG_LEVEL_INFO);
 	entry.message = message;
@@ -564,10 +563,6 @@ int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token, boo
 
 bool rpc_session_may_log(struct rpc_session *session, uint32_t *ret_suppressed)
 {
-	bool allowed;
-
-	pthread_mutex_lock(&session->lock);
-	allowed = log_rate_allow(&session->log_rate, clock_monotonic_ns(), ret_suppressed);
-	pthread_mutex_unlock(&session->lock);
-	return allowed;
+	return dispatcher_may_log(session->dispatcher, session_tenant(session->session),
+				  session->peer.uid, LOG_KIND_LIFE, ret_suppressed);
 }

@@ -70,7 +70,7 @@ int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool
 /* -1: none. ours: only one that no client sent. */
 int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token, bool ours);
 
-/* Whether one more refusal of this session may be logged. */
+/* Whether one more line may be logged of what this session does: its tenant's share. */
 bool rpc_session_may_log(struct rpc_session *session, uint32_t *ret_suppressed);
 
 /* The one answer to whoever has no session, or not this one. */

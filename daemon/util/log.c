@@ -268,15 +268,16 @@ void log_end(struct log_entry *entry, const char *format, ...)
 	log_write(entry, raw);
 }
 
-bool log_rate_allow(struct log_rate *rate, uint64_t now_ns, uint32_t *ret_suppressed)
+bool log_rate_allow_more(struct log_rate *rate, uint32_t burst, uint64_t interval_ns,
+			 uint64_t now_ns, uint32_t *ret_suppressed)
 {
-	uint64_t worked_off = (now_ns - rate->refilled_ns) / LOG_RATE_INTERVAL_NS;
+	uint64_t worked_off = (now_ns - rate->refilled_ns) / interval_ns;
 
 	if (worked_off) {
 		rate->spent = worked_off < rate->spent ? rate->spent - (uint32_t)worked_off : 0;
 		rate->refilled_ns = now_ns;
 	}
-	if (rate->spent == LOG_RATE_BURST) {
+	if (rate->spent >= burst) {
 		rate->suppressed++;
 		return false;
 	}
@@ -284,4 +285,10 @@ bool log_rate_allow(struct log_rate *rate, uint64_t now_ns, uint32_t *ret_suppre
 	*ret_suppressed = rate->suppressed;
 	rate->suppressed = 0;
 	return true;
+}
+
+bool log_rate_allow(struct log_rate *rate, uint64_t now_ns, uint32_t *ret_suppressed)
+{
+	return log_rate_allow_more(rate, LOG_RATE_BURST, LOG_RATE_INTERVAL_NS, now_ns,
+				   ret_suppressed);
 }

@@ -78,6 +78,9 @@ struct log_rate {
 
 /* true: log it, and *ret_suppressed entries were not logged before it. now_ns: monotonic. */
 bool log_rate_allow(struct log_rate *rate, uint64_t now_ns, uint32_t *ret_suppressed);
+/* The same with other numbers, each at least 1. */
+bool log_rate_allow_more(struct log_rate *rate, uint32_t burst, uint64_t interval_ns,
+			 uint64_t now_ns, uint32_t *ret_suppressed);
 
 /* Somebody who is shown every entry, wherever it goes: from the thread that logs, and not any more
  * when log_set_observer(NULL, NULL) has returned. It must not log, nor wait for anything. */

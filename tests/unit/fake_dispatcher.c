@@ -300,9 +300,11 @@ struct rpc_account *connection_charge(struct dispatcher *dispatcher, const struc
 	return (struct rpc_account *)dispatcher;
 }
 
-void connection_dropped(struct dispatcher *dispatcher)
+void connection_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why)
 {
 	(void)dispatcher;
+	(void)peer;
+	(void)why;
 }
 
 void connection_refund(struct rpc_account *consume_account)

@@ -106,12 +106,11 @@ static void test_grpc_lines_carry_no_bytes_of_clients(void **state)
 /* Far more than the rate lets through. */
 static void test_lines_have_a_rate(void **state)
 {
-	struct peer peer = {.pid = 4711, .uid = 815};
-
 	(void)state;
 	n_lines = 0;
 	for (int i = 0; i < 10000; i++)
-		grpc_log_dropped(NULL, &peer, "a fault");
+		gpr_log("core/some_file.cc", 44, GPR_LOG_SEVERITY_ERROR, "bad frame");
+	assert_true(n_lines > 0);
 	assert_true(n_lines <= 100);
 	log_set_sink(NULL);
 }

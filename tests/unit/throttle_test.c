@@ -155,6 +155,72 @@ static void test_delayed_then_refused(void **state)
 	close(socket);
 }
 
+/* ── what operators are told ──────────────────────────────────────────────────────────────── */
+
+static struct {
+	pthread_mutex_t lock;
+	unsigned int n;
+	char text[512], fields[16][LOG_FIELD_BYTES];
+	size_t n_fields;
+} told = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void on_line(enum log_level level, const char *text, const char (*fields)[LOG_FIELD_BYTES],
+		    size_t n_fields)
+{
+	(void)level;
+	if (!strstr(text, "refused to pid"))
+		return;
+	pthread_mutex_lock(&told.lock);
+	told.n++;
+	snprintf(told.text, sizeof(told.text), "%s", text);
+	told.n_fields = n_fields < 16 ? n_fields : 16;
+	memcpy(told.fields, fields, told.n_fields * sizeof(told.fields[0]));
+	pthread_mutex_unlock(&told.lock);
+}
+
+static bool told_field(const char *want)
+{
+	for (size_t i = 0; i < told.n_fields; i++)
+		if (!strcmp(told.fields[i], want))
+			return true;
+	return false;
+}
+
+/* A storm of refusals is some lines, which name whose it is, what was met and where it stands; and
+ * it does not hide that the same tenant is refused something else. */
+static void test_refusals_are_logged(void **state)
+{
+	int socket = fixture_open_session(&fixture, NULL);
+
+	(void)state;
+	rate_set(RATE_REQUESTS, 1, HOUR_MS, 10);
+	ask(socket, 10);
+	expect(socket, 10, 0);
+	log_set_sink(on_line);
+	told.n = 0;
+	for (uint64_t call = 11; call < 511; call++) {
+		ask(socket, call);
+		expect(socket, call, 8);
+	}
+	assert_in_range(told.n, LOG_RATE_BURST, LOG_RATE_BURST + 50);
+	assert_true(told_field("IOMMUBROKER_REASON=RATE_EXCEEDED"));
+	assert_true(told_field("IOMMUBROKER_TENANT=tenant-a"));
+	assert_true(told_field("IOMMUBROKER_RESOURCE=requests"));
+	assert_true(told_field("IOMMUBROKER_LIMIT=1"));
+	assert_true(told_field("IOMMUBROKER_RULE=file:9"));
+	rate_set(RATE_REQUESTS, 1, 1, 10000);
+	fake.rates[RATE_REQUESTS].taken = 1;
+	fake.max[LEDGER_QUEUED_BYTES] = 1; /* too little for what waits */
+	told.n = 0;
+	ask(socket, 511);
+	expect(socket, 511, 8);
+	assert_int_equal(told.n, 1);
+	assert_true(told_field("IOMMUBROKER_REASON=QUOTA_EXCEEDED"));
+	fake.max[LEDGER_QUEUED_BYTES] = 0;
+	log_set_sink(NULL);
+	close(socket);
+}
+
 /* In the order in which they may go, also if the first to go comes last. */
 static void test_order(void **state)
 {
@@ -343,6 +409,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		T(test_delayed_then_refused),
+		T(test_refusals_are_logged),
 		T(test_order),
 		T(test_others_do_not_wait),
 		T(test_refreshes),
