@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/*
+ * A VMM under which the daemon is killed again and again, and which must not notice more than a
+ * pause.
+ *
+ *   restart_vmm FD_SOCK FUNCTION SECOND_FUNCTION SEED
+ *
+ * Four threads at once: the device's DMA in a loop over mappings that never change, which must
+ * never fault nor land elsewhere; a vCPU that changes its tables and refreshes, and looks through
+ * the device at what a refresh that was DONE has promised; guest memory that comes and goes; a
+ * second device that is opened, bound, registered, changed and closed. Whatever is not as it should
+ * be is said on one line that begins with FAIL, and ends the program.
+ *
+ * Lines on stdin: "check" lets the threads pause, compares every page of both windows, as the
+ * devices see them, with the tables, and answers "ok" with counts of what was done since the start;
+ * "quit" gives everything back and answers "bye". At first it says "ready".
+ */
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "iommu/emulated/dma.h"
+#include "iommubroker.h"
+
+#define MIB            (UINT64_C(1) << 20)
+#define MEMORY_BYTES   (64 * MIB)
+#define FIXED_BYTES    (48 * MIB) /* of them, what is always mapped */
+#define PIECE_BYTES    MIB        /* what comes and goes, 16 of them */
+#define PIECES         16u
+#define PAGE           UINT64_C(4096)
+#define WINDOW_FIRST   UINT64_C(0x100000000)
+#define WINDOW_LAST    UINT64_C(0x17fffffff)
+#define LEAVES_A_TABLE 256u
+#define TABLES         8u /* page tables of a device; the first one's leaves never change */
+#define LEAVES         (TABLES * LEAVES_A_TABLE)
+#define STABLE         LEAVES_A_TABLE
+
+/* Where the tables and buffers of device number d are, in guest physical addresses. */
+#define TABLES_OF(d)   (MIB * (1 + (d)))
+#define REGION_OF(d)   TABLES_OF(d)
+#define SEGMENT_OF(d)  (TABLES_OF(d) + 0x4000)
+#define PAGES_OF(d, t) (TABLES_OF(d) + 0x8000 + (t)*0x800)
+#define STABLE_FRAMES  (8 * MIB)  /* STABLE pages, which only the first device writes */
+#define FRAMES         (16 * MIB) /* all others, up to the end of the fixed part, and the pieces */
+
+#define INVALID_LEAF UINT64_C(0x400)
+
+#define REFRESH_TIMEOUT_NS UINT64_C(500000000)
+#define PATIENCE_NS        UINT64_C(120000000000)
+
+struct function {
+	unsigned int number; /* 0 or 1 */
+	uint32_t fid;
+	int fd;
+	struct iommubroker_device *device;
+	struct iommubroker_nested *nested;
+	struct emulated_dma *dma;
+	uint64_t leaves[LEAVES]; /* as its tables have them */
+};
+
+static struct {
+	uint8_t *memory;
+	int memory_fd;
+	struct stat memory_stat;
+	struct iommubroker_session *session;
+	struct iommubroker_guest *guest;
+	struct iommubroker_memory_file *file;
+	struct function functions[2];
+	atomic_bool piece_there[PIECES]; /* certain */
+	atomic_bool piece_gone[PIECES];  /* certain; neither: it is changing */
+	atomic_ulong n_transfers, n_refreshes, n_busy, n_updates, n_lives;
+	pthread_rwlock_t running; /* read: a thread does one more thing; write: all pause */
+	atomic_bool stop;
+} vmm;
+
+static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *format, ...)
+{
+	char line[512];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(line, sizeof(line), format, arguments);
+	va_end(arguments);
+	printf("FAIL %s\n", line);
+	fflush(stdout);
+	_exit(EXIT_FAILURE);
+}
+
+static void check(int result, const char *what, struct iommubroker_error *error)
+{
+	if (result)
+		fail("%s: %d %s", what, result, error ? iommubroker_error_message(error) : "");
+}
+
+static uint32_t random_below(uint64_t *state, uint32_t n)
+{
+	*state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (uint32_t)((*state >> 33) % n);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* ── the guest's memory and tables ─────────────────────────────────────────────────────────── */
+
+static void write_entry(uint64_t gpa, uint64_t entry)
+{
+	__atomic_store_n((uint64_t *)(void *)(vmm.memory + gpa), htobe64(entry), __ATOMIC_RELEASE);
+}
+
+static void set_leaf(struct function *function, unsigned int leaf, uint64_t entry)
+{
+	function->leaves[leaf] = entry;
+	write_entry(PAGES_OF(function->number, leaf / LEAVES_A_TABLE) + leaf % LEAVES_A_TABLE * 8,
+		    entry);
+}
+
+static void make_tables(struct function *function)
+{
+	unsigned int d = function->number;
+
+	for (uint64_t i = 0; i < 2048; i++) {
+		write_entry(REGION_OF(d) + i * 8, 0x20);
+		write_entry(SEGMENT_OF(d) + i * 8, 0x20);
+	}
+	for (unsigned int i = 0; i < LEAVES; i++)
+		set_leaf(function, i, INVALID_LEAF);
+	write_entry(REGION_OF(d) + 2 * 8, SEGMENT_OF(d) | 0x4 | 3);
+	for (uint64_t t = 0; t < TABLES; t++)
+		write_entry(SEGMENT_OF(d) + t * 8, PAGES_OF(d, t));
+	for (unsigned int i = 0; d == 0 && i < STABLE; i++)
+		set_leaf(function, i, STABLE_FRAMES + i * PAGE);
+}
+
+static void make_memory(void)
+{
+	vmm.memory_fd = memfd_create("restart-vmm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (vmm.memory_fd < 0 || ftruncate(vmm.memory_fd, (off_t)MEMORY_BYTES) ||
+	    fallocate(vmm.memory_fd, 0, 0, (off_t)MEMORY_BYTES) ||
+	    fcntl(vmm.memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) ||
+	    fstat(vmm.memory_fd, &vmm.memory_stat))
+		fail("guest memory: %s", strerror(errno));
+	vmm.memory = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, vmm.memory_fd, 0);
+	if (vmm.memory == MAP_FAILED)
+		fail("guest memory: %s", strerror(errno));
+}
+
+/* ── what the VMM asks of the daemon ───────────────────────────────────────────────────────── */
+
+static void connect_guest(const char *path)
+{
+	const struct iommubroker_guest_options options = {
+		.struct_bytes = sizeof(options),
+		.name = "restart",
+	};
+	struct iommubroker_map map = {
+		.length = FIXED_BYTES,
+		.access = IOMMUBROKER_ACCESS_READ_WRITE,
+	};
+	const struct iommubroker_memory_update update = {.n_map = 1, .map = &map};
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_session_open(path, "restart-vmm", &vmm.session, &error), "session",
+	      error);
+	check(iommubroker_guest_create(vmm.session, &options, &vmm.guest, &error), "guest", error);
+	check(iommubroker_memory_file_add(vmm.guest, vmm.memory_fd, true, &vmm.file, &error),
+	      "memory file", error);
+	map.file = vmm.file;
+	check(iommubroker_memory_update(vmm.guest, &update, NULL, NULL, NULL, &error), "memory",
+	      error);
+}
+
+static void function_open(struct function *function)
+{
+	const struct iommubroker_anchor anchor = {
+		.iota = REGION_OF(function->number) | 0x804,
+		.pba = WINDOW_FIRST,
+		.pal = WINDOW_LAST,
+	};
+	struct iommubroker_registration registration = {0};
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_device_open_function(vmm.guest, function->fid, &function->device,
+					       &function->fd, &error),
+	      "open", error);
+	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", error);
+	check(emulated_dma_open(&function->dma, function->fd), "DMA engine", NULL);
+	check(emulated_dma_add_memory(function->dma, vmm.memory_fd), "DMA engine", NULL);
+	check(iommubroker_nested_create_s390(function->device, &anchor, true, 0, &function->nested,
+					     &registration, &error),
+	      "register", error);
+	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
+		fail("register: verdict %u", registration.verdict);
+}
+
+static void function_close(struct function *function)
+{
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_nested_destroy(function->nested, NULL, &error), "deregister", error);
+	function->nested = iommubroker_nested_free(function->nested);
+	function->dma = emulated_dma_close(function->dma);
+	close(function->fd);
+	check(iommubroker_device_close(function->device, NULL, &error), "close", error);
+	function->device = iommubroker_device_free(function->device);
+}
+
+/* As a Linux guest does: on BUSY again. */
+static void refresh(struct function *function, uint64_t start, uint64_t length)
+{
+	const struct iommubroker_range range = {.start = start, .length = length};
+	const uint64_t end = now_ns() + PATIENCE_NS;
+	struct iommubroker_result result;
+
+	do {
+		check(iommubroker_refresh(function->nested, &range, 1, REFRESH_TIMEOUT_NS, &result),
+		      "refresh", NULL);
+		vmm.n_busy += result.verdict == IOMMUBROKER_VERDICT_BUSY;
+		if (now_ns() > end)
+			fail("refresh: BUSY for two minutes");
+	} while (result.verdict == IOMMUBROKER_VERDICT_BUSY);
+	if (result.verdict != IOMMUBROKER_VERDICT_DONE)
+		fail("refresh of %#" PRIx64 ": verdict %u, event %u", start, result.verdict,
+		     result.event_code);
+	vmm.n_refreshes++;
+}
+
+/* ── what the devices see ──────────────────────────────────────────────────────────────────── */
+
+/* A leaf may show a piece of memory that is changing just now: then nothing is known of it. */
+enum expected { SHOWN, HIDDEN, UNKNOWN };
+
+static enum expected expected_of(uint64_t entry)
+{
+	uint64_t gpa = entry & ~(PAGE - 1);
+	unsigned int piece;
+
+	if (entry & INVALID_LEAF)
+		return HIDDEN;
+	if (gpa < FIXED_BYTES)
+		return SHOWN;
+	piece = (unsigned int)((gpa - FIXED_BYTES) / PIECE_BYTES);
+	if (atomic_load(&vmm.piece_there[piece]))
+		return SHOWN;
+	return atomic_load(&vmm.piece_gone[piece]) ? HIDDEN : UNKNOWN;
+}
+
+static void look(struct function *function, unsigned int leaf)
+{
+	uint64_t iova = WINDOW_FIRST + leaf * PAGE, entry = function->leaves[leaf];
+	enum expected before = expected_of(entry), after;
+	struct emulated_dma_target target = {0};
+	enum emulated_dma_reason reason = emulated_dma_translate(function->dma, iova, &target);
+
+	after = expected_of(entry);
+	if (before != after || before == UNKNOWN)
+		return;
+	if (before == HIDDEN && reason == EMULATED_DMA_OK)
+		fail("device %u sees %#" PRIx64 " at %#" PRIx64 " in memory, its tables hide it",
+		     function->number, iova, target.offset);
+	if (before == HIDDEN)
+		return;
+	if (reason != EMULATED_DMA_OK)
+		fail("device %u does not see %#" PRIx64 " (%s), its tables show %#" PRIx64,
+		     function->number, iova, emulated_dma_reason_name(reason), entry);
+	if (target.ino != vmm.memory_stat.st_ino || target.offset != (entry & ~(PAGE - 1)))
+		fail("device %u sees %#" PRIx64 " at %#" PRIx64 " in memory, its tables show "
+		     "%#" PRIx64,
+		     function->number, iova, target.offset, entry);
+}
+
+/* ── threads ───────────────────────────────────────────────────────────────────────────────── */
+
+struct job {
+	void (*once)(uint64_t *random);
+	uint64_t random;
+	bool pauses; /* with the others, for a check */
+};
+
+static void *run(void *context)
+{
+	struct job *job = context;
+
+	while (!atomic_load(&vmm.stop)) {
+		if (job->pauses)
+			pthread_rwlock_rdlock(&vmm.running);
+		job->once(&job->random);
+		if (job->pauses)
+			pthread_rwlock_unlock(&vmm.running);
+	}
+	return NULL;
+}
+
+/* Never pauses: whatever becomes of the daemon, this is served by the hardware alone. */
+static void transfer(uint64_t *random)
+{
+	struct function *function = &vmm.functions[0];
+	unsigned int page = random_below(random, STABLE);
+	uint64_t sent[8], back[8],
+		iova = WINDOW_FIRST + page * PAGE + 64 * random_below(random, 64);
+	struct emulated_dma_fault fault;
+
+	for (size_t i = 0; i < 8; i++)
+		sent[i] = *random + i;
+	if (emulated_dma_write(function->dma, iova, sent, sizeof(sent), &fault) ||
+	    emulated_dma_read(function->dma, iova, back, sizeof(back), &fault))
+		fail("DMA to %#" PRIx64 ": %s at %#" PRIx64, iova,
+		     emulated_dma_reason_name(fault.reason), fault.iova);
+	if (memcmp(sent, back, sizeof(sent)) ||
+	    memcmp(vmm.memory + STABLE_FRAMES + (iova - WINDOW_FIRST), sent, sizeof(sent)))
+		fail("DMA to %#" PRIx64 " landed elsewhere", iova);
+	if (++vmm.n_transfers % 64 == 0)
+		usleep(500); /* the machine has other things to do */
+}
+
+static uint64_t random_leaf(uint64_t *random)
+{
+	uint64_t pages = (MEMORY_BYTES - FRAMES) / PAGE;
+
+	if (!random_below(random, 3))
+		return INVALID_LEAF;
+	return FRAMES + random_below(random, (uint32_t)pages) * PAGE;
+}
+
+/* A few leaves next to each other, so that runs come and go; now and then the whole window. */
+static void change_leaves(struct function *function, unsigned int first, uint64_t *random)
+{
+	unsigned int leaf = first + random_below(random, LEAVES - first);
+	unsigned int n = 1 + random_below(random, 40), end;
+	uint64_t entry = random_leaf(random);
+
+	end = leaf + n < LEAVES ? leaf + n : LEAVES;
+	for (unsigned int i = leaf; i < end; i++) {
+		set_leaf(function, i, entry);
+		if (!(entry & INVALID_LEAF))
+			entry = entry + PAGE < MEMORY_BYTES ? entry + PAGE : INVALID_LEAF;
+	}
+	if (random_below(random, 16))
+		refresh(function, WINDOW_FIRST + leaf * PAGE, (end - leaf) * PAGE);
+	else
+		refresh(function, WINDOW_FIRST, WINDOW_LAST - WINDOW_FIRST + 1);
+	for (unsigned int i = leaf; i < end; i++)
+		look(function, i);
+}
+
+static void run_vcpu(uint64_t *random)
+{
+	change_leaves(&vmm.functions[0], STABLE, random);
+	usleep(200);
+}
+
+static void change_memory(uint64_t *random)
+{
+	unsigned int piece = random_below(random, PIECES);
+	bool there = atomic_load(&vmm.piece_there[piece]);
+	const uint64_t gpa = FIXED_BYTES + piece * PIECE_BYTES;
+	const struct iommubroker_map map = {
+		.file = vmm.file,
+		.offset = gpa,
+		.gpa = gpa,
+		.length = PIECE_BYTES,
+		.access = IOMMUBROKER_ACCESS_READ_WRITE,
+	};
+	const struct iommubroker_address_range range = {gpa, gpa + PIECE_BYTES - 1};
+	const struct iommubroker_memory_update update = {
+		.n_unmap = there,
+		.unmap = &range,
+		.n_map = !there,
+		.map = &map,
+	};
+	struct iommubroker_error *error = NULL;
+
+	atomic_store(&vmm.piece_there[piece], false);
+	atomic_store(&vmm.piece_gone[piece], false);
+	check(iommubroker_memory_update(vmm.guest, &update, NULL, NULL, NULL, &error),
+	      there ? "unmapping memory" : "mapping memory", error);
+	atomic_store(there ? &vmm.piece_gone[piece] : &vmm.piece_there[piece], true);
+	vmm.n_updates++;
+	usleep(2000);
+}
+
+/* One step of the second device's life; between two of them everybody can pause. */
+static void live(uint64_t *random)
+{
+	struct function *function = &vmm.functions[1];
+
+	if (!function->device) {
+		make_tables(function);
+		function_open(function);
+	} else if (random_below(random, 12)) {
+		change_leaves(function, 0, random);
+	} else {
+		function_close(function);
+		vmm.n_lives++;
+	}
+	usleep(1000);
+}
+
+/* ── commands ──────────────────────────────────────────────────────────────────────────────── */
+
+static void check_all(void)
+{
+	pthread_rwlock_wrlock(&vmm.running);
+	for (size_t f = 0; f < 2; f++)
+		for (unsigned int i = 0; vmm.functions[f].device && i < LEAVES; i++)
+			look(&vmm.functions[f], i);
+	printf("ok %lu transfers, %lu refreshes, %lu busy, %lu updates, %lu lives\n",
+	       vmm.n_transfers, vmm.n_refreshes, vmm.n_busy, vmm.n_updates, vmm.n_lives);
+	fflush(stdout);
+	pthread_rwlock_unlock(&vmm.running);
+}
+
+static void tear_down(void)
+{
+	struct iommubroker_error *error = NULL;
+
+	for (size_t f = 0; f < 2; f++)
+		if (vmm.functions[f].device)
+			function_close(&vmm.functions[f]);
+	check(iommubroker_guest_destroy(vmm.guest, &error), "destroy", error);
+	iommubroker_memory_file_free(vmm.file);
+	iommubroker_guest_free(vmm.guest);
+	iommubroker_session_free(vmm.session);
+}
+
+int main(int argc, char **argv)
+{
+	static struct job jobs[] = {
+		{transfer, 0, false},
+		{run_vcpu, 0, true},
+		{change_memory, 0, true},
+		{live, 0, true},
+	};
+	pthread_rwlockattr_t writers_first;
+	pthread_t threads[4];
+	char line[64];
+
+	if (argc != 5)
+		return 2;
+	pthread_rwlockattr_init(&writers_first);
+	pthread_rwlockattr_setkind_np(&writers_first, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&vmm.running, &writers_first);
+	for (size_t i = 0; i < PIECES; i++)
+		vmm.piece_gone[i] = true;
+	make_memory();
+	connect_guest(argv[1]);
+	for (unsigned int f = 0; f < 2; f++) {
+		vmm.functions[f].number = f;
+		vmm.functions[f].fid = (uint32_t)strtoul(argv[2 + f], NULL, 0);
+	}
+	make_tables(&vmm.functions[0]);
+	function_open(&vmm.functions[0]);
+	puts("ready");
+	fflush(stdout);
+	for (size_t i = 0; i < 4; i++) {
+		jobs[i].random = strtoul(argv[4], NULL, 0) * 4 + i;
+		check(-pthread_create(&threads[i], NULL, run, &jobs[i]), "thread", NULL);
+	}
+	while (fgets(line, sizeof(line), stdin) && strcmp(line, "quit\n") != 0)
+		check_all();
+	atomic_store(&vmm.stop, true);
+	for (size_t i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	tear_down();
+	puts("bye");
+	return EXIT_SUCCESS;
+}
