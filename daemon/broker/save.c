@@ -446,10 +446,12 @@ static void put_device(struct guest *guest, struct device *device)
 	PUT(&guest->kept.writer, RECORD_DEVICE, &record);
 }
 
-static void put_nested(struct guest *guest, const struct nested *nested)
+/* With its lane held: a refresh that finds that it cannot cut empties the domain. */
+static struct record_nested record_nested(const struct nested *nested)
 {
 	const struct nested_backing *backing = &nested->backing;
-	const struct record_nested record = {
+
+	return (struct record_nested){
 		.handle = nested->object.handle,
 		.device = nested->device_handle,
 		.iota = backing->anchor.iota,
@@ -469,7 +471,15 @@ static void put_nested(struct guest *guest, const struct nested *nested)
 		.stage = nested->object.stage,
 		.relaxed = record_relaxed(&backing->relaxed),
 	};
+}
 
+static void put_nested(struct guest *guest, struct nested *nested)
+{
+	struct record_nested record;
+
+	nested_lane_enter(nested);
+	record = record_nested(nested);
+	nested_lane_leave(nested);
 	PUT(&guest->kept.writer, RECORD_NESTED, &record);
 }
 

@@ -6,8 +6,9 @@
  * What of a guest outlives this process: its state file, and the descriptors that lie with the
  * service manager.
  *
- * Everything here runs on the guest's lane. The state file is kept in any case, since the shadows
- * live in it; records are written and descriptors stored only where the manager keeps them.
+ * Everything here runs on the guest's lane, with no nested domain's held. The state file is kept in
+ * any case, since the shadows live in it; records are written and descriptors stored only where the
+ * manager keeps them.
  */
 
 #include <stdatomic.h>
