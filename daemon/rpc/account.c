@@ -174,6 +174,21 @@ void connection_refund(struct rpc_account *consume_account)
 	rpc_account_unref(account);
 }
 
+bool connection_hold(struct rpc_account *account, uint64_t n_bytes)
+{
+	struct refusal refusal;
+
+	return !account || !broker_charge(account->dispatcher->broker, account->tenant,
+					  LEDGER_QUEUED_BYTES, n_bytes, &refusal);
+}
+
+void connection_release(struct rpc_account *account, uint64_t n_bytes)
+{
+	if (account && n_bytes)
+		broker_refund(account->dispatcher->broker, account->tenant, LEDGER_QUEUED_BYTES,
+			      n_bytes);
+}
+
 /* One that had no room when it was accepted: is there some now? */
 static int account_admit(struct rpc_account *account, struct refusal *refusal)
 {

@@ -176,6 +176,11 @@ struct rpc_account *connection_charge(struct dispatcher *dispatcher, const struc
 struct rpc_account *connection_charge_tenant(struct dispatcher *dispatcher, struct tenant *tenant,
 					     uid_t uid);
 void connection_refund(struct rpc_account *consume_account);
+/* Bytes of answers that the connection has made no room for yet, to whoever pays for it. false:
+ * that would be over a limit; nothing is charged. NULL: an operator's, for which nobody pays. Any
+ * thread, under a transport's locks: nothing but the ledger is asked. */
+bool connection_hold(struct rpc_account *account, uint64_t n_bytes);
+void connection_release(struct rpc_account *account, uint64_t n_bytes);
 /* One that was not served, or ended for what its client did, which why says: counted, and the
  * operator is told, within its user's share of the log. Any thread. */
 void connection_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why);

@@ -84,13 +84,24 @@ static void slot_ref(struct grpc_call_slot *slot)
 	atomic_fetch_add(&slot->refs, 1);
 }
 
+/* Which of several messages was charged does not matter: those that were not are fewer. */
+static void slot_release(struct grpc_call_slot *slot, size_t n_bytes)
+{
+	size_t n_charged = n_bytes < slot->charged_bytes ? n_bytes : slot->charged_bytes;
+
+	slot->held_bytes -= n_bytes;
+	slot->charged_bytes -= n_charged;
+	atomic_fetch_sub(&slot->connection->held_bytes, n_bytes);
+	connection_release(slot->connection->account, n_charged);
+}
+
 static void slot_unref(struct grpc_call_slot *slot)
 {
 	struct grpc_connection *connection = slot->connection;
 
 	if (atomic_fetch_sub(&slot->refs, 1) != 1)
 		return;
-	atomic_fetch_sub(&connection->held_bytes, slot->held_bytes);
+	slot_release(slot, slot->held_bytes);
 	grpc_call_slot_free(slot);
 	atomic_fetch_sub(&connection->calls, 1);
 	grpc_connection_unref(connection);
@@ -163,17 +174,18 @@ static grpc_byte_buffer *buffer_copy(const uint8_t *bytes, size_t n_bytes)
 	return buffer;
 }
 
-/* Under the lock. */
-static void slot_hold(struct grpc_call_slot *slot, size_t n_bytes)
+/* Under the lock. false: whoever pays has no room for it, which is waived for the only one. */
+static bool slot_hold(struct grpc_call_slot *slot, size_t n_bytes, bool only)
 {
+	bool charged = connection_hold(slot->connection->account, n_bytes);
+
+	if (!charged && !only)
+		return false;
+	if (charged)
+		slot->charged_bytes += n_bytes;
 	slot->held_bytes += n_bytes;
 	atomic_fetch_add(&slot->connection->held_bytes, n_bytes);
-}
-
-static void slot_release(struct grpc_call_slot *slot, size_t n_bytes)
-{
-	slot->held_bytes -= n_bytes;
-	atomic_fetch_sub(&slot->connection->held_bytes, n_bytes);
+	return true;
 }
 
 static bool connection_has_room(struct grpc_connection *connection, size_t n_bytes)
@@ -246,23 +258,31 @@ static void slot_advance(struct grpc_call_slot *slot)
 		slot_send_status(slot);
 }
 
+static bool outbox_is_idle(const struct grpc_call_slot *slot)
+{
+	return !slot->sending && !slot->outbox_messages;
+}
+
 static bool outbox_has_room(const struct grpc_call_slot *slot, size_t n_bytes)
 {
-	if (!slot->sending && !slot->outbox_messages)
+	if (outbox_is_idle(slot))
 		return true;
 	return slot->outbox_messages < GRPC_OUTBOX_MESSAGES && n_bytes <= GRPC_OUTBOX_BYTES &&
 	       slot->outbox_bytes <= GRPC_OUTBOX_BYTES - n_bytes &&
 	       connection_has_room(slot->connection, n_bytes);
 }
 
-static void outbox_put(struct grpc_call_slot *slot, const uint8_t *bytes, size_t n_bytes)
+/* false: nobody pays for it. */
+static bool outbox_put(struct grpc_call_slot *slot, const uint8_t *bytes, size_t n_bytes)
 {
 	size_t last = (slot->outbox_first + slot->outbox_messages) % GRPC_OUTBOX_MESSAGES;
 
+	if (!slot_hold(slot, n_bytes, outbox_is_idle(slot)))
+		return false;
 	slot->outbox[last] = buffer_copy(bytes, n_bytes);
 	slot->outbox_messages++;
 	slot->outbox_bytes += n_bytes;
-	slot_hold(slot, n_bytes);
+	return true;
 }
 
 bool grpc_call_send(struct grpc_call_slot *slot, const uint8_t *bytes, size_t n_bytes)
@@ -272,8 +292,7 @@ bool grpc_call_send(struct grpc_call_slot *slot, const uint8_t *bytes, size_t n_
 	pthread_mutex_lock(&slot->lock);
 	if (slot->gone) {
 		/* Nobody reads it; the handler is or will be told. */
-	} else if (outbox_has_room(slot, n_bytes)) {
-		outbox_put(slot, bytes, n_bytes);
+	} else if (outbox_has_room(slot, n_bytes) && outbox_put(slot, bytes, n_bytes)) {
 		slot_advance(slot);
 	} else {
 		slot->room_wanted = true;
@@ -303,12 +322,14 @@ static void slot_set_status(struct grpc_call_slot *slot, const struct rpc_status
 static void slot_set_end(struct grpc_call_slot *slot, const struct rpc_status *status,
 			 const uint8_t *bytes, size_t n_bytes)
 {
+	bool only = !atomic_load(&slot->connection->held_bytes);
+
 	if (status->code || !bytes) {
 		slot_set_status(slot, status);
-	} else if (connection_has_room(slot->connection, n_bytes)) {
+	} else if (connection_has_room(slot->connection, n_bytes) &&
+		   slot_hold(slot, n_bytes, only)) {
 		slot_set_status(slot, status);
 		slot->last_message = buffer_copy(bytes, n_bytes);
-		slot_hold(slot, n_bytes);
 	} else {
 		slot->code = GRPC_STATUS_RESOURCE_EXHAUSTED;
 		slot->status_message =

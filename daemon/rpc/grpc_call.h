@@ -23,7 +23,10 @@
 #define GRPC_OUTBOX_BYTES    (4 * RPC_MESSAGE_BYTES_MAX)
 /* Of a whole connection that are not sent yet: a call more that would answer with a message is
  * refused. Flow control is the client's, so what it does not read would otherwise pile up, an
- * answer for each call in flight. */
+ * answer for each call in flight. They are charged to whoever pays for the connection, and where
+ * that has no room a stream waits and a call is refused likewise; but a message that is the only
+ * one goes uncharged, since it may be about to be read. What gRPC and the kernel hold of messages
+ * that gRPC says are sent is not known: the connection's resource quota and its socket bound it. */
 #define GRPC_HELD_BYTES_MAX (4 * 1024 * 1024)
 
 struct grpc_call_slot;
@@ -68,6 +71,7 @@ struct grpc_call_slot {
 	grpc_byte_buffer *outbox[GRPC_OUTBOX_MESSAGES];
 	size_t outbox_first, outbox_messages, outbox_bytes;
 	size_t held_bytes;    /* of messages that gRPC has not sent yet; part of the connection's */
+	size_t charged_bytes; /* of them, to the connection's account */
 	size_t sending_bytes; /* of them, the message under way */
 	/* the end */
 	int code;

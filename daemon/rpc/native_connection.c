@@ -42,6 +42,7 @@ struct native_connection {
 	struct rpc_session *session;                 /* reference, or NULL */
 	struct delegate *delegate; /* what it came through: a reference, or NULL */
 	bool asks_sender;          /* who is at the other end is told by each packet */
+	bool stopped;              /* nothing is read until the outbox is empty */
 	struct native_call *calls[NATIVE_CALLS_MAX];
 	size_t n_calls; /* places made so far */
 	struct task task;
@@ -404,6 +405,17 @@ static bool connection_read_one(struct native_connection *connection)
 	return false;
 }
 
+/* Its answers are more than its tenant has room for: see native_outbox.h. */
+static bool connection_is_over(struct native_connection *connection)
+{
+	bool over;
+
+	pthread_mutex_lock(&connection->lock);
+	over = connection->outbox.over;
+	pthread_mutex_unlock(&connection->lock);
+	return over;
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *context)
 {
 	struct native_connection *connection = context;
@@ -412,10 +424,26 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
 	(void)fd;
 	(void)what;
 	connection_ref(connection);
-	for (unsigned int i = 0; i < PACKETS_AT_ONCE; i++)
+	for (unsigned int i = 0; i < PACKETS_AT_ONCE && !connection_is_over(connection); i++)
 		if (!connection_read_one(connection) || clock_monotonic_ns() - begun_ns > TURN_NS)
 			break;
 	connection_unref(connection);
+}
+
+static void connection_stop_reading(struct native_connection *connection)
+{
+	if (connection->stopped)
+		return;
+	connection->stopped = true;
+	event_del(connection->readable);
+}
+
+static void connection_resume_reading(struct native_connection *connection)
+{
+	if (!connection->stopped)
+		return;
+	connection->stopped = false;
+	event_add(connection->readable, NULL);
 }
 
 /* Tell the streams that wait for room. Places are only ever filled on this thread, so that what is
@@ -450,11 +478,15 @@ static void on_writable(evutil_socket_t fd, short what, void *context)
 	} else if (error) {
 		if (!client_left(error))
 			connection_break(connection, "an answer could not be sent");
+		/* Nobody will have them; and the end is to be read. */
+		native_outbox_clear(&connection->outbox);
 	} else {
 		tell = connection->room_wanted;
 		connection->room_wanted = false;
 	}
 	pthread_mutex_unlock(&connection->lock);
+	if (error != EAGAIN)
+		connection_resume_reading(connection);
 	if (tell)
 		connection_tell_writable(connection);
 }
@@ -464,13 +496,16 @@ static void connection_wait_for_room(struct task *task)
 	struct native_connection *connection =
 		(struct native_connection *)((char *)task -
 					     offsetof(struct native_connection, task));
-	bool closed;
+	bool closed, over;
 
 	pthread_mutex_lock(&connection->lock);
 	closed = connection->fd < 0;
+	over = connection->outbox.over;
 	pthread_mutex_unlock(&connection->lock);
 	if (!closed)
 		event_add(connection->writable, NULL);
+	if (!closed && over)
+		connection_stop_reading(connection);
 	connection_unref(connection);
 }
 
@@ -534,7 +569,7 @@ static struct native_connection *connection_alloc(struct native_transport *trans
 		connection->peer.pidfd = fd_duplicate(peer->pidfd);
 	}
 	pthread_mutex_init(&connection->lock, NULL);
-	native_outbox_init(&connection->outbox);
+	native_outbox_init(&connection->outbox, account);
 	if ((peer && connection->peer.pidfd < 0) || !connection_watch(connection)) {
 		connection_unwatch(connection);
 		fd_close(connection->fd);

@@ -9,12 +9,14 @@
 struct native_queued {
 	STAILQ_ENTRY(native_queued) next;
 	int fds[RPC_DESCRIPTORS_MAX];
-	size_t n_fds, n_bytes;
+	size_t n_fds, n_bytes, charged_bytes;
 	uint8_t bytes[];
 };
 
-void native_outbox_init(struct native_outbox *outbox)
+void native_outbox_init(struct native_outbox *outbox, struct rpc_account *account)
 {
+	outbox->account = account;
+	outbox->over = false;
 	STAILQ_INIT(&outbox->packets);
 	outbox->n_packets = 0;
 	outbox->n_bytes = 0;
@@ -23,6 +25,14 @@ void native_outbox_init(struct native_outbox *outbox)
 bool native_outbox_empty(const struct native_outbox *outbox)
 {
 	return STAILQ_EMPTY(&outbox->packets);
+}
+
+static void charge(struct native_outbox *outbox, struct native_queued *queued, size_t n_bytes)
+{
+	bool charged = connection_hold(outbox->account, n_bytes);
+
+	queued->charged_bytes = charged ? n_bytes : 0;
+	outbox->over |= !charged;
 }
 
 const char *native_outbox_put(struct native_outbox *outbox, const struct native_answer *answer)
@@ -36,6 +46,7 @@ const char *native_outbox_put(struct native_outbox *outbox, const struct native_
 	queued = malloc(sizeof(*queued) + max);
 	if (!queued)
 		return "no memory for an answer";
+	charge(outbox, queued, sizeof(*queued) + max);
 	queued->n_bytes = native_answer_pack(answer, queued->bytes);
 	queued->n_fds = answer->n_fds;
 	if (answer->n_fds)
@@ -53,6 +64,8 @@ static void drop_first(struct native_outbox *outbox)
 	STAILQ_REMOVE_HEAD(&outbox->packets, next);
 	outbox->n_packets--;
 	outbox->n_bytes -= queued->n_bytes;
+	outbox->over &= outbox->n_packets > 0;
+	connection_release(outbox->account, queued->charged_bytes);
 	for (size_t i = 0; i < queued->n_fds; i++)
 		fd_close(queued->fds[i]);
 	free(queued);

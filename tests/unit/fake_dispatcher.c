@@ -27,6 +27,7 @@ struct dispatcher {
 	const struct rpc_settings *settings;
 	pthread_mutex_t lock;
 	struct held *held;
+	size_t bytes, bytes_max;
 	_Atomic size_t calls, n_held, cancelled, refused_sends, connections;
 	_Atomic bool door_closed;
 };
@@ -305,6 +306,51 @@ void connection_dropped(struct dispatcher *dispatcher, const struct peer *peer, 
 	(void)dispatcher;
 	(void)peer;
 	(void)why;
+}
+
+bool connection_hold(struct rpc_account *account, uint64_t n_bytes)
+{
+	struct dispatcher *dispatcher = (struct dispatcher *)account;
+	bool room;
+
+	if (!dispatcher) /* an operator's */
+		return true;
+	pthread_mutex_lock(&dispatcher->lock);
+	room = !dispatcher->bytes_max || dispatcher->bytes + n_bytes <= dispatcher->bytes_max;
+	if (room)
+		dispatcher->bytes += n_bytes;
+	pthread_mutex_unlock(&dispatcher->lock);
+	return room;
+}
+
+void connection_release(struct rpc_account *account, uint64_t n_bytes)
+{
+	struct dispatcher *dispatcher = (struct dispatcher *)account;
+
+	if (!dispatcher)
+		return;
+	pthread_mutex_lock(&dispatcher->lock);
+	if (dispatcher->bytes < n_bytes)
+		abort();
+	dispatcher->bytes -= n_bytes;
+	pthread_mutex_unlock(&dispatcher->lock);
+}
+
+size_t fake_bytes(struct dispatcher *dispatcher)
+{
+	size_t n;
+
+	pthread_mutex_lock(&dispatcher->lock);
+	n = dispatcher->bytes;
+	pthread_mutex_unlock(&dispatcher->lock);
+	return n;
+}
+
+void fake_bytes_max(struct dispatcher *dispatcher, size_t max)
+{
+	pthread_mutex_lock(&dispatcher->lock);
+	dispatcher->bytes_max = max;
+	pthread_mutex_unlock(&dispatcher->lock);
 }
 
 void connection_refund(struct rpc_account *consume_account)

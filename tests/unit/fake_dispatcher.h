@@ -24,11 +24,13 @@ struct dispatcher *fake_dispatcher_new(const struct rpc_settings *settings);
 struct dispatcher *fake_dispatcher_free(struct dispatcher *dispatcher);
 
 /* Counters, for any thread. */
-size_t fake_calls(struct dispatcher *dispatcher);         /* that were dispatched, ever */
-size_t fake_held(struct dispatcher *dispatcher);          /* that wait in Hold or Watch now */
-size_t fake_cancelled(struct dispatcher *dispatcher);     /* dispatch_cancelled(), ever */
-size_t fake_refused_sends(struct dispatcher *dispatcher); /* send() answered false, ever */
-size_t fake_connections(struct dispatcher *dispatcher);   /* charged and not refunded */
+size_t fake_calls(struct dispatcher *dispatcher);               /* that were dispatched, ever */
+size_t fake_held(struct dispatcher *dispatcher);                /* that wait in Hold or Watch now */
+size_t fake_cancelled(struct dispatcher *dispatcher);           /* dispatch_cancelled(), ever */
+size_t fake_refused_sends(struct dispatcher *dispatcher);       /* send() answered false, ever */
+size_t fake_connections(struct dispatcher *dispatcher);         /* charged and not refunded */
+size_t fake_bytes(struct dispatcher *dispatcher);               /* of answers, charged now */
+void fake_bytes_max(struct dispatcher *dispatcher, size_t max); /* 0: no limit */
 /* Answer all that are held. */
 void fake_release(struct dispatcher *dispatcher);
 /* Let nobody connect any more. */

@@ -55,6 +55,7 @@ void grpc_fixture_close(struct grpc_fixture *f)
 	grpc_fixture_stop(f);
 	assert_int_equal(fake_connections(f->dispatcher), 0);
 	assert_int_equal(fake_held(f->dispatcher), 0);
+	assert_int_equal(fake_bytes(f->dispatcher), 0);
 	loop_free(f->loop);
 	fake_dispatcher_free(f->dispatcher);
 	assert_int_equal(rmdir(f->folder), 0);

@@ -220,6 +220,31 @@ static void test_stream_waits_for_a_slow_reader(void **state)
 	grpc_client_free(client);
 }
 
+/* What is not sent yet is charged, and where there is no room for that a stream waits, too. */
+static void test_answers_are_charged(void **state)
+{
+	struct grpc_client *client = grpc_fixture_client(&fixture);
+	struct client_stream *stream;
+	uint8_t *bytes;
+	size_t n;
+
+	(void)state;
+	fake_bytes_max(fixture.dispatcher, 25000);
+	stream = open_stream(client, "/test.Echo/Stream", 500, 10000, PATIENT_MS);
+	grpc_fixture_await(&fixture, fake_refused_sends, 1);
+	assert_in_range(fake_bytes(fixture.dispatcher), 10000, 25000);
+	expect_messages(stream, 0, 500, 10000);
+	assert_false(client_stream_read(stream, &bytes, &n));
+	assert_int_equal(client_stream_close(stream), 0);
+	/* With room for one or two more each time, rather than for a whole outbox. */
+	assert_true(fake_refused_sends(fixture.dispatcher) > 500 / 17);
+	grpc_fixture_await_exactly(&fixture, fake_bytes, 0);
+	/* The only one goes all the same. */
+	fake_bytes_max(fixture.dispatcher, 1);
+	expect_echo(client, "/test.Echo/Unary", 1000);
+	grpc_client_free(client);
+}
+
 static void test_empty_stream(void **state)
 {
 	struct grpc_client *client = grpc_fixture_client(&fixture);
@@ -432,6 +457,7 @@ int main(void)
 		CASE(test_status_and_details_go_back),
 		CASE(test_what_is_refused),
 		CASE(test_stream_waits_for_a_slow_reader),
+		CASE(test_answers_are_charged),
 		CASE(test_empty_stream),
 		CASE(test_blocked_stream_delays_nobody),
 		CASE(test_cancel_is_told),

@@ -258,6 +258,68 @@ static void test_client_that_does_not_read(void **state)
 	assert_serves();
 }
 
+static bool send_now(int socket, uint64_t call)
+{
+	uint8_t bytes[16] = {0};
+
+	memcpy(bytes, &(uint32_t){htole32(M(GET_INFO))}, 4);
+	memcpy(bytes + 8, &(uint64_t){htole64(call)}, 8);
+	return send(socket, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(bytes);
+}
+
+/* Until the daemon has read all that it is going to read. */
+static uint64_t send_until_stopped(int socket, uint64_t first)
+{
+	uint64_t call = first;
+	int quiet = 0;
+
+	while (quiet < 3) {
+		if (send_now(socket, call)) {
+			call++;
+			quiet = 0;
+			continue;
+		}
+		settle();
+		settle();
+		quiet++;
+	}
+	return call;
+}
+
+/* Where its tenant has no room for the answers that it does not read, a connection is not read from
+ * either, and every answer comes once it reads again: none is lost, and what it holds is bounded.
+ */
+static void test_answers_are_charged(void **state)
+{
+	int socket = fixture_open_session(&fixture, NULL), other;
+	uint64_t calls, used;
+	struct reply reply;
+
+	(void)state;
+	fake.max[LEDGER_QUEUED_BYTES] = 20000;
+	calls = send_until_stopped(socket, 10);
+	used = fake.used[LEDGER_QUEUED_BYTES];
+	assert_in_range(used, 10000, 20000);
+	other = fixture_open_session(&fixture, NULL); /* the host has no room for anybody */
+	for (uint64_t call = 10; call < calls; call++) {
+		client_receive(socket, &reply, NULL);
+		assert_false(reply.ended);
+		assert_int_equal(reply.call, call);
+		assert_int_equal(reply.code, 0);
+		reply_clear(&reply);
+	}
+	assert_true(calls > 300); /* more than an outbox takes */
+	settle();
+	assert_int_equal(fake.used[LEDGER_QUEUED_BYTES], 0);
+	calls = send_until_stopped(socket, calls);
+	assert_true(fake.used[LEDGER_QUEUED_BYTES] > 0);
+	close(socket);
+	while (fake.used[LEDGER_QUEUED_BYTES] || fake.used[LEDGER_CONNECTIONS] > 1)
+		sched_yield();
+	close(other);
+	fake.max[LEDGER_QUEUED_BYTES] = 0;
+}
+
 /* A stream is held back instead: nothing of it is lost, and its connection stays. */
 static void test_stream_waits_for_its_reader(void **state)
 {
@@ -327,7 +389,8 @@ int main(void)
 		T(test_packet_over_the_limit),     T(test_unexpected_descriptors),
 		T(test_call_number_in_use),        T(test_calls_in_flight_are_few),
 		T(test_client_that_does_not_read), T(test_stream_waits_for_its_reader),
-		T(test_out_of_descriptors),        T(test_who_may_not_connect),
+		T(test_answers_are_charged),       T(test_out_of_descriptors),
+		T(test_who_may_not_connect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
