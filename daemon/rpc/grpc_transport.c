@@ -4,7 +4,8 @@
  * The gRPC connections of one door: admission, accounting, and their end.
  *
  * Operators have connections of their own, not out of those that clients can use up: the admin
- * socket answers when it is needed most.
+ * socket answers when it is needed most. For the same reason a place is found for whoever comes to
+ * it: whoever has the most of them, and does nothing with one, loses it.
  *
  * Accounting (charge, refund, the count of living connections) is done on the main loop's thread.
  */
@@ -24,7 +25,10 @@
 #include "util/log.h"
 
 #define ADMIN_CONNECTIONS_MAX 32
-#define DRAIN_SECONDS         15 /* for connections to end, when the daemon stops */
+/* With those that end, or cannot be ended yet: of one process, and of all. */
+#define ADMIN_OF_PROCESS_MAX 64
+#define ADMIN_ALL_MAX        128
+#define DRAIN_SECONDS        15 /* for connections to end, when the daemon stops */
 
 struct grpc_transport {
 	struct grpc_host host;
@@ -45,19 +49,6 @@ struct grpc_transport {
 #define TRANSPORT_OF(pointer, member) \
 	((struct grpc_transport *)((char *)(pointer)-offsetof(struct grpc_transport, member)))
 
-/* ── admission ────────────────────────────────────────────────────────────────────────────── */
-
-/* *ret_account: NULL for an operator. */
-static bool transport_charge(struct grpc_transport *transport, const struct peer *peer,
-			     struct rpc_account **ret_account)
-{
-	*ret_account = NULL;
-	if (transport->host.door == RPC_DOOR_ADMIN)
-		return transport->connections < ADMIN_CONNECTIONS_MAX;
-	*ret_account = connection_charge(transport->host.dispatcher, peer);
-	return *ret_account;
-}
-
 static void transport_refund(struct rpc_account *consume_account)
 {
 	if (consume_account)
@@ -73,7 +64,6 @@ static void transport_bury(struct grpc_transport *transport)
 	pthread_mutex_lock(&transport->lock);
 	dead = transport->dead;
 	transport->dead = NULL;
-	transport->reap_posted = false;
 	pthread_mutex_unlock(&transport->lock);
 	for (; dead; dead = next) {
 		next = dead->next;
@@ -86,7 +76,12 @@ static void transport_bury(struct grpc_transport *transport)
 
 static void on_reap(struct loop_post *post)
 {
-	transport_bury(TRANSPORT_OF(post, reap));
+	struct grpc_transport *transport = TRANSPORT_OF(post, reap);
+
+	pthread_mutex_lock(&transport->lock);
+	transport->reap_posted = false;
+	pthread_mutex_unlock(&transport->lock);
+	transport_bury(transport);
 }
 
 /* The post is queued under the lock, so that transport_bury() on the main thread cannot find the
@@ -103,6 +98,104 @@ static void on_gone(struct grpc_host *host, struct grpc_connection *connection)
 		loop_post(transport->loop, &transport->reap);
 	}
 	pthread_mutex_unlock(&transport->lock);
+}
+
+/* ── admission ────────────────────────────────────────────────────────────────────────────── */
+
+static bool connection_lives(const struct grpc_connection *connection)
+{
+	return !atomic_load(&connection->dropping);
+}
+
+/* One that is open, or it could not be ended yet. */
+static bool may_be_ended(const struct grpc_connection *connection)
+{
+	return connection_lives(connection) &&
+	       (atomic_load(&connection->request_out) || atomic_load(&connection->requests));
+}
+
+static size_t connections_living(const struct grpc_transport *transport)
+{
+	const struct grpc_connection *connection;
+	size_t n = 0;
+
+	DL_FOREACH2(transport->all, connection, all_next)
+	n += connection_lives(connection);
+	return n;
+}
+
+static size_t connections_of(const struct grpc_transport *transport, pid_t pid)
+{
+	const struct grpc_connection *connection;
+	size_t n = 0;
+
+	DL_FOREACH2(transport->all, connection, all_next)
+	n += connection->peer.pid == pid;
+	return n;
+}
+
+static size_t most_of_a_process(const struct grpc_transport *transport)
+{
+	const struct grpc_connection *connection;
+	size_t most = 0;
+
+	DL_FOREACH2(transport->all, connection, all_next)
+	{
+		size_t n = connections_of(transport, connection->peer.pid);
+
+		most = n > most ? n : most;
+	}
+	return most;
+}
+
+/* Of a process that has the most; of them one that is idle, and of those the oldest. NULL: all of
+ * them are about to be opened, or end already. */
+static struct grpc_connection *connection_to_end(const struct grpc_transport *transport)
+{
+	struct grpc_connection *connection, *oldest = NULL;
+	size_t most = most_of_a_process(transport);
+
+	DL_FOREACH2(transport->all, connection, all_next)
+	{
+		if (!may_be_ended(connection) ||
+		    connections_of(transport, connection->peer.pid) < most)
+			continue;
+		if (!atomic_load(&connection->calls))
+			return connection;
+		if (!oldest)
+			oldest = connection;
+	}
+	return oldest;
+}
+
+/* Those that are dead may not have been buried yet, where there is a storm of other things. */
+static bool operator_admit(struct grpc_transport *transport, pid_t pid)
+{
+	struct grpc_connection *connection;
+
+	if (transport->connections < ADMIN_CONNECTIONS_MAX)
+		return true;
+	transport_bury(transport);
+	if (transport->connections >= ADMIN_ALL_MAX ||
+	    connections_of(transport, pid) >= ADMIN_OF_PROCESS_MAX)
+		return false;
+	if (connections_living(transport) < ADMIN_CONNECTIONS_MAX)
+		return true;
+	connection = connection_to_end(transport);
+	if (connection)
+		grpc_connection_drop(connection, "its place is needed for another operator");
+	return true;
+}
+
+/* *ret_account: NULL for an operator. */
+static bool transport_charge(struct grpc_transport *transport, const struct peer *peer,
+			     struct rpc_account **ret_account)
+{
+	*ret_account = NULL;
+	if (transport->host.door == RPC_DOOR_ADMIN)
+		return operator_admit(transport, peer->pid);
+	*ret_account = connection_charge(transport->host.dispatcher, peer);
+	return *ret_account;
 }
 
 /* ── the transport ────────────────────────────────────────────────────────────────────────── */

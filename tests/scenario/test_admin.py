@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What operators see on admin.sock, and who may look."""
 
+import contextlib
 import os
 import resource
+import socket
 import stat
+import subprocess
+import sys
+import threading
 import unittest
 import uuid
 
 from api import METHODS, Refused
 from cases import VmmCase
-from fixture import Case
+from fixture import PATIENCE, Case, built
 from guest import MIB, PAGE
 from test_sessions import OTHER_UID, other_user
 from vmm import WINDOW_FIRST, Started
@@ -123,6 +128,63 @@ class Admin(VmmCase):
         for name in ("CreateGuest", "OpenSession", "ListGuests"):
             with self.refused("UNIMPLEMENTED"):
                 self.ask(name)
+
+
+class AdminGetsIn(Case):
+    """Whatever goes on at the other sockets, and whoever else sits at this one."""
+
+    transport_name = "native"
+    STORMERS, SITTING = 4, 70  # the latter twice as many as there are places
+
+    def storm(self, path, kind, stop):
+        while not stop.is_set():
+            with contextlib.closing(socket.socket(socket.AF_UNIX, kind)) as sock:
+                with contextlib.suppress(OSError):
+                    sock.connect(path)
+
+    def sit(self):
+        """Connections of another process to the admin socket, of which nothing is ever heard, made
+        again when they are ended."""
+        code = (
+            "import socket, sys, time, itertools\n"
+            "held = []\n"
+            "for n in itertools.count():\n"
+            "    s = socket.socket(socket.AF_UNIX)\n"
+            "    s.connect(sys.argv[1])\n"
+            "    held.append(s)\n"
+            "    del held[:-%d]\n"
+            "    if n == 2 * %d: print('sits', flush=True)\n"
+            "    if n > 2 * %d: time.sleep(0.005)\n"
+        ) % (self.SITTING, self.SITTING, self.SITTING)
+        path = os.path.join(self.daemon.admin_dir, "admin.sock")
+        sitter = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(sitter.stdout.close)
+        self.addCleanup(sitter.wait)
+        self.addCleanup(sitter.kill)
+        self.assertEqual(sitter.stdout.readline(), "sits\n")
+
+    def test_operators_get_in(self):
+        stop = threading.Event()
+        sockets = [("broker.sock", socket.SOCK_STREAM), ("fd.sock", socket.SOCK_SEQPACKET)]
+        threads = [
+            threading.Thread(target=self.storm, args=(os.path.join(self.daemon.run, name), kind, stop))
+            for name, kind in sockets * (self.STORMERS // 2)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self.sit()
+            for _ in range(10):
+                done = subprocess.run(
+                    [built("client/iommubrokerctl"), "--admin-dir", self.daemon.admin_dir, "status"],
+                    stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE,
+                )  # fmt: skip
+                self.assertEqual(done.returncode, 0, done.stderr + self.daemon.log())
+                self.assertIn("emulated", done.stdout)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
 
 
 class AdminOthers(VmmCase):

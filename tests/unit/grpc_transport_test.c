@@ -446,6 +446,33 @@ static void test_admin_door(void **state)
 	grpc_fixture_close(&admin);
 }
 
+/* However many places are taken, and whether they are used: whoever comes next is served, and so is
+ * the one after. Those that are idle go first. */
+static void test_operators_always_get_in(void **state)
+{
+	struct grpc_client *clients[150];
+	struct client_stream *watch;
+	struct grpc_fixture admin;
+	size_t before = open_fds();
+
+	(void)state;
+	grpc_fixture_open(&admin, PATIENT_MS, RPC_DOOR_ADMIN);
+	clients[0] = grpc_fixture_client(&admin);
+	watch = open_stream(clients[0], "/test.Echo/Watch", 0, 0, PATIENT_MS);
+	grpc_fixture_await(&admin, fake_held, 1);
+	for (size_t i = 1; i < 150; i++) {
+		clients[i] = grpc_fixture_client(&admin);
+		expect_echo(clients[i], "/iommubroker.v1.Admin/GetStatus", 10);
+	}
+	assert_int_equal(fake_held(admin.dispatcher), 1);
+	client_stream_cancel(watch);
+	assert_int_equal(client_stream_close(watch), GRPC_STATUS_CANCELLED);
+	for (size_t i = 0; i < 150; i++)
+		grpc_client_free(clients[i]);
+	grpc_fixture_close(&admin);
+	assert_true(open_fds() <= before);
+}
+
 #define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -469,6 +496,7 @@ int main(void)
 		CASE(test_stop_lets_calls_finish),
 		CASE(test_door_and_limit_of_connections),
 		CASE(test_admin_door),
+		CASE(test_operators_always_get_in),
 	};
 
 	return cmocka_run_group_tests_name("grpc_transport", tests, NULL, NULL);
