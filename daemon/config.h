@@ -22,7 +22,7 @@
 
 #define CONFIG_DEVICE_RULES_MAX 4096
 #define CONFIG_IDS_MAX          RPC_CLIENT_IDS_MAX
-#define CONFIG_MISTAKES_MAX     32 /* that are told; more are counted */
+#define CONFIG_MISTAKES_MAX     64 /* that are told; more are counted */
 #define CONFIG_MISTAKE_BYTES    512
 #define CONFIG_SETTINGS_MAX     160
 #define CONFIG_ENTRIES_MAX      32768 /* keys of all rule files */

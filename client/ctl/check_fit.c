@@ -40,6 +40,14 @@ static bool take(void *user_data, const ProtobufCMessage *message)
 	return true;
 }
 
+/* Without any of it the answer would be that nothing fits into what there is. */
+static bool is_told_what(const struct options *options)
+{
+	return options->guests.given || options->pinned_bytes.given ||
+	       options->memory_files.given || options->regions.given || options->devices.given ||
+	       options->nested_domains.given || options->mappings.given || options->rings.given;
+}
+
 int command_check_fit(struct command_context *context, int argc, char **argv)
 {
 	Iommubroker__V1__CheckTenantFitRequest request =
@@ -50,6 +58,11 @@ int command_check_fit(struct command_context *context, int argc, char **argv)
 	struct rpc_status status;
 	int r;
 
+	if (!is_told_what(options))
+		return command_bad_usage(
+			context,
+			"check-fit needs to be told how much: --guests, --pinned, --devices, "
+			"...; see iommubrokerctl check-fit --help");
 	if (options->tenant != NULL)
 		request.tenant = (char *)options->tenant;
 	request.fit = &wanted;

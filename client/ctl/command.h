@@ -55,6 +55,11 @@ bool command_print_json_line(void *user_data, const ProtobufCMessage *message);
 
 void usage_print(FILE *to);
 void usage_print_command(FILE *to, const struct command_row *row);
+/* Whether commands of two words begin with it, and if so what is missing: "config takes check or
+ * show". */
+bool usage_find_group(const char *word, char mistake[OPTION_MISTAKE_BYTES]);
+/* They and what they do; false: there are none. */
+bool usage_print_group(FILE *to, const char *word);
 
 /* The whole program, but for the process. */
 int ctl_main(int argc, char **argv);

@@ -29,7 +29,7 @@ static const struct option_row quota_options[] = {
 
 static const struct option_row quota_explain_options[] = {
 	{"user", "NAME", OPTION_TEXT, AT(user), "a user, by name or number"},
-	{"unit", "UNIT", OPTION_TEXT, AT(unit), "a systemd unit"},
+	{"unit", "UNIT", OPTION_TEXT, AT(unit), "a systemd unit that runs"},
 	{"pid", "PID", OPTION_NUMBER, AT(pid), "a process"},
 	{0},
 };
@@ -102,7 +102,8 @@ const struct command_row command_table[COMMANDS_N] = {
 		"Elsewhere it prints plain lines of at most 80 columns, one frame if --count is not\n"
 		"given. With --json each frame is an object on a line.", top_options},
 	[COMMAND_MONITOR] = {"monitor", "", 0, 0, "what happens, as it happens",
-		"One line for each event: sessions and guests that come and go, refusals, and what the\n"
+		"A line that begins with the time for each event, and indented lines for what it has no\n"
+		"room for in 80 columns: sessions and guests that come and go, refusals, and what the\n"
 		"guests' owners are told. An event 'lost' says how many could not wait for a slow\n"
 		"reader. With --json each is an object on a line.", monitor_options},
 	[COMMAND_EXPLAIN] = {"explain", "GUEST IOVA", 2, 2, "walk a guest's tables for an address",
@@ -122,14 +123,18 @@ const struct command_row command_table[COMMANDS_N] = {
 		"Which tenant a user, a systemd unit or a process would be charged to, by which rule,\n"
 		"with which limits, and why the rules before it are not for it. A number is a process, a\n"
 		"name that ends as units do (.service, .scope, .slice) is a unit, any other a user;\n"
-		"--user, --unit and --pid say it outright. It is refused (status 1) if the daemon would\n"
-		"not serve that client.", quota_explain_options},
+		"--user, --unit and --pid say it outright. A unit is looked for among those that run, as\n"
+		"one of its processes is asked for its user and groups. It is refused (status 1) if the\n"
+		"daemon would not serve that client: because Users= and Groups= of [Clients] do not let\n"
+		"it connect, or because no rule is for it.", quota_explain_options},
 	[COMMAND_CHECK_FIT] = {"check-fit", "", 0, 0, "whether guests would be accepted",
 		"Whether that much more would be accepted now: status 0 if it fits, 1 if not, with what\n"
-		"is missing, by how much, and under which rule. Nothing is reserved.", check_fit_options},
+		"is missing, by how much, and under which rule. Nothing is reserved. What is not given\n"
+		"counts as 0, and nothing at all given is wrong usage: a guest of 16 GiB with a device\n"
+		"is --guests 1 --pinned 16G --devices 1.", check_fit_options},
 	[COMMAND_CONFIG_CHECK] = {"config check", "", 0, 0, "read the configuration, tell mistakes",
-		"Have the daemon read its configuration, and tell the first mistake, without taking it.\n"
-		"If no daemon answers, or with --config-dir or --daemon, it is checked without one.",
+		"Have the daemon read its configuration, and tell all mistakes, without taking it. If no\n"
+		"daemon answers, or with --config-dir or --daemon, its program checks it instead.",
 		config_check_options},
 	[COMMAND_CONFIG_SHOW] = {"config show", "", 0, 0, "every setting, and where it comes from",
 		"Every setting and rule that holds, with the file and line that it comes from.",
@@ -137,9 +142,10 @@ const struct command_row command_table[COMMANDS_N] = {
 	[COMMAND_CONFIG_RELOAD] = {"config reload", "", 0, 0, "the same as reload",
 		"The same as reload.", NULL},
 	[COMMAND_RELOAD] = {"reload", "", 0, 0, "read the configuration again, and take it",
-		"Have the daemon read its configuration again, and take it. A mistake in any file keeps\n"
-		"everything as it was, and is told with file, line and key. Nothing that guests have is\n"
-		"taken from them: what is used above a lower limit stays.", NULL},
+		"Have the daemon read its configuration again, and take it; tell what has changed by it,\n"
+		"and what will at the next start only. A mistake in any file keeps everything as it was;\n"
+		"all are told with file, line and key. Nothing that guests have is taken from them: what\n"
+		"is used above a lower limit stays.", NULL},
 	[COMMAND_REVOKE] = {"revoke", "guest|tenant|device WHAT", 2, 2,
 		"take a guest's, tenant's or device's DMA away",
 		"Take everything of a guest or of all guests of a tenant away, or a device from its\n"

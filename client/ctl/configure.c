@@ -2,44 +2,125 @@
 
 /* iommubrokerctl reload, and config: what the daemon reads, and what holds. */
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "ctl/command.h"
+#include "ctl/configure.h"
 #include "ctl/json.h"
 #include "ctl/text.h"
 #include "iommubroker/v1/admin.pb-c.h"
 
 typedef Iommubroker__V1__ShowConfigurationResponse Setting;
 
-static bool print_notes(void *user_data, const ProtobufCMessage *message)
+/* Of one reading. */
+struct reading {
+	const struct command_context *context;
+	bool check_only;
+	json_t *before; /* what held, if that is to be compared */
+	size_t n_mistakes;
+};
+
+/* On standard error, as those that stop a start. */
+static void tell_mistakes(const struct reading *reading,
+			  const Iommubroker__V1__ConfigureResponse *response)
+{
+	json_t *mistakes, *error;
+
+	if (!reading->context->options->json) {
+		for (size_t i = 0; i < response->n_mistakes; i++)
+			fprintf(stderr, "%s\n", text_safe(response->mistakes[i], 0).bytes);
+		if (!reading->check_only)
+			fputs("everything is kept as it was\n", stderr);
+		return;
+	}
+	mistakes = json_array();
+	for (size_t i = 0; i < response->n_mistakes; i++)
+		json_array_append_new(mistakes, json_from_string(response->mistakes[i]));
+	error = json_pack("{s:{s:i, s:s, s:s, s:s, s:o}}", "error", "exit_status", EXIT_REFUSED,
+			  "code", "FAILED_PRECONDITION", "message",
+			  text_safe(response->mistakes[0], 0).bytes, "reason", "BAD_CONFIGURATION",
+			  "mistakes", mistakes);
+	json_dumpf(error, stderr, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+	fputc('\n', stderr);
+	json_decref(error);
+}
+
+static bool take_answer(void *user_data, const ProtobufCMessage *message)
 {
 	const Iommubroker__V1__ConfigureResponse *response = (const void *)message;
-	const struct command_context *context = user_data;
+	struct reading *reading = user_data;
 
-	if (context->options->json)
+	reading->n_mistakes = response->n_mistakes;
+	if (response->n_mistakes > 0) {
+		tell_mistakes(reading, response);
+		return true;
+	}
+	if (reading->context->options->json)
 		return command_print_json(NULL, message);
-	puts("no mistakes in any file");
+	puts(reading->check_only ? "no mistakes in any file"
+				 : "no mistakes in any file; what they say holds from now on");
 	for (size_t i = 0; i < response->n_notes; i++)
 		puts(text_safe(response->notes[i], 0).bytes);
 	return true;
 }
 
-static void configure(struct command_context *context, bool check_only, struct rpc_status *ret)
+static void configure(struct reading *reading, struct rpc_status *ret_status)
 {
 	Iommubroker__V1__ConfigureRequest request = IOMMUBROKER__V1__CONFIGURE_REQUEST__INIT;
 
-	request.check_only = check_only;
-	rpc_call(context->rpc, "Configure", &request.base,
-		 &iommubroker__v1__configure_response__descriptor, print_notes, context, ret);
+	request.check_only = reading->check_only;
+	request.tell_all = true;
+	rpc_call(reading->context->rpc, "Configure", &request.base,
+		 &iommubroker__v1__configure_response__descriptor, take_answer, reading,
+		 ret_status);
+}
+
+static int outcome(const struct reading *reading, const struct rpc_status *status)
+{
+	if (status->code == 0 && reading->n_mistakes > 0)
+		return EXIT_REFUSED;
+	return command_outcome(reading->context, status);
 }
 
 int command_reload(struct command_context *context, int argc, char **argv)
 {
+	struct reading reading = {.context = context};
 	struct rpc_status status;
+	json_t *now = NULL;
+	int r;
 
-	configure(context, false, &status);
-	return command_outcome(context, &status);
+	if (!context->options->json)
+		reading.before = settings_ask(context);
+	configure(&reading, &status);
+	r = outcome(&reading, &status);
+	if (r == EXIT_DONE && reading.before != NULL)
+		now = settings_ask(context);
+	if (now != NULL)
+		settings_print_changes(reading.before, now);
+	json_decref(now);
+	json_decref(reading.before);
+	return r;
+}
+
+/* In a tree that was built and not installed the daemon's program stands near ours. */
+static bool find_near(char *path, size_t path_bytes)
+{
+	static const char *const places[] = {"/../daemon/iommubrokerd", "/iommubrokerd"};
+	ssize_t n =
+		readlink("/proc/self/exe", path, path_bytes - sizeof("/../daemon/iommubrokerd"));
+	char *end;
+
+	if (n <= 0)
+		return false;
+	path[n] = '\0';
+	end = strrchr(path, '/');
+	for (size_t i = 0; end != NULL && i < sizeof(places) / sizeof(places[0]); i++) {
+		strcpy(end, places[i]);
+		if (access(path, X_OK) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* Becomes the daemon's program, which reads everything as a start would, and serves nobody. */
@@ -47,8 +128,12 @@ static int check_without_daemon(struct command_context *context)
 {
 	const struct options *options = context->options;
 	const char *program = options->daemon != NULL ? options->daemon : IB_DAEMON;
-	const char *arguments[] = {program, "--check-config", NULL, NULL, NULL};
-	char message[600];
+	const char *arguments[] = {NULL, "--check-config", NULL, NULL, NULL};
+	char near[4096], message[700];
+
+	if (options->daemon == NULL && access(program, X_OK) != 0 && find_near(near, sizeof(near)))
+		program = near;
+	arguments[0] = program;
 
 	if (options->config_dir != NULL) {
 		arguments[2] = "--config-dir";
@@ -56,7 +141,9 @@ static int check_without_daemon(struct command_context *context)
 	}
 	fflush(stdout);
 	execv(program, (char **)arguments);
-	snprintf(message, sizeof(message), "no daemon answers, and %.500s cannot be run: %m",
+	snprintf(message, sizeof(message),
+		 "without a daemon that answers its program checks the files, but %.500s cannot be "
+		 "run: %m; name it with --daemon",
 		 program);
 	command_tell(options, EXIT_NO_DAEMON, "UNAVAILABLE", message);
 	return EXIT_NO_DAEMON;
@@ -64,14 +151,15 @@ static int check_without_daemon(struct command_context *context)
 
 int command_config_check(struct command_context *context, int argc, char **argv)
 {
+	struct reading reading = {.context = context, .check_only = true};
 	struct rpc_status status;
 
 	if (context->options->config_dir != NULL || context->options->daemon != NULL)
 		return check_without_daemon(context);
-	configure(context, true, &status);
+	configure(&reading, &status);
 	if (status.code == RPC_UNAVAILABLE && status.details_bytes == 0)
 		return check_without_daemon(context);
-	return command_outcome(context, &status);
+	return outcome(&reading, &status);
 }
 
 struct config_show {

@@ -3,6 +3,7 @@
 /* From the command line to the command: options of all commands, its name, its own options. */
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "ctl/command.h"
 #include "ctl/text.h"
@@ -114,11 +115,20 @@ int ctl_main(int argc, char **argv)
 		return EXIT_DONE;
 	}
 	if (row == NULL && options.help) {
-		usage_print(stdout);
+		if (first >= argc || !usage_print_group(stdout, argv[first]))
+			usage_print(stdout);
 		return EXIT_DONE;
 	}
 	if (first >= argc)
 		return bad_usage(&options, NULL, "a command is missing");
+	if (row == NULL && usage_find_group(argv[first], mistake)) {
+		if (argc - first > 1 && (strcmp(argv[first + 1], "--help") == 0 ||
+					 strcmp(argv[first + 1], "-h") == 0)) {
+			usage_print_group(stdout, argv[first]);
+			return EXIT_DONE;
+		}
+		return bad_usage(&options, NULL, mistake);
+	}
 	if (row == NULL) {
 		snprintf(mistake, sizeof(mistake), "'%.180s' is no command",
 			 text_safe(argv[first], 60).bytes);

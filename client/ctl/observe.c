@@ -10,6 +10,7 @@
 #include "ctl/command.h"
 #include "ctl/json.h"
 #include "ctl/text.h"
+#include "ctl/text_flow.h"
 #include "iommubroker/v1/admin.pb-c.h"
 
 typedef Iommubroker__V1__MonitorEvent Event;
@@ -35,32 +36,71 @@ int command_metrics(struct command_context *context, int argc, char **argv)
 
 /* ── monitor ──────────────────────────────────────────────────────────────────────────────── */
 
+#define KIND_COLUMNS 16
+
 struct monitor {
 	bool json, limited;
 	uint64_t left;
 };
 
+static void put_value(struct text_flow *flow, const char *name, const char *value)
+{
+	char word[TEXT_BYTES_MAX + 16];
+
+	if (value[0] == '\0')
+		return;
+	snprintf(word, sizeof(word), "%s=%s", name, text_safe(value, 0).bytes);
+	text_flow_put(flow, word);
+}
+
+static void put_numbers(struct text_flow *flow, const Event *event)
+{
+	char words[80];
+
+	if (event->pid == 0)
+		return;
+	snprintf(words, sizeof(words), "pid=%" PRIu64 " uid=%" PRIu64, event->pid, event->uid);
+	text_flow_put(flow, words);
+}
+
+static void put_guest(struct text_flow *flow, const Event *event)
+{
+	char handle[24];
+
+	snprintf(handle, sizeof(handle), "%016" PRIx64, event->guest);
+	if (event->guest != 0)
+		put_value(flow, "guest", handle);
+	put_value(flow, "name", event->guest_name);
+}
+
+static void put_lost(struct text_flow *flow, uint64_t lost)
+{
+	char words[40];
+
+	snprintf(words, sizeof(words), "%" PRIu64 " events", lost);
+	if (lost > 0)
+		text_flow_put(flow, words);
+}
+
+/* A line that begins with the time, and what it has no room for on others, indented. */
 static void print_event(const Event *event)
 {
 	time_t seconds = (time_t)(event->time_ns / 1000000000);
+	struct text_flow flow;
 	char when[32] = "";
 	struct tm tm;
 
 	if (localtime_r(&seconds, &tm) != NULL)
 		strftime(when, sizeof(when), "%F %T", &tm);
-	printf("%s.%03u %-16s", when, (unsigned int)(event->time_ns / 1000000 % 1000),
-	       text_safe(event->kind, 24).bytes);
-	if (event->lost > 0)
-		printf(" %" PRIu64 " events", event->lost);
-	if (event->tenant[0] != '\0')
-		printf(" tenant=%s", text_safe(event->tenant, 0).bytes);
-	if (event->guest != 0)
-		printf(" guest=%016" PRIx64, event->guest);
-	if (event->guest_name[0] != '\0')
-		printf(" name=%s", text_safe(event->guest_name, 0).bytes);
-	if (event->pid != 0)
-		printf(" pid=%" PRIu64 " uid=%" PRIu64, event->pid, event->uid);
-	printf("%s%s\n", event->text[0] != '\0' ? ": " : "", text_safe(event->text, 0).bytes);
+	printf("%s.%03u %s ", when, (unsigned int)(event->time_ns / 1000000 % 1000),
+	       text_column(event->kind, KIND_COLUMNS).bytes);
+	flow = text_flow_begin(stdout, strlen(when) + sizeof(".000 ") + KIND_COLUMNS, 4);
+	put_lost(&flow, event->lost);
+	put_value(&flow, "tenant", event->tenant);
+	put_guest(&flow, event);
+	put_numbers(&flow, event);
+	text_flow_put(&flow, text_safe(event->text, 0).bytes);
+	text_flow_end(&flow);
 }
 
 static bool take_event(void *user_data, const ProtobufCMessage *message)

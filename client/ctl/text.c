@@ -9,8 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LINE_COLUMNS 79
-#define CUT          "\xe2\x80\xa6" /* an ellipsis: three bytes, one column */
+#include "ctl/text_flow.h"
+
+#define CUT "\xe2\x80\xa6" /* an ellipsis: three bytes, one column */
 
 /* Length of the UTF-8 character at s, 0 if there is none; *ret is the code point. */
 static size_t utf8_take(const uint8_t *s, uint32_t *ret)
@@ -111,6 +112,15 @@ struct text text_column(const char *string, size_t width)
 	return text;
 }
 
+size_t text_character(const char *safe, size_t *ret_columns)
+{
+	uint32_t point = 0;
+	size_t n = utf8_take((const uint8_t *)safe, &point);
+
+	*ret_columns = n > 0 && is_wide(point) ? 2 : 1;
+	return n > 0 ? n : 1;
+}
+
 void text_print_wrapped(const char *string)
 {
 	text_print_indented(string, 0);
@@ -118,24 +128,11 @@ void text_print_wrapped(const char *string)
 
 void text_print_indented(const char *string, size_t indent)
 {
-	struct text text = text_safe(string, 0);
-	char *rest = NULL;
-	size_t column = 0;
+	struct text_flow flow =
+		text_flow_begin(stdout, (size_t)printf("%*s", (int)indent, ""), indent);
 
-	for (char *word = strtok_r(text.bytes, " ", &rest); word != NULL;
-	     word = strtok_r(NULL, " ", &rest)) {
-		size_t n = strlen(word);
-
-		if (column > 0 && column + 1 + n > LINE_COLUMNS) {
-			putchar('\n');
-			column = 0;
-		}
-		if (column == 0)
-			column += (size_t)printf("%*s%s", (int)indent, "", word);
-		else
-			column += (size_t)printf(" %s", word);
-	}
-	putchar('\n');
+	text_flow_put(&flow, text_safe(string, 0).bytes);
+	text_flow_end(&flow);
 }
 
 struct text text_size(uint64_t bytes)

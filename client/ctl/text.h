@@ -20,6 +20,9 @@ struct text text_safe(const char *string, size_t width);
 /* The same, filled up with blanks to width columns. */
 struct text text_column(const char *string, size_t width);
 
+/* Bytes and columns of the first character of a text that is safe, and not empty. */
+size_t text_character(const char *safe, size_t *ret_columns);
+
 /* A sentence, made safe, on as many lines of at most 79 columns as it needs. */
 void text_print_wrapped(const char *string);
 /* The same, each line after so many blanks. */

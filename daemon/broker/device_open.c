@@ -167,7 +167,8 @@ static struct iommu_device_info device_asked_for(const struct device_open_reques
 }
 
 /* Before anything is opened: to open a function can disturb whoever it is for. Whether it exists,
- * and what it is, is told only to whom a rule gives it: a refusal names it as the request did. */
+ * and what it is, is told only to whom a rule gives it: a refusal names it as the request did, and in the log all
+ * that a rule could go by. */
 static int device_may_open(struct guest *guest, const struct policy *policy,
 			   const struct device_open_request *request, struct refusal *refusal)
 {
@@ -186,8 +187,12 @@ static int device_may_open(struct guest *guest, const struct policy *policy,
 							    &info);
 		device_judge(&policy->settings, &client, false, &info, &judgement);
 	}
-	if (judgement.kind != DEVICE_ALLOWED)
-		return device_refuse_judgement(&judgement, &client, &asked, refusal);
+	if (judgement.kind != DEVICE_ALLOWED) {
+		device_refuse_judgement(&judgement, &client, &asked, refusal);
+		if (!request->by_descriptor && !error)
+			device_note(&info, refusal);
+		return REFUSED;
+	}
 	return error ? refuse_open(error, false, refusal) : 0;
 }
 

@@ -102,13 +102,25 @@ bool device_may_pass(const struct broker_settings *settings, const struct device
 
 /* ── in words ──────────────────────────────────────────────────────────────────────────────── */
 
-int device_refuse_judgement(const struct device_judgement *judgement,
-			    const struct device_client *client,
-			    const struct iommu_device_info *info, struct refusal *refusal)
+/* Address, function id and vendor:device, as far as they are known: what a rule can go by. */
+static void function_name(const struct iommu_device_info *info, char *ret, size_t ret_bytes)
 {
 	char name[IOMMU_DEVICE_NAME_BYTES];
 
 	iommu_device_name(info, name);
+	if (info->vendor || info->device)
+		snprintf(ret, ret_bytes, "%s, %04x:%04x", name, info->vendor, info->device);
+	else
+		snprintf(ret, ret_bytes, "%s", name);
+}
+
+int device_refuse_judgement(const struct device_judgement *judgement,
+			    const struct device_client *client,
+			    const struct iommu_device_info *info, struct refusal *refusal)
+{
+	char name[IOMMU_DEVICE_NAME_BYTES + sizeof(", ffff:ffff")];
+
+	function_name(info, name, sizeof(name));
 	if (judgement->kind == DEVICE_DENIED)
 		refuse(refusal, REFUSAL_DENIED, "DEVICE_DENIED",
 		       "the rule at %s denies %s to tenant '%s'", judgement->where, name,
@@ -124,4 +136,12 @@ int device_refuse_judgement(const struct device_judgement *judgement,
 	snprintf(refusal->tenant, sizeof(refusal->tenant), "%s", client->tenant);
 	snprintf(refusal->rule, sizeof(refusal->rule), "%s", judgement->where);
 	return REFUSED;
+}
+
+void device_note(const struct iommu_device_info *info, struct refusal *refusal)
+{
+	char name[IOMMU_DEVICE_NAME_BYTES + sizeof(", ffff:ffff")];
+
+	function_name(info, name, sizeof(name));
+	snprintf(refusal->note, sizeof(refusal->note), "the function is %s", name);
 }

@@ -41,5 +41,8 @@ bool device_may_pass(const struct broker_settings *settings, const struct device
 int device_refuse_judgement(const struct device_judgement *judgement,
 			    const struct device_client *client,
 			    const struct iommu_device_info *info, struct refusal *refusal);
+/* For the log of a refusal, of whose function the client is told the name that it gave and no more:
+ * all of it that a rule could go by. */
+void device_note(const struct iommu_device_info *info, struct refusal *refusal);
 
 #endif

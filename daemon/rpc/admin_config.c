@@ -64,9 +64,11 @@ int handle_configure(struct call *call)
 		return refuse_without_operator(call);
 	status = dispatcher->operator_ops->configure(dispatcher->operator_context,
 						     !request->check_only, &notes, &call->refusal);
-	if (status == REFUSED && notes)
+	if (status == REFUSED && notes && request->tell_all)
+		status = notes_split(call, notes, &response.mistakes, &response.n_mistakes);
+	else if (status == REFUSED && notes)
 		mistakes_keep(call, notes);
-	if (!status && notes)
+	else if (!status && notes)
 		status = notes_split(call, notes, &response.notes, &response.n_notes);
 	if (!status)
 		status = call_answer(call, &response.base);

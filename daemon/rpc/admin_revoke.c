@@ -37,6 +37,11 @@ static int check_device(struct call *call, const char *text, struct iommu_device
 	size_t n;
 
 	*ret = (struct iommu_device_address){0};
+	if (strncmp(text, "fid:", strlen("fid:")) && !strchr(text, ':'))
+		return refuse_field(&call->refusal, "device",
+				    "device: '%.40s' is neither a PCI address, as 0000:01:00.0, nor "
+				    "a zPCI function id, as fid:1f",
+				    text);
 	if (strncmp(text, "fid:", strlen("fid:")))
 		return check_pci_address(call, "device", text, ret->pci_address);
 	if (digits[0] == '0' && (digits[1] | 0x20) == 'x')
@@ -112,13 +117,20 @@ static int revoke_answer(struct call *call, const struct revoked *revoked, size_
 static int refuse_nothing(struct call *call, const struct revoke_plain *plain)
 {
 	static const char *const what[] = {
-		[REVOKE_DEVICE] = "no guest has that function",
-		[REVOKE_GUEST] = "that guest has ended",
-		[REVOKE_TENANT] = "there is no guest of a tenant of that name",
+		[REVOKE_DEVICE] = "no guest has the function",
+		[REVOKE_GUEST] = "the guest has ended:",
+		[REVOKE_TENANT] = "there is no guest of a tenant of the name",
+	};
+	const Iommubroker__V1__RevokeRequest *request =
+		(const Iommubroker__V1__RevokeRequest *)call->request;
+	const char *named[] = {
+		[REVOKE_DEVICE] = request->device,
+		[REVOKE_GUEST] = request->guest,
+		[REVOKE_TENANT] = request->tenant,
 	};
 
-	return refuse(&call->refusal, REFUSAL_NOT_FOUND, "NOT_FOUND", "%s",
-		      what[plain->request.what]);
+	return refuse(&call->refusal, REFUSAL_NOT_FOUND, "NOT_FOUND", "%s %.*s",
+		      what[plain->request.what], BROKER_NAME_MAX, named[plain->request.what]);
 }
 
 static void on_revoked(void *context, const struct revoked *revoked, size_t n)

@@ -103,9 +103,9 @@ void log_refusal(struct call *call)
 	add_subject(&entry, call);
 	add_numbers(&entry, refusal);
 	add_peer(&entry, peer);
-	log_end(&entry, "%s refused to pid %d, uid %u%s%s: %s (%s)", method_path(call->method),
+	log_end(&entry, "%s refused to pid %d, uid %u%s%s: %s (%s)%s%s", method_path(call->method),
 		(int)peer->pid, (unsigned int)peer->uid, tenant[0] ? ", tenant " : "", tenant,
-		refusal->message, refusal->reason);
+		refusal->message, refusal->reason, refusal->note[0] ? "; " : "", refusal->note);
 }
 
 void connection_dropped(struct dispatcher *dispatcher, const struct peer *peer, const char *why)

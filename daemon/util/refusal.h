@@ -55,6 +55,7 @@ struct refusal {
 	/* NULL, or every sentence of what is wrong, one a line; borrowed for as long as the call.
 	 */
 	const char *lines;
+	char note[96];     /* for the operator's log only, never told to the client; or "" */
 	char message[256]; /* one sentence for people, names the value and what is wrong with it */
 };
 

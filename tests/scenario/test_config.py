@@ -90,14 +90,17 @@ class Check(Case):
         eventually(lambda: all(told in self.daemon.log() for told in TOLD), "the log has all of them")
 
     def test_so_many_that_not_all_are_told(self):
-        self.write("iommubrokerd.conf", "[Limits]\n" + "SessionsMax=x\n" * 40)
+        self.write("iommubrokerd.conf", "[Limits]\n" + "SessionsMax=x\n" * 72)
         done = self.check(self.daemon.config)
-        self.assertEqual(len(done.stderr.splitlines()), 33)
+        self.assertEqual(len(done.stderr.splitlines()), 65)
         self.assertEqual(done.stderr.splitlines()[-1], "and 8 more")
         with self.assertRaises(Refused) as caught:
             self.ask("Configure", check_only=True)
-        self.assertIn("(and 39 more)", str(caught.exception))
+        self.assertIn("(and 71 more)", str(caught.exception))
         self.assertGreater(len(violations(caught.exception)), 8)
+        told = self.ask("Configure", check_only=True, tell_all=True)
+        self.assertEqual(list(told.message.mistakes), done.stderr.splitlines())
+        self.assertEqual(list(told.message.notes), [])
 
     def test_folders_take_precedence_in_order(self):
         folders = []

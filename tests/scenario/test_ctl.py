@@ -73,7 +73,8 @@ class Ctl(CtlCase):
         with open(path, "w", encoding="utf-8") as file:
             file.write(RULE.replace("GuestsMax=3", "GuestsMax=1"))
         self.ctl("reload")
-        self.assertRegex(self.ctl("quota"), r"  guests +2 +none +1 +2 +0 OVER .*50-mine.conf:4")
+        self.assertRegex(self.ctl("quota"), r"  guests +2 +none +1 +2 +0 OVER\s+\S*50-mine.conf:4")
+        self.assertLessEqual(max(columns(line) for line in self.ctl("quota").splitlines()), 80)
 
     def test_quota_explain(self):
         told = self.ctl_json("quota", "explain", str(os.getpid()))

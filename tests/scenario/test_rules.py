@@ -126,6 +126,8 @@ class TenantRules(VmmCase):
             with self.refused("PERMISSION_DENIED", reason="NO_DEVICE_RULE") as refused:
                 self.vmm.open(fid)
             self.assertIn("tenant 'mine', user %d, have function 0x%x" % (os.getuid(), fid), str(refused.exception))
+            self.assertNotIn("1234:", str(refused.exception), "what it is, is the operator's to know")
+            self.assertIn("the function is 0000:00:%02x.0 (function 0x%x), 1234:11e8" % (fid, fid), self.daemon.log())
         self.assertEqual(self.vmm.describe().devices[2].rule.split("/")[-1], "10-test.conf:16")
 
     def test_a_denial_names_its_rule(self):

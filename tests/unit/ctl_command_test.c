@@ -60,6 +60,8 @@ static void test_usage(void **state)
 		"nothing",
 		"config",
 		"config nothing",
+		"check-fit",
+		"check-fit --tenant t",
 		"status x",
 		"explain a",
 		"explain a b c --fid 1",
@@ -95,6 +97,42 @@ static void test_usage(void **state)
 	}
 }
 
+/* Of which lines it makes others, of at most 79 columns. */
+static void expect_words(const char *command_line, const char *text)
+{
+	struct run run = fake_admin_run(command_line);
+	const char *line, *end;
+	char *rest, *copy = strdup(text);
+	const char *at = run.out;
+
+	assert_int_equal(run.status, 0);
+	for (line = run.out; *line != '\0'; line = end + 1) {
+		end = strchr(line, '\n');
+		assert_non_null(end);
+		if (end - line > 79)
+			fail_msg("%s: %.*s", command_line, (int)(end - line), line);
+	}
+	for (char *word = strtok_r(copy, " \n", &rest); word != NULL;
+	     word = strtok_r(NULL, " \n", &rest)) {
+		at = strstr(at, word);
+		if (at == NULL)
+			fail_msg("%s: no '%s' in its place", command_line, word);
+	}
+	free(copy);
+}
+
+static void test_groups(void **state)
+{
+	struct run run = fake_admin_run("config");
+
+	assert_string_equal(run.err, "iommubrokerctl: config takes check or show or reload; see "
+				     "iommubrokerctl --help\n");
+	expect("config --help", 0, "  config check        read the configuration, tell mistakes\n");
+	expect("--help config", 0, "  config show");
+	run = fake_admin_run("config --help");
+	assert_null(strstr(run.out, "doctor"));
+}
+
 static void test_help(void **state)
 {
 	char command_line[100], line[64];
@@ -103,10 +141,10 @@ static void test_help(void **state)
 		assert_non_null(command_table[i].name);
 		expect("--help", 0, command_table[i].summary);
 		snprintf(command_line, sizeof(command_line), "%s --help", command_table[i].name);
-		expect(command_line, 0, command_table[i].text);
+		expect_words(command_line, command_table[i].text);
 		/* before the name it says the same */
 		snprintf(command_line, sizeof(command_line), "--help %s", command_table[i].name);
-		expect(command_line, 0, command_table[i].text);
+		expect_words(command_line, command_table[i].text);
 		assert_true(strlen(command_table[i].summary) <= 50);
 	}
 	expect("-h", 0, "usage:");
@@ -131,7 +169,7 @@ static void test_no_daemon(void **state)
 		"dump",
 		"quota",
 		"quota explain u",
-		"check-fit",
+		"check-fit --guests 1",
 		"config show",
 		"reload",
 		"config reload",
@@ -250,12 +288,12 @@ static void test_quota(void **state)
 	json_t *json;
 
 	lay_quota();
-	expect("quota", 0, "tenant a\\x1b, rule 50-a, no rule is for it any more\n");
+	expect("quota", 0, "tenant a\\x1b by rule 50-a (no rule is for it any more)\n");
 	expect("quota", 0,
-	       "  pinned_bytes                3 GiB      1 GiB      2 GiB      4 GiB      17 OVER "
-	       "quota.d/50-a.conf:4\n");
+	       "  pinned_bytes       3 GiB     1 GiB     2 GiB     4 GiB     17 OVER\n"
+	       "                 quota.d/50-a.conf:4\n");
 	expect("quota", 0, "rose above high 5 times");
-	expect("quota", 0, "  requests                      500       none         11         12");
+	expect("quota", 0, "  requests             500      none        11        12");
 	expect_asked("quota", "ShowQuota {\"tenant\":\"\"}");
 	expect_asked("quota --tenant prod", "ShowQuota {\"tenant\":\"prod\"}");
 	json = expect_json("quota --json", 0);
@@ -313,7 +351,7 @@ static void test_check_fit(void **state)
 	expect("check-fit --pinned 16G", EXIT_REFUSED,
 	       "it does not fit\npinned_bytes: 2 GiB missing, for 50 GiB of 64 GiB are used and "
 	       "16 GiB wanted; quota.d/50-a.conf:4\n");
-	json_decref(expect_json("check-fit --json", EXIT_REFUSED));
+	json_decref(expect_json("check-fit --guests 1 --json", EXIT_REFUSED));
 	expect_asked(
 		"check-fit --tenant t --guests 1 --pinned 16G --files 8 --regions 2 --devices 3 "
 		"--nested 4 --mappings 5 --rings 6",
@@ -325,7 +363,7 @@ static void test_check_fit(void **state)
 	response.fits = true;
 	response.n_missing = 0;
 	fake_admin_answer("CheckTenantFit", &response.base);
-	expect("check-fit", 0, "it fits\n");
+	expect("check-fit --guests 1", 0, "it fits\n");
 }
 
 /* ── configuration ────────────────────────────────────────────────────────────────────────── */
@@ -361,9 +399,62 @@ static void test_config(void **state)
 	json_decref(json);
 	fake_admin_answer("Configure", &response.base);
 	expect("config check", 0, "no mistakes in any file\n");
-	expect_asked("config check", "Configure {\"check_only\":true}");
-	expect_asked("config reload", "Configure {\"check_only\":false}");
-	expect_asked("reload", "Configure {\"check_only\":false}");
+	expect_asked("config check", "Configure {\"check_only\":true,\"tell_all\":true}");
+	expect_asked("config reload", "Configure {\"check_only\":false,\"tell_all\":true}");
+	expect_asked("reload", "Configure {\"check_only\":false,\"tell_all\":true}");
+}
+
+static void test_mistakes(void **state)
+{
+	Iommubroker__V1__ConfigureResponse response = IOMMUBROKER__V1__CONFIGURE_RESPONSE__INIT;
+	char *mistakes[] = {(char *)"a.conf:1: one\x1b", (char *)"b.conf:2: two"};
+	struct run run;
+	json_t *json;
+
+	response.n_mistakes = 2;
+	response.mistakes = mistakes;
+	fake_admin_answer("Configure", &response.base);
+	run = fake_admin_run("config check");
+	assert_int_equal(run.status, EXIT_REFUSED);
+	assert_string_equal(run.out, "");
+	assert_string_equal(run.err, "a.conf:1: one\\x1b\nb.conf:2: two\n");
+	run = fake_admin_run("reload");
+	assert_int_equal(run.status, EXIT_REFUSED);
+	assert_string_equal(run.err, "a.conf:1: one\\x1b\nb.conf:2: two\n"
+				     "everything is kept as it was\n");
+	run = fake_admin_run("reload --json");
+	assert_int_equal(run.status, EXIT_REFUSED);
+	json = json_loads(run.err, 0, NULL);
+	assert_int_equal(
+		json_array_size(json_object_get(json_object_get(json, "error"), "mistakes")), 2);
+	json_decref(json);
+}
+
+/* What held before is compared with what holds after. */
+static void test_reload_changes(void **state)
+{
+	Iommubroker__V1__ConfigureResponse response = IOMMUBROKER__V1__CONFIGURE_RESPONSE__INIT;
+	Iommubroker__V1__ShowConfigurationResponse now =
+		IOMMUBROKER__V1__SHOW_CONFIGURATION_RESPONSE__INIT;
+
+	fake_admin_answer("Configure", &response.base);
+	lay_setting("Limits", "GuestsMax", "7", "/etc/x.conf:3", "");
+	expect("reload", 0, "holds from now on\nnothing that holds now has changed\n");
+	now.section = (char *)"Limits";
+	now.key = (char *)"GuestsMax";
+	now.value = (char *)"9";
+	now.from = (char *)"/etc/x.conf:3";
+	fake_admin_answer_from("ShowConfiguration", 2, &now.base);
+	expect("reload", 0, "[Limits] GuestsMax is 9 and was 7 # /etc/x.conf:3\n");
+	now.section = (char *)"quota.d/50-a.conf [Quota]";
+	fake_admin_answer_from("ShowConfiguration", 2, &now.base);
+	expect("reload", 0,
+	       "quota.d/50-a.conf [Quota] GuestsMax is 9 and is new # /etc/x.conf:3\n");
+	fake_admin_reset();
+	fake_admin_answer("Configure", &response.base);
+	lay_setting("Limits", "GuestsMax", "7", "/etc/x.conf:3", "");
+	fake_admin_answer_from("ShowConfiguration", 2, &now.base);
+	expect("reload", 0, "[Limits] GuestsMax is gone and was 7\n");
 }
 
 /* Without a daemon the program is run in its place: its status and output are the answer. */
@@ -462,8 +553,8 @@ static void test_monitor(void **state)
 	lay_event("lost", "", 12);
 	lay_event("refusal", "third", 0);
 	expect("monitor", 0,
-	       "refusal          tenant=prod guest=000000000000000a name=we\\x0ab pid=4 uid=0: too "
-	       "\\x1b much\n");
+	       "refusal          tenant=prod guest=000000000000000a\n"
+	       "    name=we\\x0ab pid=4 uid=0 too \\x1b much\n");
 	expect("monitor", 0, "lost             12 events\n");
 	expect("monitor", 0, "third");
 	run = fake_admin_run("monitor --count 2");
@@ -505,6 +596,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_usage, setup),
+		cmocka_unit_test_setup(test_groups, setup),
 		cmocka_unit_test_setup(test_help, setup),
 		cmocka_unit_test_setup(test_no_daemon, setup),
 		cmocka_unit_test_setup(test_refusal, setup),
@@ -512,6 +604,8 @@ int main(void)
 		cmocka_unit_test_setup(test_quota_explain, setup),
 		cmocka_unit_test_setup(test_check_fit, setup),
 		cmocka_unit_test_setup(test_config, setup),
+		cmocka_unit_test_setup(test_mistakes, setup),
+		cmocka_unit_test_setup(test_reload_changes, setup),
 		cmocka_unit_test_setup(test_config_offline, setup),
 		cmocka_unit_test_setup(test_revoke, setup),
 		cmocka_unit_test_setup(test_drain, setup),

@@ -116,6 +116,39 @@ static int longest(const char *text)
 	return most;
 }
 
+/* What else prints names of clients, or rules, fits as well. */
+static void test_quota_and_monitor_fit(void **state)
+{
+	Iommubroker__V1__ShowQuotaResponse account = IOMMUBROKER__V1__SHOW_QUOTA_RESPONSE__INIT;
+	Iommubroker__V1__ShowQuotaResponse__Limit limit =
+		IOMMUBROKER__V1__SHOW_QUOTA_RESPONSE__LIMIT__INIT;
+	Iommubroker__V1__ShowQuotaResponse__Limit *limits[] = {&limit};
+	Iommubroker__V1__ShowQuotaResponse__Rate rate =
+		IOMMUBROKER__V1__SHOW_QUOTA_RESPONSE__RATE__INIT;
+	Iommubroker__V1__ShowQuotaResponse__Rate *rates[] = {&rate};
+	Iommubroker__V1__MonitorEvent event = IOMMUBROKER__V1__MONITOR_EVENT__INIT;
+
+	limit.resource = rate.resource = (char *)"nested_domains";
+	limit.current = limit.high = limit.max = limit.peak = UINT64_MAX - 1;
+	limit.events = limit.events_high = UINT64_MAX;
+	rate.per_second = rate.burst = rate.delayed = rate.refused = UINT64_MAX - 1;
+	limit.over = true;
+	limit.rule = rate.rule = (char *)"/etc/iommubroker/quota.d/" HOSTILE HOSTILE WIDE WIDE;
+	account.level = (char *)"guest";
+	account.guest = UINT64_MAX;
+	account.name = account.tenant = account.rule = (char *)HOSTILE WIDE;
+	account.stranger = true;
+	account.n_limits = account.n_rates = 1;
+	account.limits = limits;
+	account.rates = rates;
+	fake_admin_answer("ShowQuota", &account.base);
+	event.kind = event.tenant = event.guest_name = event.text = (char *)HOSTILE HOSTILE WIDE;
+	event.guest = event.pid = event.uid = UINT64_MAX;
+	fake_admin_answer("Monitor", &event.base);
+	assert_in_range(longest(fake_admin_run("quota").out), 60, 80);
+	assert_in_range(longest(fake_admin_run("monitor").out), 60, 80);
+}
+
 static void test_hostile_names(void **state)
 {
 	struct run run;
@@ -224,6 +257,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(test_hostile_names, setup),
+		cmocka_unit_test_setup(test_quota_and_monitor_fit, setup),
 		cmocka_unit_test_setup(test_rates_and_order, setup),
 		cmocka_unit_test_setup(test_json, setup),
 		cmocka_unit_test_setup(test_refusals_of_guests, setup),

@@ -197,11 +197,15 @@ static void test_refusals_name_it(void **state)
 	assert_string_equal(refusal.rule, "device.d/10-no.conf:7");
 	assert_string_equal(refusal.message,
 			    "the rule at device.d/10-no.conf:7 denies 0000:3b:00.1 "
-			    "(function 0x12) to tenant 'prod'");
+			    "(function 0x12), 8086:1572 to tenant 'prod'");
+	device_note(&card, &refusal);
+	assert_string_equal(refusal.note,
+			    "the function is 0000:3b:00.1 (function 0x12), 8086:1572");
 	judgement = judge(&rule, 0, &prod, false, &only_fid);
 	device_refuse_judgement(&judgement, &prod, &only_fid, &refusal);
 	assert_string_equal(refusal.reason, "NO_DEVICE_RULE");
 	assert_string_equal(refusal.rule, "");
+	assert_string_equal(refusal.note, "");
 	assert_string_equal(refusal.message,
 			    "no device rule lets tenant 'prod', user 1000, have function 0x12");
 }
