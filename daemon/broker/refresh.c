@@ -8,9 +8,10 @@
  * refresh.
  *
  * The caller's thread can be the event loop, on which all others wait. A step ends between two
- * tables, so that one whose leaves all changed can cost far more than the budget: what a domain
- * overspent there is kept, and its next batches go to the pool at once, each for what one may
- * spend. So a batch costs the loop on average no more than the budget, whatever the tables hold.
+ * leaves, also of one table; but the call that spends the budget can weigh far more than it, where
+ * a page is shown at many places: what a domain overspent there is kept, and its next batches go to
+ * the pool at once, each for what one may spend. So a batch costs the loop on average no more than
+ * the budget, whatever the tables hold.
  * Blocking a device whose domain could not be emptied is always left to the pool, and the answer
  * waits for it.
  *

@@ -123,6 +123,9 @@ struct shadow_op {
 		bool untidy;         /* a table may have been left that keeps nothing */
 		uint64_t next;       /* segment (IOVA >> 20) to go on from in this pass */
 		uint64_t visited;    /* tables, in this pass */
+		uint64_t at_segment; /* of this segment ... */
+		uint32_t at_leaf;    /* ... the leaves below are done in this pass */
+		bool resumed;        /* the last step ended within a segment */
 		uint64_t fault_last; /* segment: end of a fault that was met while mapping */
 		uint64_t resume;     /* segment behind it */
 		uint64_t changed;    /* leaves that were cut and mapped again */
@@ -143,7 +146,8 @@ void shadow_op_managed_map(struct shadow_op *op, uint64_t first, uint64_t last, 
 			   bool writable);
 
 /* Work for about budget units (one for a compared table, some for an ioctl and for each refused
- * leaf that is told; 0: to the end).
+ * leaf that is told; 0: to the end). It ends between two leaves of a table, too: what it spends
+ * beyond the budget is the cut and the run to map that are under way then, and one path of tables.
  * true: call again. */
 bool shadow_step(struct shadow *shadow, const struct memory_view *view, struct shadow_op *op,
 		 unsigned int budget);

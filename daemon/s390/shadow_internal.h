@@ -197,6 +197,9 @@ void run_cut_barrier(struct shadow_work *work);
 /* Install leaf i of table as word, soon. false: a limit refused it, verdict is set. */
 bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned int i, uint64_t word,
 		  bool writable);
+/* Before a leaf is mapped: if that ends the run before it, and the run would spend the budget, the
+ * run goes now, so that the step can end between the two. */
+void run_map_end(struct shadow_work *work, uint64_t iova, uint64_t word, bool writable);
 void run_flush(struct shadow_work *work);
 bool run_pay_owed_cut(struct shadow_work *work);
 void leaf_refund(struct shadow *shadow, const struct memory_view *view, size_t *hint,

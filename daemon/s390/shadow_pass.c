@@ -18,6 +18,7 @@ struct merge {
 	struct kept_table *kept; /* next one not visited */
 	struct s390_found found; /* next of the source, if have */
 	bool have, scanning;
+	bool resumed;     /* the first segment was visited in part: it was counted then */
 	uint64_t charged; /* of scan.cost */
 	struct s390_scan scan;
 };
@@ -36,7 +37,8 @@ static bool over_bound(const struct shadow_work *work)
 
 static void merge_charge(struct merge *merge, uint64_t tables)
 {
-	merge->work->op->cursor.visited += tables;
+	if (!merge->resumed)
+		merge->work->op->cursor.visited += tables;
 	merge->work->budget -= (int64_t)tables;
 }
 
@@ -48,6 +50,8 @@ static void merge_begin(struct merge *merge, struct shadow_work *work, bool mapp
 	merge->segment_last = segment_last;
 	merge->kept = store_at_or_after(&work->shadow->store, work->op->cursor.next);
 	merge->have = merge->scanning = false;
+	merge->resumed = work->op->cursor.resumed;
+	work->op->cursor.resumed = false;
 }
 
 static void merge_next_kept(struct merge *merge)
@@ -201,6 +205,7 @@ static void merge_absent(struct merge *merge)
 
 	merge_next_kept(merge);
 	merge->work->budget--;
+	merge->resumed = false;
 	merge->work->op->cursor.next = table->segment + 1;
 	visit_absent(merge->work, merge->mapping ? ABSENT_TIDY : ABSENT_FORGET, table);
 }
@@ -215,6 +220,7 @@ static void merge_present(struct merge *merge)
 		merge_next_kept(merge);
 	}
 	merge_charge(merge, 1);
+	merge->resumed = false;
 	merge->work->op->cursor.next = segment + 1;
 	merge->have = false;
 	if (merge->mapping) {
@@ -242,6 +248,7 @@ static void merge_fault(struct merge *merge)
 		merge->have = false;
 	}
 	merge->work->budget--;
+	merge->resumed = false;
 	visit_fault(merge->work, &merge->found.fault, table);
 }
 
@@ -345,6 +352,7 @@ bool pass_absent(struct shadow_work *work, enum visit_absent how, uint64_t segme
 	struct kept_store *store = &work->shadow->store;
 	struct kept_table *table = store_at_or_after(store, work->op->cursor.next);
 
+	work->op->cursor.resumed = false;
 	while (table && table->segment <= segment_last && !work->broken) {
 		struct kept_table *next = store_next(store, table);
 
@@ -353,6 +361,8 @@ bool pass_absent(struct shadow_work *work, enum visit_absent how, uint64_t segme
 		work->op->cursor.next = table->segment + 1;
 		work->budget--;
 		visit_absent(work, how, table);
+		if (work->op->cursor.resumed) /* also of the last one */
+			return false;
 		table = next;
 	}
 	return true;

@@ -327,6 +327,16 @@ static bool leaf_charge(struct shadow_work *work, uint64_t gpa)
 	return true;
 }
 
+void run_map_end(struct shadow_work *work, uint64_t iova, uint64_t word, bool writable)
+{
+	int64_t cost = IOCTL_COST + (int64_t)(work->map.weight / WEIGHT_PER_UNIT);
+	uint64_t gpa = s390_word_frame(word);
+
+	if (work->map.pending && work->budget <= cost &&
+	    !map_joins(work, iova, gpa, frame_weight(work, gpa) + 1, writable))
+		map_flush(work);
+}
+
 bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned int i, uint64_t word,
 		  bool writable)
 {

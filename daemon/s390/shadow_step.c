@@ -74,6 +74,8 @@ static void pass_set(struct shadow_op *op, enum pass pass, uint64_t iova)
 	op->cursor.pass = pass;
 	op->cursor.next = segment_of(iova);
 	op->cursor.visited = 0;
+	op->cursor.at_leaf = 0;
+	op->cursor.resumed = false;
 }
 
 static bool managed_check(const struct shadow *shadow, struct shadow_op *op)

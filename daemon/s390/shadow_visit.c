@@ -17,6 +17,7 @@ struct visit {
 	struct kept_table *table;
 	unsigned int low, high; /* leaves that this visit may act on */
 	bool whole;             /* they are all that the window has of the segment */
+	bool resumed, stopped;  /* the step before, or this one, ended within them */
 	bool recheck;           /* decided under another view, window or protection */
 	bool admissible;        /* a 1 MiB frame: lies in memory as a whole */
 	uint64_t words[S390_PT_ENTRIES];
@@ -43,9 +44,38 @@ static void visit_init(struct visit *visit, struct shadow_work *work,
 	visit->table = table;
 	visit->low = leaf_low(work, segment);
 	visit->high = leaf_high(work, segment);
+	visit->resumed = visit->stopped = false;
+	if (segment == work->op->cursor.at_segment && work->op->cursor.at_leaf > visit->low &&
+	    work->op->cursor.at_leaf <= visit->high) {
+		visit->low = work->op->cursor.at_leaf;
+		visit->resumed = true;
+	}
 	visit->whole = visit_is_whole(work->shadow, segment, visit->low, visit->high);
 	visit->recheck = false;
 	visit->admissible = true;
+}
+
+/* The segment is gone on with in the next step: the same pass comes to it again. */
+static void segment_leave(struct shadow_work *work, uint64_t segment)
+{
+	work->op->cursor.next = segment;
+	work->op->cursor.resumed = true;
+}
+
+/* true: the budget is spent, and leaf i was the last of this step. What is left is as a range of
+ * its own: so nothing says that the segment was looked at as a whole. */
+static bool visit_stops(struct visit *visit, unsigned int i)
+{
+	struct shadow_op *op = visit->work->op;
+
+	if (visit->work->budget > 0 || i == visit->high)
+		return false;
+	op->cursor.at_segment = segment_of(visit->found->first);
+	op->cursor.at_leaf = i + 1;
+	segment_leave(visit->work, op->cursor.at_segment);
+	visit->stopped = true;
+	visit->whole = false;
+	return true;
 }
 
 static bool visit_is_full(const struct visit *visit)
@@ -327,8 +357,11 @@ static void visit_unmap_changed(struct visit *visit)
 	bool dirty = false;
 
 	visit_restamp(visit);
-	for (unsigned int i = visit->low; i <= visit->high; i++)
+	for (unsigned int i = visit->low; i <= visit->high; i++) {
 		dirty |= leaf_unmap(visit, i);
+		if (visit_stops(visit, i))
+			break;
+	}
 	if (visit->work->broken) {
 		table->incomplete = true;
 		return;
@@ -436,13 +469,29 @@ static bool leaf_map(struct visit *visit, unsigned int i, uint64_t word, bool *t
 	return false;
 }
 
+/* true: what came before leaf i spent the budget. */
+static bool visit_stops_before(struct visit *visit, unsigned int i)
+{
+	uint64_t word = visit->words[i];
+
+	if (i == visit->low)
+		return false;
+	if (s390_word_valid(word))
+		run_map_end(visit->work, visit->found->first + i * S390_PAGE_BYTES, word,
+			    word_writable(visit, word));
+	return visit_stops(visit, i - 1);
+}
+
 static bool visit_map_leaves(struct visit *visit)
 {
-	bool settled = true, told = false;
+	/* Of a frame its first leaf told it. */
+	bool settled = true, told = visit->resumed && visit->found->kind == S390_FOUND_FRAME;
 
 	for (unsigned int i = visit->low; i <= visit->high; i++) {
 		uint64_t word = visit->words[i];
 
+		if (visit_stops_before(visit, i))
+			break;
 		if (s390_word_valid(word)) {
 			settled &= leaf_map(visit, i, word, &told);
 		} else if (visit->table && !bit_get(&visit->table->installed, i)) {
@@ -480,19 +529,30 @@ void visit_map(struct shadow_work *work, const struct s390_found *found, struct 
 		table->segment_entry = found->entry;
 		table->incomplete |= !settled;
 	}
+	if (visit.stopped)
+		table->incomplete |= table->from_frame;
 	table_release_if_empty(work, table);
 }
 
-/* Cut what this pass's range has of the table. */
+/* Cut what this pass's range has of the table, as far as the budget goes: what was cut needs no
+ * cursor, it is not installed any more. */
 static void table_cut(struct shadow_work *work, struct kept_table *table, bool forget)
 {
 	unsigned int high = leaf_high(work, table->segment);
+	bool spent = false;
 
 	/* The filter of a frame does not look at its words. */
 	table->incomplete |= table->from_frame;
 	for (unsigned int i = leaf_low(work, table->segment); i <= high; i++) {
-		if (bit_get(&table->installed, i) && !run_cut_leaf(work, table, i))
-			return;
+		if (bit_get(&table->installed, i)) {
+			if (spent) {
+				segment_leave(work, table->segment);
+				return;
+			}
+			if (!run_cut_leaf(work, table, i))
+				return;
+			spent = work->budget <= 0;
+		}
 		if (!forget && s390_word_valid(table->raw[i])) {
 			leaf_unsettle(table, i);
 		} else {

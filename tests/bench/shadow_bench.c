@@ -224,6 +224,56 @@ static void bench_single(void)
 	report("refresh_one_leaf_unchanged", median(same, TURNS), "ns", 0, NULL);
 }
 
+static unsigned int calls_of_step;
+
+static int counting_map(void *context, uint64_t iova, uint64_t gpa, uint64_t length, bool writable)
+{
+	calls_of_step++;
+	return 0;
+}
+
+static int counting_cut(void *context, uint64_t iova, uint64_t length)
+{
+	calls_of_step++;
+	return 0;
+}
+
+static const struct shadow_ops counting_ops = {.map = counting_map, .cut = counting_cut};
+
+/* Steps of what a refresh may spend on the event loop, over one table of which every leaf changed
+ * and none joins its neighbour: how many calls of the kernel the longest step makes. */
+static void bench_longest_step(void)
+{
+	static const unsigned int inline_units = 256;
+	struct shadow_limits limits = {.leaves_max = 1 << 20, .tables_max = 1 << 12};
+	uint64_t base = UINT64_C(1) << 32, table = 4 * S390_UPPER_BYTES;
+	unsigned int most = 0, all = 0;
+	struct shadow_op op;
+	struct bench bench;
+	bool more;
+
+	bench_memory(&bench, 256 * MIB);
+	big_tables(&bench, base);
+	if (shadow_new(&bench.shadow, &counting_ops, NULL, &limits,
+		       pages(shadow_storage_bytes(&limits))) < 0)
+		die("no memory");
+	shadow_set_anchor(bench.shadow, &bench.anchor);
+	bench_refresh(&bench, base, MIB);
+	for (uint64_t i = 0; i < S390_PT_ENTRIES; i++)
+		put(&bench, table, i, (S390_PT_ENTRIES - i) * 2 * S390_PAGE_BYTES);
+	shadow_op_refresh(&op, base, MIB);
+	do {
+		calls_of_step = 0;
+		more = shadow_step(bench.shadow, bench.view, &op, inline_units);
+		most = calls_of_step > most ? calls_of_step : most;
+		all += calls_of_step;
+	} while (more);
+	if (op.result.verdict != SHADOW_DONE || op.result.mapped != S390_PT_ENTRIES)
+		die("not a table of leaves");
+	report("refresh_longest_inline_step", most, "calls", (double)most / all,
+	       "all calls of the refresh");
+}
+
 static void recorded_load(struct bench *bench, const char *path)
 {
 	gzFile file = gzopen(path, "rb");
@@ -279,5 +329,6 @@ int main(int argc, char **argv)
 	bench_unchanged();
 	bench_single();
 	bench_recorded(argv[1]);
+	bench_longest_step();
 	return 0;
 }

@@ -311,7 +311,8 @@ static bool refreshed_here(struct test *t, struct nested *nested, uint64_t iova,
 	return pthread_equal(whose.thread, pthread_self());
 }
 
-/* What does too much at once on its caller's thread pays with the next: those go to the pool. */
+/* One table can be too much for its caller's thread: the rest is done in the pool, and as the step
+ * ended within the table little was overspent, which the next pays by going to the pool. */
 static void test_overspent_on_the_callers_thread(void **state)
 {
 	struct test *t = *state;
@@ -327,7 +328,7 @@ static void test_overspent_on_the_callers_thread(void **state)
 	assert_false(refreshed_here(t, nested, FIRST, MIB));
 	while (!refreshed_here(t, nested, FIRST + 16 * MIB, PAGE))
 		assert_true(++elsewhere < 100);
-	assert_in_range(elsewhere, 8, 32);
+	assert_in_range(elsewhere, 0, 2);
 	assert_true(refreshed_here(t, nested, FIRST + 16 * MIB, PAGE));
 	nested_unref(nested);
 }

@@ -428,7 +428,7 @@ static void test_refusals_end_a_step(void **state)
 		guest_put(&f.guest, f.pt[0], i, UINT64_C(0x7000000000) + i * S390_PAGE_BYTES);
 	steps_most(&f, &refusals, &maps);
 	assert_int_equal(f.record.refusals, 64 * S390_PT_ENTRIES);
-	assert_true(refusals <= 4096 / 4 + S390_PT_ENTRIES);
+	assert_true(refusals <= 4096 / 4 + 1);
 	fixture_deinit(&f);
 }
 
@@ -454,9 +454,9 @@ static void test_heavy_calls_end_a_step(void **state)
 	frames_weigh(&f, 4000);
 	steps_most(&f, &refusals, &maps);
 	assert_int_equal(f.record.installed, 2 * S390_PT_ENTRIES);
-	assert_int_equal(f.record.maps, 2 * S390_PT_ENTRIES / 16);
-	/* A table is visited as a whole, and there is no second one. */
-	assert_int_equal(maps, S390_PT_ENTRIES / 16);
+	/* One of them is more than a step's budget: it may end within a run, between two tables. */
+	assert_in_range(f.record.maps, 2 * S390_PT_ENTRIES / 16, 2 * S390_PT_ENTRIES / 16 + 1);
+	assert_true(maps <= 2);
 	for (unsigned int i = 0; i < S390_PT_ENTRIES; i++)
 		guest_put(&f.guest, f.pt[0], i, S390_PAGE_INVALID);
 	fixture_refresh_all(&f);
