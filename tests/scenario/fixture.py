@@ -226,16 +226,18 @@ class Daemon:
 
 
 class Case(unittest.TestCase):
-    """A test with its own daemon. Subclasses may set settings and args."""
+    """A test with its own daemon. Subclasses may set settings and args, and daemon_class to one that
+    lives on in a successor (supervisor.Supervised)."""
 
     settings = None
     args = ()
+    daemon_class = Daemon
     transport_name = "native"
     longMessage = True
     maxDiff = None
 
     def setUp(self):
-        self.daemon = Daemon(self.settings, self.args)
+        self.daemon = self.daemon_class(self.settings, self.args)
         self.addCleanup(self._end)
         self.daemon.warm_up()
         self.clients = contextlib.ExitStack()
