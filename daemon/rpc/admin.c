@@ -339,7 +339,7 @@ int handle_show_guest(struct call *call)
 
 	if (status)
 		return status;
-	stream = stream_new(call);
+	stream = stream_new_pooled(call);
 	if (!stream) {
 		free(source);
 		return REFUSED;

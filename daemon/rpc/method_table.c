@@ -430,7 +430,7 @@ static const struct method methods[] = {
 	ADMIN("GetStatus", GET_STATUS, get_status_request, PLACE_INLINE, 0, NULL,
 	      handle_get_status),
 	ADMIN("ListAll", LIST_ALL, list_all_request, PLACE_INLINE, 0, NULL, handle_list_all),
-	ADMIN("ShowGuest", SHOW_GUEST, show_guest_request, PLACE_INLINE, METHOD_STREAM, NULL,
+	ADMIN("ShowGuest", SHOW_GUEST, show_guest_request, PLACE_POOL, METHOD_STREAM, NULL,
 	      handle_show_guest),
 	ADMIN("Explain", EXPLAIN, explain_request, PLACE_POOL, 0, prepare_admin_explain,
 	      handle_admin_explain),

@@ -14,6 +14,8 @@ struct stream {
 	struct call *call; /* the pump's; NULL: over */
 	struct stream_source *source;
 	struct task task;
+	bool pooled; /* pumped by a worker only */
+	struct pool_job job;
 	_Atomic uint32_t kicks; /* not answered yet; whoever raises it from 0 pumps */
 	_Atomic bool cancelled;
 	bool unsent; /* call->answer was made and not sent */
@@ -104,11 +106,32 @@ static void stream_pump_kicked(struct stream *stream)
 	} while (atomic_fetch_sub(&stream->kicks, seen) != seen);
 }
 
+/* Queued once for each time that kicks rises from 0, and so never twice. */
+static bool stream_run_job(struct pool_job *job)
+{
+	struct stream *stream = (struct stream *)((char *)job - offsetof(struct stream, job));
+
+	stream_pump_kicked(stream);
+	stream_unref(stream);
+	return false;
+}
+
+/* The caller has raised kicks from 0, and holds a reference. */
+static void stream_go(struct stream *stream)
+{
+	if (!stream->pooled) {
+		stream_pump_kicked(stream);
+		return;
+	}
+	atomic_fetch_add(&stream->refs, 1);
+	pool_submit(broker_pool(stream->dispatcher->broker), &stream->job);
+}
+
 /* The caller holds a reference. */
 static void stream_kick(struct stream *stream)
 {
 	if (!atomic_fetch_add(&stream->kicks, 1))
-		stream_pump_kicked(stream);
+		stream_go(stream);
 }
 
 static void stream_run(struct task *task)
@@ -142,6 +165,18 @@ struct stream *stream_new(struct call *call)
 	return stream;
 }
 
+struct stream *stream_new_pooled(struct call *call)
+{
+	struct stream *stream = stream_new(call);
+
+	if (!stream)
+		return NULL;
+	stream->pooled = true;
+	stream->job.run = stream_run_job;
+	stream->job.share = call->session ? session_share(call_session(call)) : NULL;
+	return stream;
+}
+
 void stream_discard(struct stream *stream)
 {
 	stream_unref(stream);
@@ -157,7 +192,7 @@ void stream_begin(struct stream *stream, struct stream_source *consume_source)
 	rpc->state = stream;
 	atomic_store(&stream->cancelled, rpc->cancelled);
 	pthread_mutex_unlock(&place_lock);
-	stream_pump_kicked(stream);
+	stream_go(stream);
 	stream_unref(stream);
 }
 

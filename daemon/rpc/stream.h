@@ -34,6 +34,8 @@ struct stream_source {
  * begin(), after which the call is the stream's (answer CALL_PENDING), or discard(). NULL: no
  * memory, call->refusal is set. */
 struct stream *stream_new(struct call *call);
+/* One whose source takes its time for a message: it is asked by workers only. */
+struct stream *stream_new_pooled(struct call *call);
 void stream_discard(struct stream *stream);
 void stream_begin(struct stream *stream, struct stream_source *consume_source);
 /* There may be something new. Any thread, any lock: it only queues the stream for the loop. */

@@ -328,6 +328,17 @@ static void test_show_guest_by_any_name(void **state)
 	assert_int_equal(show("0x2 "), 5);
 }
 
+/* Of a guest with thousands of regions a description takes its time: the loop, and whoever asks,
+ * have other things to do. */
+static void test_show_guest_on_a_worker(void **state)
+{
+	(void)state;
+	fake.described_by = pthread_self();
+	assert_int_equal(show(""), 0);
+	assert_false(pthread_equal(fake.described_by, pthread_self()));
+	assert_false(pthread_equal(fake.described_by, fixture.thread));
+}
+
 static void test_admin_explain(void **state)
 {
 	Iommubroker__V1__ExplainRequest request = IOMMUBROKER__V1__EXPLAIN_REQUEST__INIT;
@@ -601,6 +612,7 @@ int main(void)
 		T(test_death_ends_session),
 		T(test_admin_only_behind_its_door),
 		T(test_show_guest_by_any_name),
+		T(test_show_guest_on_a_worker),
 		T(test_admin_explain),
 		T(test_revoke_names_one_thing),
 		T(test_revoke_tells_what_went),

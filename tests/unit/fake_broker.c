@@ -276,6 +276,7 @@ int guest_describe(struct broker *broker, struct session *session, uint64_t gues
 	struct guest_description *description;
 	int status = fake_known(guest, "guest", refusal);
 
+	fake.described_by = pthread_self();
 	(void)broker;
 	(void)session;
 	if (status)

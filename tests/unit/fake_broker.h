@@ -9,6 +9,7 @@
  * answers what it is told to; sessions, their secrets and their ends are real.
  */
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -64,6 +65,7 @@ struct fake_broker {
 	size_t n_entries;
 	size_t n_lanes;                      /* calls of broker_lane() */
 	_Atomic uint32_t settled;            /* calls of broker_settle() */
+	pthread_t described_by;              /* the last guest_describe() ran on */
 	struct broker_answer settled_answer; /* of the last one that had an answer; bytes: NULL */
 	bool settled_on_lane;
 };
