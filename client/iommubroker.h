@@ -320,7 +320,9 @@ IOMMUBROKER_API struct iommubroker_guest *iommubroker_guest_free(struct iommubro
  */
 
 /* The same as iommubroker_guest_create() for another process, which its pidfd names: charged to
- * that one's tenant. -EACCES: no rule marks this process as a manager. */
+ * that one's tenant, as it is at this moment: name the VMM once it is in its cgroup and has dropped
+ * its privileges; a child that is still root is charged to root's tenant, and the guest stays there.
+ * -EACCES: no rule marks this process as a manager, or no rule is for that one. */
 IOMMUBROKER_API int iommubroker_guest_create_for(struct iommubroker_session *session,
 						 int borrow_pidfd,
 						 const struct iommubroker_guest_options *options,

@@ -140,7 +140,9 @@ static void manual_quota_rules(FILE *out)
 	      "names;\n"
 	      "a tenant is called as the file, without the number in front and without .conf. A "
 	      "client\n"
-	      "that no rule is for is refused, unless it is root or the daemon's own user. "
+	      "that no rule is for is refused, unless it is root or the daemon's own user. A rule\n"
+	      "alone lets nobody in: [Clients] of\n.BR iommubrokerd.conf ,\n"
+	      "by Users= or Groups=, has to admit the client, too. "
 	      "Without\n"
 	      "any rule each user is a tenant, with the limits of\n"
 	      ".BR iommubrokerd.conf .\n"
@@ -154,7 +156,8 @@ static void manual_quota_rules(FILE *out)
 	      "them. A "
 	      "folder that adds to no\nfile is a mistake. Two rules may not have one name.\n"
 	      ".PP\n.B iommubrokerctl quota explain\n"
-	      "tells for a user, a unit or a process which rule it is, and why none before it.\n"
+	      "tells for a user, a unit or a process which rule it is, why none before it, and "
+	      "whether\n[Clients] admits it.\n"
 	      ".SS [Match]\n",
 	      out);
 	for (size_t i = 0; i < n_match_rule_keys; i++)

@@ -117,7 +117,8 @@ const struct command_row command_table[COMMANDS_N] = {
 		"highest use so far, refusals, and where the limit is written down. OVER marks what is\n"
 		"above its limit since that was lowered. Rates follow, with how often somebody had to\n"
 		"wait and was refused. What is neither limited nor was ever used is left out, but with\n"
-		"--json.", quota_options},
+		"--json. What tenants counted is kept after the last of their clients has left, of the\n"
+		"256 that left last.", quota_options},
 	[COMMAND_QUOTA_EXPLAIN] = {"quota explain", "USER|UNIT|PID", 0, 1,
 		"which rule is for someone, and why",
 		"Which tenant a user, a systemd unit or a process would be charged to, by which rule,\n"

@@ -40,6 +40,8 @@ static void print_heading(const Account *account)
 	}
 	if (account->stranger)
 		text_flow_put(&flow, "(no rule is for it any more)");
+	if (account->idle)
+		text_flow_put(&flow, "(nobody is connected)");
 	text_flow_end(&flow);
 }
 

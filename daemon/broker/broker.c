@@ -196,6 +196,7 @@ struct broker *broker_free(struct broker *broker)
 		return NULL;
 	end_sessions(broker);
 	pool_free(broker->pool);
+	tenants_forget_idle(broker);
 	broker_ops(broker)->free(broker->backend);
 	ledger_deinit(&broker->ledger);
 	rates_deinit(&broker->rates);

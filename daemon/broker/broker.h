@@ -696,8 +696,20 @@ void broker_on_quota_high(struct broker *broker,
 
 struct usage_report {
 	char tenant[BROKER_NAME_MAX]; /* "host" for all */
+	bool idle;                    /* nobody of it is connected; what it counted is kept */
 	struct usage usage[LEDGER_RESOURCES];
 	struct rate_usage rates[RATES];
+};
+
+/* What tenants counted that are forgotten: refusals and the like. */
+struct usage_past {
+	uint64_t n_tenants; /* 0: there are none */
+	struct {
+		uint64_t events, events_high;
+	} usage[LEDGER_RESOURCES];
+	struct {
+		uint64_t delayed, refused;
+	} rates[RATES];
 };
 
 /* What somebody asks whether it would fit: new guests, and what all of them together shall have,
@@ -723,6 +735,7 @@ struct quota_report {
 	char name[BROKER_NAME_MAX];
 	char rule_name[BROKER_NAME_MAX]; /* the tenant's; "": the settings' limits */
 	bool stranger;                   /* no rule is for it any more */
+	bool idle;                       /* nobody of it is connected; what it counted is kept */
 	struct usage usage[LEDGER_RESOURCES];
 	char where[LEDGER_RESOURCES][LIMIT_WHERE_MAX]; /* max stands; "" if there is none */
 	struct rate_usage rates[RATES];                /* LIMIT_GUEST: the first RATES_OF_GUEST */
@@ -731,9 +744,12 @@ struct quota_report {
 /* INLINE. session NULL: the host's. */
 int usage_report(struct broker *broker, struct session *session, struct usage_report *ret,
 		 struct refusal *refusal);
-/* INLINE. The tenants' reports, without the host's: fills up to n, *ret_n the number there are. */
+/* INLINE. The tenants' reports, without the host's, those that are idle last: fills up to n, *ret_n
+ * the number there are. */
 int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t *ret_n,
 	       struct refusal *refusal);
+/* INLINE. */
+void usage_past(struct broker *broker, struct usage_past *ret);
 /* INLINE. The host and all tenants, or (tenant not NULL) that one and each of its guests: a
  * snapshot on the heap, for free(). */
 int quota_list(struct broker *broker, const char *tenant, struct quota_report **ret, size_t *ret_n,

@@ -2,6 +2,7 @@
 #include "broker/guest.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -285,6 +286,18 @@ static int guest_make(struct guest *guest, struct refusal *refusal)
 	return status;
 }
 
+/* Whose rule is missing is not the caller's: say so, and by which process it was looked for. */
+static int refuse_behalf(const struct peer *on_behalf_of, struct refusal *refusal)
+{
+	char message[sizeof(refusal->message)];
+
+	memcpy(message, refusal->message, sizeof(message));
+	snprintf(refusal->message, sizeof(refusal->message),
+		 "on behalf of process %d, user %lu: %.190s", (int)on_behalf_of->pid,
+		 (unsigned long)on_behalf_of->uid, message);
+	return REFUSED;
+}
+
 /* With a reference. */
 static int guest_find_tenant(struct broker *broker, struct session *session,
 			     const struct peer *on_behalf_of, struct tenant **ret,
@@ -301,7 +314,9 @@ static int guest_find_tenant(struct broker *broker, struct session *session,
 				"no rule with Manager=yes is for this process: it may create "
 				"guests for itself only");
 	} else {
-		status = tenant_get(broker, on_behalf_of, ret, refusal);
+		status = tenant_get(broker, on_behalf_of, ret, refusal)
+				 ? refuse_behalf(on_behalf_of, refusal)
+				 : 0;
 	}
 	pthread_mutex_unlock(&broker->lock);
 	return status;

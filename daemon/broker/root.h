@@ -43,7 +43,9 @@ struct broker {
 	pthread_cond_t session_gone;
 	struct object *handles;   /* uthash */
 	struct session *sessions; /* utlist, every one that has not ended */
-	struct tenant *tenants;   /* utlist */
+	struct tenant *tenants;   /* utlist: those that are idle last, see tenant_idle.c */
+	struct usage_past past;
+	uint32_t n_idle_tenants;
 	uint32_t n_sessions, n_tenants;
 	uint32_t n_ending; /* sessions that have ended and still tell it */
 	uint64_t next_session_id;

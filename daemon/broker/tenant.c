@@ -59,6 +59,19 @@ static void tenant_set_limits(struct broker *broker, struct tenant *tenant)
 		tenant->rule ? &tenant->rule->limits[LIMIT_TENANT] : NULL, clock_monotonic_ns());
 }
 
+/* Of its first client, or of the first that comes back after it was idle. */
+static void tenant_set_rule(struct broker *broker, struct tenant *tenant, uid_t uid,
+			    const struct tenant_rule *rule)
+{
+	tenant->rule = rule;
+	tenant->uid = uid;
+	tenant->stranger = false;
+	memset(tenant->rule_name, 0, sizeof(tenant->rule_name));
+	if (rule)
+		memcpy(tenant->rule_name, rule->name, sizeof(tenant->rule_name));
+	tenant_set_limits(broker, tenant);
+}
+
 static struct tenant *tenant_new(struct broker *broker, const char *name, uid_t uid,
 				 const struct tenant_rule *rule)
 {
@@ -73,16 +86,20 @@ static struct tenant *tenant_new(struct broker *broker, const char *name, uid_t 
 		return NULL;
 	}
 	snprintf(tenant->name, sizeof(tenant->name), "%s", name);
-	tenant->rule = rule;
-	tenant->uid = uid;
-	if (rule)
-		memcpy(tenant->rule_name, rule->name, sizeof(tenant->rule_name));
 	ledger_account_init(&tenant->account, &broker->host, LIMIT_TENANT, tenant->name);
 	rates_open(&broker->rates, &tenant->rates, tenant->name, clock_monotonic_ns());
-	tenant_set_limits(broker, tenant);
-	DL_APPEND(broker->tenants, tenant);
+	tenant_set_rule(broker, tenant, uid, rule);
+	DL_PREPEND(broker->tenants, tenant);
 	broker->n_tenants++;
 	return tenant;
+}
+
+static void tenant_return(struct broker *broker, struct tenant *tenant, uid_t uid,
+			  const struct tenant_rule *rule)
+{
+	tenant_wake(broker, tenant);
+	tenant_set_rule(broker, tenant, uid, rule);
+	broker->n_tenants++;
 }
 
 int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **ret,
@@ -109,6 +126,8 @@ int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **r
 			break;
 	if (!tenant)
 		tenant = tenant_new(broker, name, identity->uid, rule);
+	else if (!tenant->refs)
+		tenant_return(broker, tenant, identity->uid, rule);
 	if (!tenant)
 		return refuse_errno(refusal, ENOMEM, "session");
 	tenant->refs++;
@@ -135,11 +154,8 @@ void tenant_put(struct broker *broker, struct tenant *tenant)
 {
 	if (--tenant->refs)
 		return;
-	DL_DELETE(broker->tenants, tenant);
 	broker->n_tenants--;
-	rates_close(&broker->rates, &tenant->rates, clock_monotonic_ns());
-	pool_share_unref(tenant->share);
-	free(tenant);
+	tenant_keep_idle(broker, tenant);
 }
 
 /* ── for rpc/ ──────────────────────────────────────────────────────────────────────────────── */

@@ -2,7 +2,10 @@
 #ifndef IB_BROKER_TENANT_H
 #define IB_BROKER_TENANT_H
 
-/* Who is charged. A tenant lives as long as somebody refers to it: its sessions and connections. */
+/*
+ * Who is charged. A tenant is there as long as somebody refers to it, its sessions and connections;
+ * after that its counters are kept, see tenant_idle.c.
+ */
 
 #include "broker/ledger.h"
 #include "broker/policy.h"
@@ -17,7 +20,7 @@ struct tenant {
 	struct ledger_account account;
 	struct rate_account rates;
 	struct pool_share *share; /* at most a quarter of the pool */
-	uint32_t refs;            /* broker's lock */
+	uint32_t refs;            /* broker's lock; 0: it is idle */
 	struct tenant *prev, *next;
 };
 
@@ -29,6 +32,13 @@ int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **r
 bool tenant_may_go_without_rule(const struct broker_settings *settings, uid_t uid);
 /* One reference fewer. With the broker's lock held. */
 void tenant_put(struct broker *broker, struct tenant *tenant);
+#define TENANTS_IDLE_MAX 256
+/* Nobody refers to it any more: keep what it counted, and forget another one if these are too many.
+ * With the broker's lock held, as for the next two. */
+void tenant_keep_idle(struct broker *broker, struct tenant *tenant);
+/* It is idle, and somebody is about to refer to it. */
+void tenant_wake(struct broker *broker, struct tenant *tenant);
+void tenants_forget_idle(struct broker *broker);
 /* The policy has changed. With the broker's lock held. */
 void tenant_reload(struct broker *broker, struct tenant *tenant);
 

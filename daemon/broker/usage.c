@@ -50,10 +50,13 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 	size_t count = 0;
 
 	pthread_mutex_lock(&broker->lock);
-	DL_FOREACH (broker->tenants, tenant)
-		if (count++ < n)
-			report_fill(broker, tenant->name, &tenant->account, &tenant->rates,
-				    &ret[count - 1]);
+	DL_FOREACH (broker->tenants, tenant) {
+		if (count++ >= n)
+			continue;
+		report_fill(broker, tenant->name, &tenant->account, &tenant->rates,
+			    &ret[count - 1]);
+		ret[count - 1].idle = !tenant->refs;
+	}
 	pthread_mutex_unlock(&broker->lock);
 	*ret_n = count;
 	return 0;
@@ -74,6 +77,7 @@ static void quota_fill(struct broker *broker, const struct ledger_account *accou
 		return;
 	snprintf(ret->rule_name, sizeof(ret->rule_name), "%s", tenant->rule_name);
 	ret->stranger = tenant->stranger;
+	ret->idle = !tenant->refs;
 }
 
 static void quota_fill_guest(struct broker *broker, const struct guest *guest,

@@ -111,10 +111,11 @@ static void verdict_convert(struct call *call, struct peer_found *peer,
 	ret->served = allowed && explanation->served;
 	ret->reason = explanation->reason;
 	if (!allowed && !(peer->known & 1u << TENANT_GROUP))
-		ret->reason = (char *)"it may not connect: Users= does not name it, and its groups "
-				      "are not known";
+		ret->reason = (char *)"it may not connect: Users= of [Clients] does not name it, "
+				      "and its groups are not known";
 	else if (!allowed)
-		ret->reason = (char *)"it may not connect: neither Users= nor Groups= names it";
+		ret->reason = (char *)"it may not connect: neither Users= nor Groups= of [Clients] "
+				      "names it";
 	utf8_repair(explanation->reason);
 	utf8_repair(explanation->tenant);
 	utf8_repair(explanation->rule_file);

@@ -74,6 +74,7 @@ static int quota_answer(struct call *call, const struct quota_report *report)
 	response.name = (char *)report->name;
 	response.rule = (char *)report->rule_name;
 	response.stranger = report->stranger;
+	response.idle = report->idle;
 	response.n_limits = LEDGER_RESOURCES;
 	response.limits = pointers;
 	response.n_rates = report->level == LIMIT_GUEST ? RATES_OF_GUEST : RATES;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define READ_MAX 4096 /* tenants that are looked at */
+#define READ_MAX 16384 /* tenants that are looked at */
 /* Of the text, for all tenants: the rest of it has a fixed bound far below what is left. */
 #define TENANTS_BYTES_MAX (700u * 1024)
 /* One sample of a tenant without its name: the longest metric, labels, resource and number. */
@@ -80,21 +80,50 @@ void metrics_quota_bound(struct metrics_quota *quota, size_t n)
 		others_sum(quota->reports + 1, quota->n_listed, n);
 }
 
+/* Of tenants that are forgotten: with the others, so that their sum never falls by it. */
+static void past_add(struct metrics_quota *quota, const struct usage_past *past)
+{
+	struct usage_report *other = &quota->reports[1 + quota->n_listed];
+
+	if (!past->n_tenants)
+		return;
+	if (!quota->others)
+		*other = (struct usage_report){0};
+	for (int i = 0; i < LEDGER_RESOURCES; i++) {
+		if (!quota->others)
+			other->usage[i].max = other->usage[i].high = UINT64_MAX;
+		other->usage[i].events = sum(other->usage[i].events, past->usage[i].events);
+		other->usage[i].events_high =
+			sum(other->usage[i].events_high, past->usage[i].events_high);
+	}
+	for (int i = 0; i < RATES; i++) {
+		other->rates[i].delayed = sum(other->rates[i].delayed, past->rates[i].delayed);
+		other->rates[i].refused = sum(other->rates[i].refused, past->rates[i].refused);
+	}
+	quota->others = true;
+}
+
 int metrics_quota_read(struct broker *broker, struct metrics_quota *ret)
 {
 	struct metrics_quota quota = {0};
+	struct usage_past past;
 	struct refusal refusal;
-	size_t room;
+	size_t room, n;
 
 	usage_list(broker, NULL, 0, &room, &refusal);
 	room = room < READ_MAX ? room : READ_MAX;
-	quota.reports = calloc(room + 1, sizeof(quota.reports[0]));
+	quota.reports = calloc(room + 2, sizeof(quota.reports[0])); /* host and others */
 	if (!quota.reports || usage_report(broker, NULL, &quota.reports[0], &refusal) ||
-	    usage_list(broker, quota.reports + 1, room, &quota.n_tenants, &refusal)) {
+	    usage_list(broker, quota.reports + 1, room, &n, &refusal)) {
 		free(quota.reports);
 		return -ENOMEM;
 	}
-	metrics_quota_bound(&quota, quota.n_tenants < room ? quota.n_tenants : room);
+	usage_past(broker, &past);
+	n = n < room ? n : room;
+	for (size_t i = 0; i < n; i++)
+		quota.n_tenants += !quota.reports[1 + i].idle;
+	metrics_quota_bound(&quota, n);
+	past_add(&quota, &past);
 	*ret = quota;
 	return 0;
 }

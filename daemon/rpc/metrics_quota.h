@@ -18,7 +18,7 @@ struct metrics_quota {
 	struct usage_report *reports; /* the host's, the listed tenants', the sum of the others */
 	size_t n_listed;
 	bool others;      /* there is that sum */
-	size_t n_tenants; /* that there are */
+	size_t n_tenants; /* of whom somebody is connected */
 };
 
 /* 0 or -ENOMEM. */

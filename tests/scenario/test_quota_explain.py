@@ -55,6 +55,7 @@ class Explain(VmmCase):
         self.assertFalse(told.served)
         self.assertEqual((told.tenant, told.rule, len(told.considered), len(told.limits)), ("", "", 4, 0))
         self.assertIn("may not connect", told.reason)
+        self.assertIn("[Clients]", told.reason)
         self.assertEqual(told.considered[3].why, "Group= is 4000000003, which is not known here")
 
     def test_who_cannot_be_found(self):

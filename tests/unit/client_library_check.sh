@@ -1,10 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# What the built library promises beyond its functions: client_library_check.sh LIBRARY HEADER CC
+# What the built library promises beyond its functions: client_library_check.sh LIBRARY HEADER CC...
+# CC may be several words, as "ccache gcc".
 # It needs libc and protobuf-c and nothing else, exports its own names under their version and no
 # others, and its header is clean C and C++.
 set -eu
-library=$1 header=$2 cc=$3
+library=$1 header=$2
+shift 2
 failed=0
 
 complain() {
@@ -41,7 +43,7 @@ for name in $(grep -o 'iommubroker_[a-z0-9_]*(' "$header" | tr -d '(' | sort -u)
 	echo "$exported" | grep -q "^$name@@" || complain "does not export $name"
 done
 
-$cc -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c "$header" ||
+"$@" -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c "$header" ||
 	complain "the header is no clean C11"
 if command -v c++ >/dev/null; then
 	c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c++ "$header" ||

@@ -432,6 +432,12 @@ int usage_report(struct broker *broker, struct session *session, struct usage_re
 	return 0;
 }
 
+void usage_past(struct broker *broker, struct usage_past *ret)
+{
+	(void)broker;
+	*ret = (struct usage_past){0};
+}
+
 int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t *ret_n,
 	       struct refusal *refusal)
 {

@@ -5,6 +5,7 @@
 #include "broker_fixture.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "broker/root.h"
@@ -284,6 +285,173 @@ static void test_rule_that_is_gone(void **state)
 	fixture_deinit(&f);
 }
 
+/* ── after the last client has left ────────────────────────────────────────────────────────── */
+
+/* What quota --tenant shows; false: there is no such tenant. */
+static bool look(struct fixture *f, const char *tenant, struct quota_report *ret)
+{
+	struct quota_report *reports;
+	size_t n;
+
+	if (quota_list(f->broker, tenant, &reports, &n, &f->refusal))
+		return false;
+	*ret = reports[0];
+	free(reports);
+	return true;
+}
+
+/* Refused once above two guests, and gone. */
+static void come_and_go(struct fixture *f, uid_t uid, gid_t gid, const char *cgroup)
+{
+	struct session *session;
+	uint64_t guest;
+
+	assert_done(f, session_of(f, uid, gid, cgroup, &session));
+	assert_refused(f, guest_of(f, session, &guest), REFUSAL_QUOTA);
+	session_end(session);
+}
+
+/* An operator who comes too late sees what happened; who comes back goes on counting. */
+static void test_counters_outlive_clients(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct usage_report list[2];
+	struct quota_report report;
+	struct session *session;
+	struct fixture f;
+	size_t n;
+
+	(void)state;
+	limit(rules[0].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 0, "vms.conf:4");
+	fixture_init_broker(&f, &settings);
+	come_and_go(&f, 1000, 1, VMS);
+	assert_true(look(&f, "vms", &report));
+	assert_true(report.idle);
+	assert_int_equal(report.usage[LEDGER_GUESTS].events, 1);
+	assert_int_equal(report.usage[LEDGER_SESSIONS].peak, 1);
+	assert_int_equal(report.usage[LEDGER_SESSIONS].current, 0);
+	/* Limits follow a reload as any other's; the rule of one that comes back is the one of
+	 * then. */
+	limit(rules[0].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 0, "vms.conf:40");
+	reload(&f, &settings);
+	assert_true(look(&f, "vms", &report));
+	assert_string_equal(report.where[LEDGER_GUESTS], "vms.conf:40");
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
+	assert_true(look(&f, "vms", &report));
+	assert_false(report.idle);
+	session_end(session);
+	come_and_go(&f, 1000, 1, VMS);
+	assert_true(look(&f, "vms", &report));
+	assert_int_equal(report.usage[LEDGER_GUESTS].events, 2);
+	/* Those that are there come first. */
+	assert_done(&f, session_of(&f, 1001, 77, "", &session));
+	assert_done(&f, usage_list(f.broker, list, 2, &n, &f.refusal));
+	assert_int_equal(n, 2);
+	assert_string_equal(list[0].tenant, "users/1001");
+	assert_true(!list[0].idle && list[1].idle);
+	session_end(session);
+	fixture_deinit(&f);
+}
+
+/* Of a process that no rule is for, or that has not dropped its user yet. */
+static void test_on_behalf_of(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct tenant_identity identity = {.uid = 1001, .n_groups = 1, .groups = {5}};
+	struct guest_create_request request = {0};
+	uint8_t secret[BROKER_SECRET_BYTES];
+	struct quota_report report;
+	struct session *manager;
+	struct peer peer;
+	struct fixture f;
+	uint64_t guest;
+
+	(void)state;
+	rules[0].manager = true;
+	fixture_init_broker(&f, &settings);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &manager));
+	peer = f.peer;
+	peer.uid = identity.uid;
+	peer.gid = identity.groups[0];
+	peer.identity = &identity;
+	request.on_behalf_of = &peer;
+	assert_refused(&f, guest_create(f.broker, manager, &request, &guest, secret, &f.refusal),
+		       REFUSAL_DENIED);
+	assert_string_equal(f.refusal.reason, "NO_TENANT_RULE");
+	assert_non_null(strstr(f.refusal.message, "on behalf of process "));
+	assert_non_null(strstr(f.refusal.message, "user 1001"));
+	peer.uid = identity.uid = 0;
+	assert_done(&f, guest_create(f.broker, manager, &request, &guest, secret, &f.refusal));
+	assert_true(look(&f, "uid:0", &report));
+	assert_int_equal(report.usage[LEDGER_GUESTS].current, 1);
+	session_end(manager);
+	fixture_deinit(&f);
+}
+
+/* Its rule has gone meanwhile, and then comes back: it is a stranger no more. */
+static void test_idle_while_the_rule_is_gone(void **state)
+{
+	struct broker_settings with = settings_with_rules(), without = with;
+	struct quota_report report;
+	struct session *session;
+	struct fixture f;
+	uint64_t guest;
+
+	(void)state;
+	without.tenant_rules = &rules[1];
+	without.n_tenant_rules = 1;
+	fixture_init_broker(&f, &with);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
+	session_end(session);
+	reload(&f, &without);
+	assert_true(look(&f, "vms", &report));
+	assert_true(report.stranger);
+	assert_refused(&f, session_of(&f, 1000, 1, VMS, &session), REFUSAL_DENIED);
+	reload(&f, &with);
+	assert_done(&f, session_of(&f, 1000, 1, VMS, &session));
+	assert_done(&f, guest_of(&f, session, &guest));
+	session_end(session);
+	fixture_deinit(&f);
+}
+
+/* As many as are kept, and one more; a rule under which many names come does not push out another
+ * rule's, and what is forgotten is still in the sum. */
+static void test_idle_tenants_are_bounded(void **state)
+{
+	struct broker_settings settings = settings_with_rules();
+	struct quota_report report;
+	struct usage_past past;
+	struct fixture f;
+	uid_t uid = 1000;
+	size_t n;
+
+	(void)state;
+	limit(rules[0].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 0, "vms.conf:4");
+	limit(rules[1].limits[LIMIT_TENANT].max, LEDGER_GUESTS, 0, "users.conf:4");
+	fixture_init_broker(&f, &settings);
+	come_and_go(&f, 1000, 1, VMS);
+	for (; uid < 1000 + TENANTS_IDLE_MAX - 1; uid++)
+		come_and_go(&f, uid, 77, "");
+	assert_done(&f, usage_list(f.broker, NULL, 0, &n, &f.refusal));
+	assert_int_equal(n, TENANTS_IDLE_MAX);
+	usage_past(f.broker, &past);
+	assert_int_equal(past.n_tenants, 0);
+	assert_true(look(&f, "users/1000", &report));
+	come_and_go(&f, uid++, 77, "");
+	assert_false(look(&f, "users/1000", &report)); /* the one that left first */
+	assert_true(look(&f, "users/1001", &report));
+	assert_true(look(&f, "vms", &report));
+	for (size_t i = 0; i < 2 * TENANTS_IDLE_MAX; i++)
+		come_and_go(&f, uid++, 77, "");
+	assert_done(&f, usage_list(f.broker, NULL, 0, &n, &f.refusal));
+	assert_int_equal(n, TENANTS_IDLE_MAX);
+	assert_true(look(&f, "vms", &report));
+	usage_past(f.broker, &past);
+	assert_int_equal(past.n_tenants, 2 * TENANTS_IDLE_MAX + 1);
+	assert_int_equal(past.usage[LEDGER_GUESTS].events, 2 * TENANTS_IDLE_MAX + 1);
+	fixture_deinit(&f);
+}
+
 /* Each is released once, and the last one with the broker. */
 static void test_settings_are_released(void **state)
 {
@@ -311,6 +479,10 @@ int main(void)
 		cmocka_unit_test(test_lowered_limits_revoke_nothing),
 		cmocka_unit_test(test_limits_of_a_living_guest),
 		cmocka_unit_test(test_rule_that_is_gone),
+		cmocka_unit_test(test_counters_outlive_clients),
+		cmocka_unit_test(test_on_behalf_of),
+		cmocka_unit_test(test_idle_while_the_rule_is_gone),
+		cmocka_unit_test(test_idle_tenants_are_bounded),
 		cmocka_unit_test(test_settings_are_released),
 	};
 
