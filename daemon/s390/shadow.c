@@ -11,7 +11,8 @@
 
 uint64_t shadow_storage_bytes(const struct shadow_limits *limits)
 {
-	uint64_t bytes = (uint64_t)limits->tables_max * sizeof(struct kept_table);
+	uint64_t bytes =
+		SHADOW_HEADER_BYTES + (uint64_t)limits->tables_max * sizeof(struct kept_table);
 
 	return (bytes + S390_PAGE_BYTES - 1) & S390_PAGE_FRAME;
 }
@@ -30,6 +31,12 @@ int shadow_new(struct shadow **ret, const struct shadow_ops *ops, void *context,
 		free(shadow);
 		return -ENOMEM;
 	}
+	*shadow->store.header = (struct shadow_header){
+		.magic = SHADOW_MAGIC,
+		.version = SHADOW_VERSION,
+		.tables_max = limits->tables_max,
+		.leaves_max = limits->leaves_max,
+	};
 	*ret = shadow;
 	return 0;
 }
@@ -100,6 +107,7 @@ void shadow_forget(struct shadow *shadow, const struct memory_view *view)
 	struct kept_table *table = store_at_or_after(&shadow->store, 0);
 
 	shadow->cut_owed = false;
+	intent_clear(&shadow->store.header->owed);
 	while (table) {
 		struct kept_table *next = store_next(&shadow->store, table);
 

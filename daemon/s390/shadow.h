@@ -63,13 +63,12 @@ int shadow_new(struct shadow **ret, const struct shadow_ops *ops, void *context,
 	       const struct shadow_limits *limits, void *storage);
 /*
  * The same over storage that a shadow with the same limits used in another process, which died at
- * any instant. What is installed is taken over as it is and its alias counts are taken in view; the
- * range of a call that was under way is owed as a cut, to be paid by the first step, and what was
- * to be there is found missing by the next walk. Everything is decided again: run
+ * any instant. What is installed is taken over as it is, and its alias counts are taken in view;
+ * the ranges of calls that were under way are cut. Everything is decided again: run
  * SHADOW_OP_RECONCILE once the anchor, or the managed window, is set. The storage is not trusted:
- * what does not make sense is dropped and its range owed as a cut as well.
- * *ret_damaged (may be NULL): how many tables made no sense. 0 or -ENOMEM; -EBADMSG: it is no
- * shadow's storage.
+ * a table that does not make sense is given up, and its segment cut.
+ * *ret_damaged (may be NULL): how many tables were. 0 or -ENOMEM; -EBADMSG: it is no shadow's
+ * storage; or what cut() answered, negative: then nobody knows what is installed.
  */
 int shadow_adopt(struct shadow **ret, const struct shadow_ops *ops, void *context,
 		 const struct shadow_limits *limits, void *storage, const struct memory_view *view,

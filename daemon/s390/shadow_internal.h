@@ -11,6 +11,7 @@
  *   shadow_visit.c    one segment: what the guest wants against what is kept
  *   shadow_pass.c     a range: present segments merged with kept tables
  *   shadow_step.c     operations as sequences of passes, cut into steps
+ *   shadow_adopt.c    what a process that died left in the storage
  *
  * Invariant of a kept table, between visits: a leaf is installed, or held (valid and on purpose
  * not installed), or its raw word has the invalid bit. Nothing else may have a valid raw word, so
@@ -20,6 +21,7 @@
  */
 
 #include <bsd/sys/tree.h>
+#include <stdatomic.h>
 
 #include "s390/scan.h"
 #include "s390/shadow.h"
@@ -87,6 +89,47 @@ struct kept_table {
 
 _Static_assert(sizeof(struct kept_table) % 64 == 0, "slots begin on cache lines");
 
+/* What a run that is not through may have changed: leaves of it are booked before the call. */
+struct shadow_intent {
+	uint64_t first, last;
+	uint64_t set; /* written behind the range, and cleared first */
+};
+
+/* The first page of the storage. A process that dies leaves its stores in the order in which they
+ * stand in the program, so it is the compiler alone that has to be held to it: intent_set(). */
+struct shadow_header {
+	uint64_t magic;
+	uint32_t version, tables_max;
+	uint64_t leaves_max;
+	uint32_t touched; /* slots that were ever used */
+	uint32_t reserved;
+	struct shadow_intent cut, map, owed;
+};
+
+#define SHADOW_MAGIC        UINT64_C(0x3077646873626d69) /* "imbshdw0" */
+#define SHADOW_VERSION      1u
+#define SHADOW_HEADER_BYTES 4096u
+
+_Static_assert(sizeof(struct shadow_header) <= SHADOW_HEADER_BYTES, "the header has a page");
+
+#define INTENT_STORE(field, value)                             \
+	__atomic_store_n(&(field), (value), __ATOMIC_RELAXED), \
+		atomic_signal_fence(memory_order_seq_cst)
+
+static inline void intent_set(struct shadow_intent *intent, uint64_t first, uint64_t last)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	INTENT_STORE(intent->first, first);
+	INTENT_STORE(intent->last, last);
+	INTENT_STORE(intent->set, 1);
+}
+
+static inline void intent_clear(struct shadow_intent *intent)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	INTENT_STORE(intent->set, 0);
+}
+
 /* Order and what need not outlive the process; one for each slot, same index. */
 struct kept_node {
 	RB_ENTRY(kept_node) link;
@@ -99,7 +142,8 @@ struct kept_node {
 RB_HEAD(kept_tree, kept_node);
 
 struct kept_store {
-	struct kept_table *tables; /* borrowed storage */
+	struct shadow_header *header; /* borrowed storage */
+	struct kept_table *tables;    /* behind it */
 	struct kept_node *nodes;
 	struct kept_tree tree;
 	uint32_t slots, touched, free; /* all; ever used; head of the free list */
@@ -174,6 +218,10 @@ struct shadow_work {
 
 /* shadow_store.c */
 int store_init(struct kept_store *store, void *storage, uint32_t slots);
+/* Over storage with a header that was checked: tables that make no sense are given back, and told.
+ * 0, -ENOMEM; or what told() answers, if that is not 0. */
+int store_adopt(struct kept_store *store, void *storage, uint32_t slots,
+		int (*lost)(void *context, const struct kept_table *table), void *context);
 void store_deinit(struct kept_store *store);
 /* The kept table of the segment, or NULL. */
 struct kept_table *store_find(const struct kept_store *store, uint64_t segment);
@@ -202,6 +250,9 @@ bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 void run_map_end(struct shadow_work *work, uint64_t iova, uint64_t word, bool writable);
 void run_flush(struct shadow_work *work);
 bool run_pay_owed_cut(struct shadow_work *work);
+/* One more place shows the frame; one outside of memory has no count. false: there are as many as
+ * may be. */
+bool leaf_count(const struct memory_view *view, size_t *hint, uint64_t gpa);
 void leaf_refund(struct shadow *shadow, const struct memory_view *view, size_t *hint,
 		 struct kept_table *table, unsigned int i);
 /* What is left of a leaf's raw word when it is not installed any more but the guest may still

@@ -57,6 +57,13 @@ static bool alias_charge(_Atomic uint16_t *aliases)
 	return true;
 }
 
+bool leaf_count(const struct memory_view *view, size_t *hint, uint64_t gpa)
+{
+	_Atomic uint16_t *aliases = frame_aliases(view, hint, gpa);
+
+	return !aliases || alias_charge(aliases);
+}
+
 /* A frame whose region went before its leaves were dropped has no counter any more, and nothing to
  * give back. */
 void leaf_refund(struct shadow *shadow, const struct memory_view *view, size_t *hint,
@@ -124,6 +131,7 @@ static bool cut_range(struct shadow_work *work, uint64_t first, uint64_t last)
 		error = cut_again(work, first, last);
 	if (!error)
 		return true;
+	intent_set(&shadow->store.header->owed, first, last);
 	shadow->cut_owed = true;
 	shadow->owed_first = first;
 	shadow->owed_last = last;
@@ -139,7 +147,10 @@ bool run_pay_owed_cut(struct shadow_work *work)
 	if (!shadow->cut_owed)
 		return true;
 	shadow->cut_owed = false;
-	return cut_range(work, shadow->owed_first, shadow->owed_last);
+	if (!cut_range(work, shadow->owed_first, shadow->owed_last))
+		return false;
+	intent_clear(&shadow->store.header->owed);
+	return true;
 }
 
 void run_cut_barrier(struct shadow_work *work)
@@ -148,6 +159,8 @@ void run_cut_barrier(struct shadow_work *work)
 		return;
 	work->cut.pending = false;
 	cut_range(work, work->cut.first, work->cut.last);
+	/* What did not go is owed, which is written down as well. */
+	intent_clear(&work->shadow->store.header->cut);
 }
 
 /* 2^64 bytes from 0 cannot be said in one call. */
@@ -167,8 +180,6 @@ bool run_cut_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 	/* One cut may be owed, not two: after a failure nothing more is given up. */
 	if (work->broken)
 		return false;
-	leaf_refund(work->shadow, work->view, &work->hint, table, i);
-	work->op->result.unmapped++;
 	if (!work->cut.pending) {
 		work->cut.pending = true;
 		work->cut.first = iova;
@@ -176,6 +187,9 @@ bool run_cut_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 	}
 	work->cut.last = iova + S390_PAGE_BYTES - 1;
 	work->cut.weight += weight;
+	intent_set(&work->shadow->store.header->cut, work->cut.first, work->cut.last);
+	leaf_refund(work->shadow, work->view, &work->hint, table, i);
+	work->op->result.unmapped++;
 	return true;
 }
 
@@ -273,13 +287,15 @@ static void map_flush(struct shadow_work *work)
 	work->map.pending = false;
 	if (work->broken) {
 		map_take_back(work);
+		intent_clear(&work->shadow->store.header->map);
 		return;
 	}
 	error = map_with_retry(work);
-	if (error) {
+	if (error)
 		map_failed(work, error);
+	intent_clear(&work->shadow->store.header->map);
+	if (error)
 		return;
-	}
 	/* A leaf that was cut and is back has changed, it did not become unmapped. */
 	work->op->result.unmapped -= work->map.changed;
 	work->op->cursor.changed += work->map.changed;
@@ -362,6 +378,8 @@ bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 	work->map.length += S390_PAGE_BYTES;
 	work->map.weight += weight;
 	work->map.changed += leaf_take_changed(work, table, i);
+	intent_set(&work->shadow->store.header->map, work->map.iova,
+		   work->map.iova + work->map.length - 1);
 	bit_put(&table->installed, i, true);
 	bit_put(&table->writable, i, writable);
 	bit_put(&table->held, i, false);

@@ -39,7 +39,8 @@ int store_init(struct kept_store *store, void *storage, uint32_t slots)
 	if (!nodes)
 		return -ENOMEM;
 	*store = (struct kept_store){
-		.tables = storage,
+		.header = storage,
+		.tables = (struct kept_table *)((char *)storage + SHADOW_HEADER_BYTES),
 		.nodes = nodes,
 		.slots = slots,
 		.free = SLOT_NONE,
@@ -75,6 +76,65 @@ struct kept_table *store_next(const struct kept_store *store, const struct kept_
 	return node_table(store, RB_NEXT(kept_tree, &store->tree, store_node(store, table)));
 }
 
+/* Whether bits and words fit each other. Those that a process left in the middle of a change lie in
+ * the range of an intent, and were taken away before. */
+static bool table_makes_sense(const struct kept_table *table)
+{
+	if (table->segment > SEGMENT_LAST)
+		return false;
+	for (unsigned int i = 0; i < S390_PT_ENTRIES; i++) {
+		bool installed = bit_get(&table->installed, i);
+
+		if (bit_get(&table->writable, i) && !installed)
+			return false;
+		if (installed && !s390_word_valid(table->raw[i]))
+			return false;
+	}
+	return true;
+}
+
+static void slot_free(struct kept_store *store, uint32_t slot)
+{
+	store->tables[slot].used = false;
+	store->nodes[slot].next_free = store->free;
+	store->free = slot;
+}
+
+/* false: another one is kept for the same segment. */
+static bool slot_keep(struct kept_store *store, uint32_t slot)
+{
+	store->nodes[slot] = (struct kept_node){
+		.segment = store->tables[slot].segment,
+		.next_free = SLOT_NONE,
+	};
+	if (RB_INSERT(kept_tree, &store->tree, &store->nodes[slot]))
+		return false;
+	store->kept++;
+	return true;
+}
+
+int store_adopt(struct kept_store *store, void *storage, uint32_t slots,
+		int (*lost)(void *context, const struct kept_table *table), void *context)
+{
+	int status = store_init(store, storage, slots);
+
+	if (status)
+		return status;
+	store->touched = store->header->touched;
+	for (uint32_t slot = 0; !status && slot < store->touched; slot++) {
+		struct kept_table *table = &store->tables[slot];
+
+		if (table->used && table_makes_sense(table) && slot_keep(store, slot))
+			continue;
+		if (table->used)
+			status = lost(context, table);
+		slot_free(store, slot);
+	}
+	if (status)
+		store_deinit(store);
+	return status;
+}
+
 static uint32_t slot_take(struct kept_store *store)
 {
 	uint32_t slot = store->free;
@@ -83,7 +143,10 @@ static uint32_t slot_take(struct kept_store *store)
 		store->free = store->nodes[slot].next_free;
 		return slot;
 	}
-	return store->touched < store->slots ? store->touched++ : SLOT_NONE;
+	if (store->touched == store->slots)
+		return SLOT_NONE;
+	INTENT_STORE(store->header->touched, store->touched + 1);
+	return store->touched++;
 }
 
 struct kept_table *store_add(struct kept_store *store, uint64_t segment)
@@ -98,6 +161,7 @@ struct kept_table *store_add(struct kept_store *store, uint64_t segment)
 	table->segment = segment;
 	for (unsigned int i = 0; i < S390_PT_ENTRIES; i++)
 		table->raw[i] = htobe64(S390_PAGE_INVALID);
+	atomic_signal_fence(memory_order_seq_cst);
 	table->used = true;
 	store->nodes[slot] = (struct kept_node){.segment = segment, .next_free = SLOT_NONE};
 	RB_INSERT(kept_tree, &store->tree, &store->nodes[slot]);
