@@ -97,8 +97,8 @@ const struct command_row command_table[COMMANDS_N] = {
 		"for each nested domain its window, anchor, leaves, kept tables and counters.", NULL},
 	[COMMAND_TOP] = {"top", "", 0, 0, "who uses what, live",
 		"Tenants and their guests: pinned memory, mappings installed, devices, refreshes a second\n"
-		"and refusals, again and again; for the host also calls a second. On a terminal q ends\n"
-		"it, and p, m, r, f and n sort by pinned memory, mappings, refreshes, refusals and name.\n"
+		"and refusals, again and again; of tenants and the host also calls a second. On a\n"
+		"terminal q ends it, and p, m, r, f and n sort by pinned memory, mappings, refreshes, refusals and name.\n"
 		"Elsewhere it prints plain lines of at most 80 columns, one frame if --count is not\n"
 		"given. With --json each frame is an object on a line.", top_options},
 	[COMMAND_MONITOR] = {"monitor", "", 0, 0, "what happens, as it happens",

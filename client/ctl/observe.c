@@ -9,6 +9,7 @@
 
 #include "ctl/command.h"
 #include "ctl/json.h"
+#include "ctl/status_ask.h"
 #include "ctl/text.h"
 #include "ctl/text_flow.h"
 #include "iommubroker/v1/admin.pb-c.h"
@@ -178,15 +179,12 @@ static void ask_names(struct command_context *context, bool guests, json_t *name
 		      struct rpc_status *ret)
 {
 	Iommubroker__V1__ListAllRequest list = IOMMUBROKER__V1__LIST_ALL_REQUEST__INIT;
-	Iommubroker__V1__GetStatusRequest status = IOMMUBROKER__V1__GET_STATUS_REQUEST__INIT;
 
 	if (guests)
 		rpc_call(context->rpc, "ListAll", &list.base,
 			 &iommubroker__v1__list_all_response__descriptor, take_guests, names, ret);
 	else
-		rpc_call(context->rpc, "GetStatus", &status.base,
-			 &iommubroker__v1__get_status_response__descriptor, take_tenants, names,
-			 ret);
+		status_ask(context->rpc, take_tenants, names, ret);
 }
 
 int command_names(struct command_context *context, int argc, char **argv)

@@ -8,6 +8,7 @@
 
 #include "ctl/command.h"
 #include "ctl/json.h"
+#include "ctl/status_ask.h"
 #include "ctl/text.h"
 #include "iommubroker/v1/admin.pb-c.h"
 
@@ -55,12 +56,10 @@ static bool print_status(void *user_data, const ProtobufCMessage *message)
 
 int command_status(struct command_context *context, int argc, char **argv)
 {
-	Iommubroker__V1__GetStatusRequest request = IOMMUBROKER__V1__GET_STATUS_REQUEST__INIT;
 	struct rpc_status status;
 
-	rpc_call(context->rpc, "GetStatus", &request.base,
-		 &iommubroker__v1__get_status_response__descriptor,
-		 context->options->json ? command_print_json : print_status, NULL, &status);
+	status_ask(context->rpc, context->options->json ? command_print_json : print_status, NULL,
+		   &status);
 	return command_outcome(context, &status);
 }
 
@@ -111,14 +110,11 @@ static bool append_guest(void *user_data, const ProtobufCMessage *message)
 
 int command_dump(struct command_context *context, int argc, char **argv)
 {
-	Iommubroker__V1__GetStatusRequest status_request =
-		IOMMUBROKER__V1__GET_STATUS_REQUEST__INIT;
 	Iommubroker__V1__ShowGuestRequest show_request = IOMMUBROKER__V1__SHOW_GUEST_REQUEST__INIT;
 	json_t *dump = json_pack("{s:{}, s:[]}", "status", "guests");
 	struct rpc_status status;
 
-	rpc_call(context->rpc, "GetStatus", &status_request.base,
-		 &iommubroker__v1__get_status_response__descriptor, set_status, dump, &status);
+	status_ask(context->rpc, set_status, dump, &status);
 	if (status.code == 0)
 		rpc_call(context->rpc, "ShowGuest", &show_request.base,
 			 &iommubroker__v1__show_guest_response__descriptor, append_guest, dump,

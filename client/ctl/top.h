@@ -23,6 +23,8 @@ struct top_row {
 	uint64_t guest;
 	uint64_t pinned_bytes, pinned_max, mappings;
 	uint64_t refreshes, refused; /* since it is there */
+	uint64_t calls;              /* of a tenant, since it is there */
+	size_t n_guests;             /* of a tenant */
 	uint32_t devices, nested;
 	size_t tenant_index; /* of its tenant's row, until the sample is sorted */
 	uint64_t weight;     /* what it is sorted by */
@@ -34,7 +36,9 @@ struct top_sample {
 	uint64_t uptime_seconds, calls, refused, pinned_bytes, pinned_max, mappings, refreshes;
 	uint32_t connections, sessions, guests, devices;
 	struct top_row *rows;
-	size_t n_rows;
+	size_t n_rows,
+		n_sorted; /* the first so many are tenants by their names, until it is sorted */
+	size_t *by_name;  /* indexes of rows; see top_sample_index() */
 };
 
 enum top_sort { TOP_PINNED, TOP_MAPPINGS, TOP_REFRESHES, TOP_REFUSED, TOP_NAME, TOP_SORTS };
@@ -48,6 +52,8 @@ bool top_sort_find(const char *name, enum top_sort *ret);
 void top_sample_take(struct rpc *rpc, struct top_sample **ret, struct rpc_status *ret_status);
 struct top_sample *top_sample_free(struct top_sample *sample);
 
+/* For top_row_before(): anew when rows have come or moved. */
+void top_sample_index(struct top_sample *sample);
 /* Once: tenants in the order of sort, each followed by its guests in the same order. before: the
  * sample before, for what follows a growth; or NULL. */
 void top_sample_sort(struct top_sample *sample, const struct top_sample *before,

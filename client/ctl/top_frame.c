@@ -13,7 +13,7 @@
 #include "ctl/top.h"
 
 #define HEAD_LINES   6
-#define NAME_COLUMNS 26
+#define NAME_COLUMNS 22
 
 /* "812", "12.3k", "4M", at most 5 columns; "-" if it is not known. */
 static struct text count_text(double value)
@@ -69,8 +69,8 @@ static void print_head(FILE *to, const struct top_sample *sample, const struct t
 	fprintf(to, "refused %s/s, %s in all\n\n",
 		count_text(rate_of(sample, before, sample->refused, then->refused)).bytes,
 		count_text((double)sample->refused).bytes);
-	fprintf(to, "%-*s %9s %9s %6s %4s %4s %7s %6s\n", NAME_COLUMNS, "TENANT, GUEST", "PINNED",
-		"OF", "MAPS", "DEV", "NEST", "REFR/S", "REFUSD");
+	fprintf(to, "%-*s %8s %8s %6s %4s %4s %6s %7s %6s\n", NAME_COLUMNS, "TENANT, GUEST",
+		"PINNED", "OF", "MAPS", "DEV", "NEST", "CALL/S", "REFR/S", "REFUSD");
 }
 
 static void print_name(FILE *to, const struct top_row *row)
@@ -90,16 +90,18 @@ static void print_row(FILE *to, const struct top_sample *sample, const struct to
 		      const struct top_row *row)
 {
 	const struct top_row *then = top_row_before(before, row);
+	double calls = then != NULL ? rate_of(sample, before, row->calls, then->calls) : -1;
 	double refreshes =
 		then != NULL ? rate_of(sample, before, row->refreshes, then->refreshes) : -1;
 
 	print_name(to, row);
-	fprintf(to, " %9s %9s", text_size(row->pinned_bytes).bytes,
+	fprintf(to, " %8s %8s", text_size(row->pinned_bytes).bytes,
 		row->is_guest                   ? ""
 		: row->pinned_max == UINT64_MAX ? "none"
 						: text_size(row->pinned_max).bytes);
 	fprintf(to, " %6s %4s %4s", count_text((double)row->mappings).bytes,
 		count_text(row->devices).bytes, count_text(row->nested).bytes);
+	fprintf(to, " %6s", row->is_guest ? "" : count_text(calls).bytes);
 	fprintf(to, " %7s %6s\n", count_text(refreshes).bytes,
 		count_text((double)row->refused).bytes);
 }
@@ -126,6 +128,19 @@ static json_t *json_rate(double rate)
 	return rate < 0 ? json_null() : json_real(rate);
 }
 
+/* What guests have not. */
+static void json_tenant(json_t *json, const struct top_sample *sample,
+			const struct top_sample *before, const struct top_row *row)
+{
+	const struct top_row *then = top_row_before(before, row);
+
+	json_object_set_new(json, "pinned_max", json_from_u64(row->pinned_max));
+	json_object_set_new(json, "calls", json_from_u64(row->calls));
+	json_object_set_new(
+		json, "calls_per_second",
+		json_rate(then != NULL ? rate_of(sample, before, row->calls, then->calls) : -1));
+}
+
 static json_t *json_row(const struct top_sample *sample, const struct top_sample *before,
 			const struct top_row *row)
 {
@@ -138,7 +153,7 @@ static json_t *json_row(const struct top_sample *sample, const struct top_sample
 	if (row->is_guest)
 		json_object_set_new(json, "guest", json_from_handle(row->guest));
 	else
-		json_object_set_new(json, "pinned_max", json_from_u64(row->pinned_max));
+		json_tenant(json, sample, before, row);
 	json_object_set_new(json, "pinned_bytes", json_from_u64(row->pinned_bytes));
 	json_object_set_new(json, "mappings", json_from_u64(row->mappings));
 	json_object_set_new(json, "devices", json_integer(row->devices));

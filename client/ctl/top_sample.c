@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "ctl/status_ask.h"
 #include "ctl/top.h"
 #include "iommubroker/v1/admin.pb-c.h"
 
@@ -37,9 +38,21 @@ static struct top_row *add_row(struct top_sample *sample, const char *name, cons
 	return row;
 }
 
+static int compare_name(const void *a, const void *b)
+{
+	return strcmp(((const struct top_row *)a)->name, ((const struct top_row *)b)->name);
+}
+
 static struct top_row *find_tenant(struct top_sample *sample, const char *tenant)
 {
-	for (size_t i = 0; i < sample->n_rows; i++)
+	const struct top_row key = {.name = (char *)tenant};
+	struct top_row *row = sample->n_sorted > 0 ? bsearch(&key, sample->rows, sample->n_sorted,
+							     sizeof(sample->rows[0]), compare_name)
+						   : NULL;
+
+	if (row != NULL)
+		return row;
+	for (size_t i = sample->n_sorted; i < sample->n_rows; i++)
 		if (!sample->rows[i].is_guest && strcmp(sample->rows[i].name, tenant) == 0)
 			return &sample->rows[i];
 	return NULL;
@@ -57,6 +70,7 @@ static void take_tenant(struct top_sample *sample, const Usage *usage)
 {
 	struct top_row *row = add_row(sample, usage->tenant, usage->tenant);
 
+	row->calls = usage->calls;
 	row->pinned_max = UINT64_MAX;
 	for (size_t i = 0; i < usage->n_usage; i++) {
 		const Iommubroker__V1__GetUsageResponse__Usage *one = usage->usage[i];
@@ -91,6 +105,11 @@ static bool take_status(void *user_data, const ProtobufCMessage *message)
 			sample->pinned_max = status->usage[0]->usage[i]->max;
 	for (size_t i = 1; i < status->n_usage; i++)
 		take_tenant(sample, status->usage[i]);
+	if (sample->n_rows > 0)
+		qsort(sample->rows, sample->n_rows, sizeof(sample->rows[0]), compare_name);
+	sample->n_sorted = sample->n_rows;
+	for (size_t i = 0; i < sample->n_rows; i++)
+		sample->rows[i].tenant_index = i;
 	return true;
 }
 
@@ -116,6 +135,7 @@ static bool take_guest(void *user_data, const ProtobufCMessage *message)
 		row->mappings += guest->nested[i]->live_leaves;
 		row->refreshes += guest->nested[i]->refreshes;
 	}
+	tenant->n_guests++;
 	tenant->devices += row->devices;
 	tenant->nested += row->nested;
 	tenant->mappings += row->mappings;
@@ -141,21 +161,29 @@ static bool take_account(void *user_data, const ProtobufCMessage *message)
 	return true;
 }
 
-/* Of each tenant that has guests, which come with it. */
-static void ask_quota(struct rpc *rpc, struct top_sample *sample, struct rpc_status *ret)
+static void ask_quota_of(struct rpc *rpc, struct top_sample *sample, char *tenant,
+			 struct rpc_status *ret)
 {
 	Iommubroker__V1__ShowQuotaRequest request = IOMMUBROKER__V1__SHOW_QUOTA_REQUEST__INIT;
 
+	request.tenant = tenant;
+	rpc_call(rpc, "ShowQuota", &request.base, &iommubroker__v1__show_quota_response__descriptor,
+		 take_account, sample, ret);
+	/* It is not there any more. */
+	if (ret->code == RPC_NOT_FOUND)
+		ret->code = 0;
+}
+
+/* Of all tenants at once, and again of each that has guests, which come with it. */
+static void ask_quota(struct rpc *rpc, struct top_sample *sample, struct rpc_status *ret)
+{
+	char all[] = "";
+
+	ask_quota_of(rpc, sample, all, ret);
 	for (size_t i = 0; i < sample->n_rows && ret->code == 0; i++) {
-		if (sample->rows[i].is_guest)
+		if (sample->rows[i].n_guests == 0)
 			continue;
-		request.tenant = sample->rows[i].name;
-		rpc_call(rpc, "ShowQuota", &request.base,
-			 &iommubroker__v1__show_quota_response__descriptor, take_account, sample,
-			 ret);
-		/* It is not there any more. */
-		if (ret->code == RPC_NOT_FOUND)
-			ret->code = 0;
+		ask_quota_of(rpc, sample, sample->rows[i].name, ret);
 	}
 	if (ret->code == RPC_UNIMPLEMENTED)
 		ret->code = 0;
@@ -163,7 +191,6 @@ static void ask_quota(struct rpc *rpc, struct top_sample *sample, struct rpc_sta
 
 void top_sample_take(struct rpc *rpc, struct top_sample **ret, struct rpc_status *ret_status)
 {
-	Iommubroker__V1__GetStatusRequest status = IOMMUBROKER__V1__GET_STATUS_REQUEST__INIT;
 	Iommubroker__V1__ShowGuestRequest show = IOMMUBROKER__V1__SHOW_GUEST_REQUEST__INIT;
 	struct top_sample *sample = calloc(1, sizeof(*sample));
 	struct timespec now;
@@ -173,14 +200,14 @@ void top_sample_take(struct rpc *rpc, struct top_sample **ret, struct rpc_status
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	sample->time_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	*ret = sample;
-	rpc_call(rpc, "GetStatus", &status.base, &iommubroker__v1__get_status_response__descriptor,
-		 take_status, sample, ret_status);
+	status_ask(rpc, take_status, sample, ret_status);
 	if (ret_status->code == 0)
 		rpc_call(rpc, "ShowGuest", &show.base,
 			 &iommubroker__v1__show_guest_response__descriptor, take_guest, sample,
 			 ret_status);
 	if (ret_status->code == 0)
 		ask_quota(rpc, sample, ret_status);
+	top_sample_index(sample);
 }
 
 struct top_sample *top_sample_free(struct top_sample *sample)
@@ -192,6 +219,7 @@ struct top_sample *top_sample_free(struct top_sample *sample)
 		free(sample->rows[i].tenant);
 	}
 	free(sample->rows);
+	free(sample->by_name);
 	free(sample->version);
 	free(sample->backend);
 	free(sample);

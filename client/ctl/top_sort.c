@@ -30,14 +30,51 @@ double top_rate(uint64_t now, uint64_t before, uint64_t time_ns)
 	return now > before ? (double)(now - before) * 1e9 / (double)time_ns : 0;
 }
 
+/* Guests by their handles, tenants by their names. */
+static int compare_identity(const struct top_row *a, const struct top_row *b)
+{
+	if (a->is_guest != b->is_guest)
+		return a->is_guest ? 1 : -1;
+	if (!a->is_guest)
+		return strcmp(a->name, b->name);
+	return a->guest < b->guest ? -1 : a->guest > b->guest;
+}
+
+static int compare_by_name(const void *a, const void *b, void *user_data)
+{
+	const struct top_row *rows = user_data;
+
+	return compare_identity(&rows[*(const size_t *)a], &rows[*(const size_t *)b]);
+}
+
+void top_sample_index(struct top_sample *sample)
+{
+	size_t *indexes = calloc(sample->n_rows + 1, sizeof(*indexes));
+
+	if (indexes == NULL)
+		abort();
+	for (size_t i = 0; i < sample->n_rows; i++)
+		indexes[i] = i;
+	qsort_r(indexes, sample->n_rows, sizeof(*indexes), compare_by_name, sample->rows);
+	free(sample->by_name);
+	sample->by_name = indexes;
+}
+
 const struct top_row *top_row_before(const struct top_sample *before, const struct top_row *row)
 {
-	for (size_t i = 0; before != NULL && i < before->n_rows; i++) {
-		const struct top_row *one = &before->rows[i];
+	size_t first = 0, after = before != NULL && before->by_name != NULL ? before->n_rows : 0;
 
-		if (one->is_guest == row->is_guest &&
-		    (row->is_guest ? one->guest == row->guest : strcmp(one->name, row->name) == 0))
+	while (first < after) {
+		size_t middle = first + (after - first) / 2;
+		const struct top_row *one = &before->rows[before->by_name[middle]];
+		int order = compare_identity(one, row);
+
+		if (order == 0)
 			return one;
+		if (order < 0)
+			first = middle + 1;
+		else
+			after = middle;
 	}
 	return NULL;
 }
@@ -105,4 +142,6 @@ void top_sample_sort(struct top_sample *sample, const struct top_sample *before,
 	free(sample->rows);
 	free(indexes);
 	sample->rows = rows;
+	sample->n_sorted = 0;
+	top_sample_index(sample);
 }

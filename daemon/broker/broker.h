@@ -697,6 +697,7 @@ void broker_on_quota_high(struct broker *broker,
 struct usage_report {
 	char tenant[BROKER_NAME_MAX]; /* "host" for all */
 	bool idle;                    /* nobody of it is connected; what it counted is kept */
+	uint64_t calls;               /* of a tenant: those that were accepted */
 	struct usage usage[LEDGER_RESOURCES];
 	struct rate_usage rates[RATES];
 };
@@ -748,6 +749,11 @@ int usage_report(struct broker *broker, struct session *session, struct usage_re
  * the number there are. */
 int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t *ret_n,
 	       struct refusal *refusal);
+/* INLINE. The same of tenants whose names come after a name, by bytes, in that order; at most
+ * USAGE_PAGE_MAX. *ret_more: others follow. */
+#define USAGE_PAGE_MAX 512
+int usage_page(struct broker *broker, const char *after, struct usage_report *ret, size_t n,
+	       size_t *ret_n, bool *ret_more, struct refusal *refusal);
 /* INLINE. */
 void usage_past(struct broker *broker, struct usage_past *ret);
 /* INLINE. The host and all tenants, or (tenant not NULL) that one and each of its guests: a

@@ -204,8 +204,12 @@ struct tenant *broker_tenant_unref(struct broker *broker, struct tenant *tenant)
 int broker_charge(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,
 		  uint64_t amount, struct refusal *refusal)
 {
-	return ledger_charge_one(&broker->ledger, tenant ? &tenant->account : &broker->host,
-				 resource, amount, refusal);
+	int status = ledger_charge_one(&broker->ledger, tenant ? &tenant->account : &broker->host,
+				       resource, amount, refusal);
+
+	if (!status && tenant && resource == LEDGER_CALLS)
+		atomic_fetch_add_explicit(&tenant->calls, amount, memory_order_relaxed);
+	return status;
 }
 
 void broker_refund(struct broker *broker, struct tenant *tenant, enum ledger_resource resource,

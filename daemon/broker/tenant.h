@@ -20,6 +20,7 @@ struct tenant {
 	struct ledger_account account;
 	struct rate_account rates;
 	struct pool_share *share; /* at most a quarter of the pool */
+	_Atomic uint64_t calls;   /* charged so far */
 	uint32_t refs;            /* broker's lock; 0: it is idle */
 	struct tenant *prev, *next;
 };

@@ -21,6 +21,14 @@ static void report_fill(struct broker *broker, const char *tenant,
 	rates_report(&broker->rates, rates, ret->rates);
 }
 
+static void report_fill_tenant(struct broker *broker, struct tenant *tenant,
+			       struct usage_report *ret)
+{
+	report_fill(broker, tenant->name, &tenant->account, &tenant->rates, ret);
+	ret->idle = !tenant->refs;
+	ret->calls = atomic_load_explicit(&tenant->calls, memory_order_relaxed);
+}
+
 static int refuse_ended(struct refusal *refusal)
 {
 	return refuse(refusal, REFUSAL_CANCELLED, "SESSION_ENDED", "the session has ended");
@@ -35,8 +43,7 @@ int usage_report(struct broker *broker, struct session *session, struct usage_re
 	if (!session)
 		report_fill(broker, "host", &broker->host, &broker->rates.host, ret);
 	else if (session->tenant)
-		report_fill(broker, session->tenant_name, &session->tenant->account,
-			    &session->tenant->rates, ret);
+		report_fill_tenant(broker, session->tenant, ret);
 	else
 		ended = true;
 	pthread_mutex_unlock(&broker->lock);
@@ -53,12 +60,67 @@ int usage_list(struct broker *broker, struct usage_report *ret, size_t n, size_t
 	DL_FOREACH (broker->tenants, tenant) {
 		if (count++ >= n)
 			continue;
-		report_fill(broker, tenant->name, &tenant->account, &tenant->rates,
-			    &ret[count - 1]);
-		ret[count - 1].idle = !tenant->refs;
+		report_fill_tenant(broker, tenant, &ret[count - 1]);
 	}
 	pthread_mutex_unlock(&broker->lock);
 	*ret_n = count;
+	return 0;
+}
+
+/* ── tenants by their names ────────────────────────────────────────────────────────────────── */
+
+struct page {
+	size_t n, room;
+	bool more;
+	struct tenant *tenants[USAGE_PAGE_MAX]; /* those that come first */
+};
+
+static size_t page_place(const struct page *page, const char *name)
+{
+	size_t first = 0, after = page->n;
+
+	while (first < after) {
+		size_t middle = first + (after - first) / 2;
+
+		if (strcmp(page->tenants[middle]->name, name) < 0)
+			first = middle + 1;
+		else
+			after = middle;
+	}
+	return first;
+}
+
+static void page_add(struct page *page, struct tenant *tenant)
+{
+	size_t at = page_place(page, tenant->name);
+
+	if (page->n == page->room) {
+		page->more = true;
+		if (at == page->n)
+			return;
+		page->n--;
+	}
+	memmove(&page->tenants[at + 1], &page->tenants[at],
+		(page->n - at) * sizeof(page->tenants[0]));
+	page->tenants[at] = tenant;
+	page->n++;
+}
+
+int usage_page(struct broker *broker, const char *after, struct usage_report *ret, size_t n,
+	       size_t *ret_n, bool *ret_more, struct refusal *refusal)
+{
+	struct page page = {.room = n < USAGE_PAGE_MAX ? n : USAGE_PAGE_MAX};
+	struct tenant *tenant;
+
+	pthread_mutex_lock(&broker->lock);
+	DL_FOREACH (broker->tenants, tenant)
+		if (page.room && strcmp(tenant->name, after) > 0)
+			page_add(&page, tenant);
+	for (size_t i = 0; i < page.n; i++)
+		report_fill_tenant(broker, page.tenants[i], &ret[i]);
+	pthread_mutex_unlock(&broker->lock);
+	*ret_n = page.n;
+	*ret_more = page.more;
 	return 0;
 }
 

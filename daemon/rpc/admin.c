@@ -28,27 +28,30 @@ static void answer_grows(struct call *call)
 
 /* ── GetStatus ────────────────────────────────────────────────────────────────────────────── */
 
-/* Host first, then each tenant. */
+/* Host first, then a page of tenants. */
 static int status_usage(struct call *call, Iommubroker__V1__GetStatusResponse *ret)
 {
-	struct usage_report *reports;
-	size_t n = 0, room;
-	int status = usage_list(call_broker(call), NULL, 0, &n, &call->refusal);
+	const Iommubroker__V1__GetStatusRequest *request =
+		(const Iommubroker__V1__GetStatusRequest *)call->request;
+	struct usage_report *reports = call_array(call, USAGE_PAGE_MAX + 1, sizeof(*reports));
+	bool more = false;
+	size_t n = 0;
+	int status;
 
-	if (status)
-		return status;
-	room = n;
-	reports = call_array(call, room + 1, sizeof(*reports));
-	ret->usage = CONVERT_ARRAY(call, room + 1, Iommubroker__V1__GetUsageResponse,
-				   iommubroker__v1__get_usage_response__init);
-	if (!reports || !ret->usage)
+	if (!reports)
 		return call_refuse_memory(call);
 	status = usage_report(call_broker(call), NULL, &reports[0], &call->refusal);
 	if (!status)
-		status = usage_list(call_broker(call), reports + 1, room, &n, &call->refusal);
+		status = usage_page(call_broker(call), request->usage_after, reports + 1,
+				    USAGE_PAGE_MAX, &n, &more, &call->refusal);
 	if (status)
 		return status;
-	ret->n_usage = 1 + (n < room ? n : room);
+	ret->usage = CONVERT_ARRAY(call, 1 + n, Iommubroker__V1__GetUsageResponse,
+				   iommubroker__v1__get_usage_response__init);
+	if (!ret->usage)
+		return call_refuse_memory(call);
+	ret->n_usage = 1 + n;
+	ret->usage_more = more;
 	for (size_t i = 0; !status && i < ret->n_usage; i++)
 		status = convert_usage(call, &reports[i], ret->usage[i]);
 	return status;

@@ -11,6 +11,7 @@ int convert_usage(struct call *call, const struct usage_report *report,
 {
 	iommubroker__v1__get_usage_response__init(ret);
 	ret->tenant = (char *)report->tenant;
+	ret->calls = report->calls;
 	ret->n_usage = LEDGER_RESOURCES;
 	ret->usage = CONVERT_ARRAY(call, LEDGER_RESOURCES, Usage,
 				   iommubroker__v1__get_usage_response__usage__init);

@@ -55,7 +55,7 @@
 	X(QUOTA_PEAK, "quota_peak", "gauge", "", "level, tenant, resource", \
 	  "The most that was ever charged.") \
 	X(QUOTA_REFUSALS, "quota_refusals", "counter", "", "level, tenant, resource", \
-	  "Charges that were refused for want of room there.") \
+	  "Charges that were refused for want of room there. Level other, of all counters, also has what tenants counted that left so long ago that they are shown no more.") \
 	X(QUOTA_HIGHS, "quota_highs", "counter", "", "level, tenant, resource", \
 	  "How often use rose above quota_high.") \
 	X(RATE_DELAYED, "rate_delayed", "counter", "", "level, tenant, rate", \

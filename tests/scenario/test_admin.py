@@ -51,9 +51,18 @@ class ManyTenants(Case):
             self.client_of(OTHER_UID + n)
         admin = self.daemon.admin()
         self.clients.callback(admin.close)
-        status = admin.call("GetStatus", METHODS["GetStatus"].request()).message
+        names, after, more = [], "", True
+        while more:
+            status = admin.call("GetStatus", METHODS["GetStatus"].request(usage_after=after)).message
+            self.assertEqual(status.usage[0].tenant, "host")
+            page, more = [usage.tenant for usage in status.usage[1:]], status.usage_more
+            self.assertLessEqual(len(page), 512)
+            self.assertEqual(len(page) == 512, more, "a page that is not the last one is full")
+            names += page
+            after = page[-1]
         self.assertEqual(status.sessions, self.USERS)
-        self.assertGreaterEqual(len(status.usage), 1 + self.USERS)
+        self.assertEqual(names, sorted(set(names)))
+        self.assertLessEqual({"uid:%d" % (OTHER_UID + n) for n in range(self.USERS)}, set(names))
 
 
 class Admin(VmmCase):

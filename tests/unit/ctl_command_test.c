@@ -283,6 +283,47 @@ static void lay_quota(void)
 	fake_admin_answer("ShowQuota", &account.base);
 }
 
+/* The page after a name: the host, as on each, and one tenant. */
+static void lay_page(uint32_t call, const char *tenant, bool more)
+{
+	Iommubroker__V1__GetStatusResponse status = IOMMUBROKER__V1__GET_STATUS_RESPONSE__INIT;
+	Iommubroker__V1__GetUsageResponse host = IOMMUBROKER__V1__GET_USAGE_RESPONSE__INIT;
+	Iommubroker__V1__GetUsageResponse one = IOMMUBROKER__V1__GET_USAGE_RESPONSE__INIT;
+	Iommubroker__V1__GetUsageResponse *usage[] = {&host, &one};
+
+	host.tenant = (char *)"host";
+	one.tenant = (char *)tenant;
+	status.n_usage = 2;
+	status.usage = usage;
+	status.usage_more = more;
+	fake_admin_answer_from("GetStatus", call, &status.base);
+}
+
+/* All pages are one answer. */
+static void test_pages(void **state)
+{
+	json_t *json, *usage;
+	struct run run;
+
+	lay_page(1, "a", true);
+	lay_page(2, "b", true);
+	lay_page(3, "c", false);
+	json = expect_json("status --json", 0);
+	usage = json_object_get(json, "usage");
+	assert_int_equal(json_array_size(usage), 4);
+	assert_string_equal(json_string_value(json_object_get(json_array_get(usage, 3), "tenant")),
+			    "c");
+	json_decref(json);
+	run = fake_admin_run("status");
+	assert_string_equal(run.requests, "GetStatus {\"usage_after\":\"\"}\n"
+					  "GetStatus {\"usage_after\":\"a\"}\n"
+					  "GetStatus {\"usage_after\":\"b\"}\n");
+	expect("names tenants", 0, "a\nb\nc\n");
+	/* One that says that there is more and has no more does not hold us up. */
+	lay_page(3, "b", true);
+	expect("names tenants", 0, "b\n");
+}
+
 static void test_quota(void **state)
 {
 	json_t *json;
@@ -600,6 +641,7 @@ int main(void)
 		cmocka_unit_test_setup(test_help, setup),
 		cmocka_unit_test_setup(test_no_daemon, setup),
 		cmocka_unit_test_setup(test_refusal, setup),
+		cmocka_unit_test_setup(test_pages, setup),
 		cmocka_unit_test_setup(test_quota, setup),
 		cmocka_unit_test_setup(test_quota_explain, setup),
 		cmocka_unit_test_setup(test_check_fit, setup),

@@ -46,6 +46,7 @@ static void lay_status(const char *second, uint64_t calls, uint64_t pinned, uint
 	for (size_t i = 0; i < 3; i++) {
 		usages[i].tenant = (char *)names[i];
 		usages[i].n_usage = 1;
+		usages[i].calls = i * calls;
 		usages[i].usage = resources;
 	}
 	info.version = (char *)"0.1.0";
@@ -195,6 +196,12 @@ static void test_rates_and_order(void **state)
 	/* Two millions in at least 50 ms: millions a second, unless the machine is very slow. */
 	assert_null(strstr(run.out, "calls 0/s"));
 	assert_null(strstr(run.out, "calls -"));
+	/* Each tenant's own calls. */
+	run = fake_admin_run("top --json --interval 0.001");
+	assert_non_null(strstr(run.out, "\"calls\":1001000,\"calls_per_second\":"));
+	assert_non_null(strstr(run.out, "\"calls\":2002000,\"calls_per_second\":"));
+	assert_null(strstr(run.out, "\"calls_per_second\":0.0"));
+	assert_null(strstr(run.out, "\"calls_per_second\":null"));
 	run = fake_admin_run("top --interval 0.001 --sort name");
 	assert_true(strstr(run.out, "\nother ") < strstr(run.out, "\nprod "));
 }

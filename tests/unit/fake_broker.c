@@ -432,6 +432,14 @@ int usage_report(struct broker *broker, struct session *session, struct usage_re
 	return 0;
 }
 
+int usage_page(struct broker *broker, const char *after, struct usage_report *ret, size_t n,
+	       size_t *ret_n, bool *ret_more, struct refusal *refusal)
+{
+	(void)after;
+	*ret_more = false;
+	return usage_list(broker, ret, n, ret_n, refusal);
+}
+
 void usage_past(struct broker *broker, struct usage_past *ret)
 {
 	(void)broker;

@@ -353,6 +353,43 @@ static void test_counters_outlive_clients(void **state)
 	fixture_deinit(&f);
 }
 
+/* Page by page, by names, each tenant once, whatever order they came in. */
+static void test_pages_of_tenants(void **state)
+{
+	enum { MANY = 37, ROOM = 5 };
+	struct broker_settings settings = settings_with_rules();
+	struct session *sessions[MANY];
+	struct usage_report page[ROOM];
+	char last[BROKER_NAME_MAX] = "";
+	struct fixture f;
+	size_t n, all = 0;
+	bool more = true;
+
+	(void)state;
+	fixture_init_broker(&f, &settings);
+	for (size_t i = 0; i < MANY; i++)
+		assert_done(&f,
+			    session_of(&f, (uid_t)(1000 + i * 17 % MANY), 77, "", &sessions[i]));
+	broker_charge(f.broker, sessions[0]->tenant, LEDGER_CALLS, 1, &f.refusal);
+	broker_refund(f.broker, sessions[0]->tenant, LEDGER_CALLS, 1);
+	while (more) {
+		assert_done(&f, usage_page(f.broker, last, page, ROOM, &n, &more, &f.refusal));
+		assert_int_equal(n, more ? ROOM : MANY % ROOM);
+		for (size_t i = 0; i < n; i++) {
+			assert_true(strcmp(page[i].tenant, last) > 0);
+			assert_int_equal(page[i].calls, !strcmp(page[i].tenant, "users/1000"));
+			strcpy(last, page[i].tenant);
+		}
+		all += n;
+	}
+	assert_int_equal(all, MANY);
+	assert_done(&f, usage_page(f.broker, last, page, ROOM, &n, &more, &f.refusal));
+	assert_true(!n && !more);
+	for (size_t i = 0; i < MANY; i++)
+		session_end(sessions[i]);
+	fixture_deinit(&f);
+}
+
 /* Of a process that no rule is for, or that has not dropped its user yet. */
 static void test_on_behalf_of(void **state)
 {
@@ -480,6 +517,7 @@ int main(void)
 		cmocka_unit_test(test_limits_of_a_living_guest),
 		cmocka_unit_test(test_rule_that_is_gone),
 		cmocka_unit_test(test_counters_outlive_clients),
+		cmocka_unit_test(test_pages_of_tenants),
 		cmocka_unit_test(test_on_behalf_of),
 		cmocka_unit_test(test_idle_while_the_rule_is_gone),
 		cmocka_unit_test(test_idle_tenants_are_bounded),
