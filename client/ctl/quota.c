@@ -115,17 +115,16 @@ static void print_rates(const Account *account)
 {
 	if (account->n_rates == 0)
 		return;
-	printf("  %-14s %9s %9s %9s %9s %6s %s\n", "RATE", "A SECOND", "BURST", "WAITED", "REFUSED",
-	       "", "RULE");
+	printf("  %-14s %9s %9s %9s %9s %s\n", "RATE", "A SECOND", "BURST", "WAITED", "REFUSED",
+	       "RULE");
 	for (size_t i = 0; i < account->n_rates; i++) {
 		const Iommubroker__V1__ShowQuotaResponse__Rate *rate = account->rates[i];
 
 		print_rest(rate->rule, false,
-			   printf("  %-14s %9s %9s %9s %9s %6s",
-				  text_safe(rate->resource, 20).bytes,
+			   printf("  %-14s %9s %9s %9s %9s", text_safe(rate->resource, 20).bytes,
 				  cell("", rate->per_second, 9).bytes,
 				  cell("", rate->burst, 9).bytes, cell("", rate->delayed, 9).bytes,
-				  cell("", rate->refused, 9).bytes, ""));
+				  cell("", rate->refused, 9).bytes));
 	}
 }
 

@@ -99,6 +99,8 @@ class Ctl(CtlCase):
     def test_config_check_without_a_daemon(self):
         offline = ["config", "check", "--config-dir", self.daemon.config, "--daemon", built("daemon/iommubrokerd")]
         self.ctl(*offline)
+        # The program stands near the tool where nothing is installed.
+        self.ctl("config", "check", "--config-dir", self.daemon.config)
         with open(os.path.join(self.daemon.config, "quota.d/60-bad.conf"), "w", encoding="utf-8") as file:
             file.write("[Match]\nUser=*\n[Quota]\nGuestMax=1\n")
         done = subprocess.run(self.command(*offline), capture_output=True, text=True, check=False)

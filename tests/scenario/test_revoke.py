@@ -134,6 +134,12 @@ class Revoke(OperatorCase):
         ):  # fmt: skip
             with self.refused("INVALID_ARGUMENT"):
                 self.ask("Revoke", **bad)
+        with self.refused("INVALID_ARGUMENT", field="device") as refused:
+            self.ask("Revoke", device="3")
+        self.assertIn("'3' is neither a PCI address, as 0000:01:00.0, nor a zPCI function id, as fid:", str(refused.exception))
+        with self.refused("NOT_FOUND") as refused:
+            self.ask("Revoke", device="fid:3")
+        self.assertIn("no guest has the function fid:3", str(refused.exception))
         self.assertEqual(self.vmm.describe().guest, self.vmm.guest)
 
     def test_its_vmm_is_told(self):

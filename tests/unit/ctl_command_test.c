@@ -334,7 +334,7 @@ static void test_quota(void **state)
 	       "  pinned_bytes       3 GiB     1 GiB     2 GiB     4 GiB     17 OVER\n"
 	       "                 quota.d/50-a.conf:4\n");
 	expect("quota", 0, "rose above high 5 times");
-	expect("quota", 0, "  requests             500      none        11        12");
+	expect("quota", 0, "  requests             500      none        11        12\n");
 	expect_asked("quota", "ShowQuota {\"tenant\":\"\"}");
 	expect_asked("quota --tenant prod", "ShowQuota {\"tenant\":\"prod\"}");
 	json = expect_json("quota --json", 0);
