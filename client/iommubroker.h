@@ -24,7 +24,8 @@
  *   -ENOENT     unknown, or someone else's                         (NOT_FOUND)
  *   -EEXIST     overlap, or the same again                         (ALREADY_EXISTS)
  *   -EACCES     no rule lets this caller do it                     (PERMISSION_DENIED)
- *   -EPERM      no session, or one that ended                      (UNAUTHENTICATED)
+ *   -EPERM      no session, or one that ended; also one that a     (UNAUTHENTICATED)
+ *               restarted daemon does not know: its guests are gone
  *   -EBUSY      legal, but not now: order, unpopulated memory      (FAILED_PRECONDITION)
  *   -EDQUOT     a limit; the error tells which, and all numbers    (RESOURCE_EXHAUSTED)
  *   -ENOMEM     the host's own limit: memory, locked memory        (RESOURCE_EXHAUSTED)
@@ -33,8 +34,8 @@
  *   -EOPNOTSUPP this daemon or its kernel lacks it                 (UNIMPLEMENTED)
  *   -EIO        the host answered something unexpected             (INTERNAL and all others)
  * and from the library itself:
- *   -ECONNRESET the daemon is gone, or lets this process not connect (its log says so); every later
- *               call says the same
+ *   -ECONNRESET the daemon is gone, and did not come back in time, or lets this process not connect
+ *               (its log says so); every later call says the same
  *   -EBADMSG    the daemon's answer made no sense; if not even its envelope did, the connection was
  *               dropped, and every later call says the same
  *   -ETIMEDOUT  nothing came for as long as iommubroker_session_set_timeout() allows; a change that
@@ -47,6 +48,14 @@
  * an event loop nor any other thread: whoever waits first reads the socket and hands the others
  * their answers. The library makes no threads, installs no signal handlers, raises no signals, and
  * writes nothing anywhere.
+ *
+ * Restart. When the daemon is killed or upgraded, its successor goes on where it was: guests, their
+ * memory, devices and domains stay as they are. The library connects again, says which session it
+ * is, and asks again for every change that had not been answered, which is done once all the same.
+ * So a call sees nothing but a pause, in which progress may start over. iommubroker_refresh() does
+ * not wait: it answers BUSY as long as it lasts. Whoever waits in a call does what is to be done;
+ * while nobody does it is iommubroker_process(), for which the session's descriptor becomes
+ * readable, or whatever is called next, iommubroker_session_state() too.
  *
  * Fork. All descriptors are close-on-exec. A child that forks without exec must use none of the
  * parent's objects, not even free them; it holds a copy of the connection, but the daemon ends the
@@ -131,8 +140,25 @@ IOMMUBROKER_API const uint8_t *iommubroker_session_secret(
 	const struct iommubroker_session *session);
 /* Who is charged for what this session uses. */
 IOMMUBROKER_API const char *iommubroker_session_tenant(const struct iommubroker_session *session);
-/* 0, or -ECONNRESET or -EBADMSG once the connection is gone. */
+/* 0: the daemon is there. -EAGAIN: it is not, and the session waits for its successor. For good:
+ * -ECONNRESET, it did not come back in time, or it is not known where it listens; -EPERM, it came
+ * back and does not know the session any more, whose guests are released; -EBADMSG. Looks by itself
+ * whether the daemon is there, and goes on with connecting; never waits. */
 IOMMUBROKER_API int iommubroker_session_state(struct iommubroker_session *session);
+/* How long a lost daemon is waited for, 0 (not at all) to IOMMUBROKER_NO_TIMEOUT; at first 60
+ * seconds. Counts while anybody waits or looks, from each loss anew. */
+IOMMUBROKER_API void iommubroker_session_set_reconnect_limit(struct iommubroker_session *session,
+							     uint64_t limit_ns);
+/* Where the daemon's fd.sock is found again, at most 107 bytes. At first: the path that
+ * iommubroker_session_open() was given; of a socket, the path that it was connected to, if that is
+ * absolute. Without one a lost daemon is not waited for. -ENAMETOOLONG. */
+IOMMUBROKER_API int iommubroker_session_set_reconnect_path(struct iommubroker_session *session,
+							   const char *path);
+/* Called by iommubroker_process() after the session's state has changed, with what
+ * iommubroker_session_state() says; once for changes that it came too late for. NULL: nobody. */
+typedef void (*iommubroker_state_fn)(void *user_data, int state);
+IOMMUBROKER_API void iommubroker_session_on_state(struct iommubroker_session *session,
+						  iommubroker_state_fn function, void *user_data);
 /* End it and wait until all of its guests are taken down. The object still has to be freed. */
 IOMMUBROKER_API int iommubroker_session_close(struct iommubroker_session *session,
 					      struct iommubroker_error **ret_error);
@@ -150,11 +176,11 @@ IOMMUBROKER_API struct iommubroker_session *iommubroker_session_free(
  * Blocking calls may be made beside them, from callbacks too.
  */
 
-/* The descriptor belongs to the session; only poll it. It stays readable once the daemon is gone.
- */
+/* The descriptor belongs to the session; only poll it. It stays readable once the daemon is gone
+ * for good, and becomes readable whenever something is to be done to get it back. */
 IOMMUBROKER_API int iommubroker_session_fd(const struct iommubroker_session *session);
 /* Read what has come and call the callbacks, without waiting. Returns how many were called, or
- * -ECONNRESET or -EBADMSG when the connection is gone and every call has had its last callback;
+ * -ECONNRESET, -EPERM or -EBADMSG when the session is lost and every call has had its last callback;
  * -EBUSY if called by two threads at once or from a callback. */
 IOMMUBROKER_API int iommubroker_process(struct iommubroker_session *session);
 /* End an asynchronous call. A change that has begun is undone; its callback comes with -ECANCELED,
@@ -618,7 +644,7 @@ struct iommubroker_range {
  * answering is a verdict too:
  *   BUSY   timeout, daemon lost or restarting, rate exceeded, too many calls in flight. Not
  *          answered sooner than 1 ms after the call, or at timeout_ns if that is less.
- *   GONE   the nested domain, or its session, is no more
+ *   GONE   the nested domain, or its session, is no more, also after a restart
  *   ERROR  with event_code 0: the host failed
  * The result is -EINVAL for a wrong n or a request that the daemon calls malformed.
  * After a timeout the daemon may still act on the request; to refresh again is always right.
@@ -687,6 +713,7 @@ enum iommubroker_event_kind {
 	IOMMUBROKER_EVENT_DEVICE_WANTED = 6,
 	IOMMUBROKER_EVENT_QUOTA_HIGH = 7,
 	IOMMUBROKER_EVENT_REVOKED = 8,
+	/* Told by the library; sequence: that of the event before. */
 	IOMMUBROKER_EVENT_RESTARTING = 9,
 	IOMMUBROKER_EVENT_RESUMED = 10,
 	IOMMUBROKER_EVENT_GUEST_GONE = 11,

@@ -9,12 +9,19 @@
 
 #include "iommubroker/v1/native.pb-c.h"
 #include "lib/async.h"
+#include "lib/reader.h"
 
 /* One iommubroker_process() reads no more than this before it calls back. */
 #define PROCESS_PACKETS_MAX 128
 
+/* Fields of WatchEventsRequest and of Event. */
+#define WATCH_GUEST    1
+#define WATCH_SINCE    2
+#define EVENT_SEQUENCE 1
+
 struct async_packet {
 	struct async_packet *next;
+	uint32_t local; /* enum iommubroker_event_kind: no packet, but what the library tells */
 	size_t n_bytes;
 	uint8_t bytes[];
 };
@@ -43,6 +50,35 @@ static void end(struct async *async, int result)
 }
 
 /* Memory and room may be short here: then the call ends, and says so. */
+static struct async_packet *add_packet(struct async *async, size_t n_bytes)
+{
+	struct async_packet *packet = malloc(sizeof(*packet) + n_bytes);
+
+	if (packet == NULL) {
+		end(async, -ENOMEM);
+		return NULL;
+	}
+	packet->next = NULL;
+	packet->local = 0;
+	packet->n_bytes = n_bytes;
+	*async->packets_end = packet;
+	async->packets_end = &packet->next;
+	async->n_packets++;
+	queue_ready(async);
+	return packet;
+}
+
+/* Where a watch goes on after a restart. */
+static void note_sequence(struct async *async, const struct answer *answer)
+{
+	struct wire_reader reader = {answer->message, answer->n_message};
+	struct wire_field field;
+
+	while (wire_next(&reader, &field) > 0)
+		if (field.number == EVENT_SEQUENCE && field.type == WIRE_VARINT)
+			async->since = field.value;
+}
+
 static int async_take(void *sink, const struct answer *answer, struct packet *packet)
 {
 	struct async *async = sink;
@@ -55,20 +91,14 @@ static int async_take(void *sink, const struct answer *answer, struct packet *pa
 		end(async, -EOVERFLOW);
 		return 0;
 	}
-	copy = malloc(sizeof(*copy) + packet->n_bytes);
-	if (copy == NULL) {
-		end(async, -ENOMEM);
+	copy = add_packet(async, packet->n_bytes);
+	if (copy == NULL)
 		return 0;
-	}
-	copy->next = NULL;
-	copy->n_bytes = packet->n_bytes;
 	memcpy(copy->bytes, packet->bytes, packet->n_bytes);
-	*async->packets_end = copy;
-	async->packets_end = &copy->next;
-	async->n_packets++;
+	if (async->tell != NULL)
+		note_sequence(async, answer);
 	if (!answer->more)
 		end(async, 0);
-	queue_ready(async);
 	return 0;
 }
 
@@ -87,10 +117,33 @@ static void async_begun(void *sink, uint64_t number)
 	async->session->calls = async;
 }
 
+size_t async_put_watch(const struct async *async, uint8_t *packet)
+{
+	uint8_t *end = packet + PACKET_HEADER_BYTES;
+
+	end = wire_put_tag(end, WATCH_GUEST, WIRE_FIXED64);
+	end = wire_put_fixed64(end, async->guest);
+	end = wire_put_tag(end, WATCH_SINCE, WIRE_VARINT);
+	end = wire_put_varint(end, async->since);
+	return end - packet;
+}
+
+static size_t watch_renew(void *sink, uint8_t *packet)
+{
+	return async_put_watch(sink, packet);
+}
+
 static const struct call_ops async_ops = {
 	.begun = async_begun,
 	.take = async_take,
 	.lost = async_lost,
+};
+
+static const struct call_ops watch_ops = {
+	.begun = async_begun,
+	.take = async_take,
+	.lost = async_lost,
+	.renew = watch_renew,
 };
 
 struct async *async_new(struct iommubroker_session *session,
@@ -119,6 +172,7 @@ static struct async *async_free(struct async *async)
 		async->packets = packet->next;
 		free(packet);
 	}
+	free(async->packet);
 	free(async);
 	return NULL;
 }
@@ -154,23 +208,25 @@ static int take_back(struct iommubroker_session *session, uint64_t number, int r
 }
 
 int async_submit(struct async *async, uint32_t method, uint8_t *packet, size_t n_bytes,
-		 uint64_t *ret_call)
+		 bool repeats, uint64_t *ret_call)
 {
 	struct iommubroker_session *session = async->session;
-	struct call *call = NULL;
-	uint64_t number;
+	const struct call_request request = {
+		.method = method,
+		.packet = packet,
+		.n_bytes = n_bytes,
+		.borrow_fd = -1,
+		.repeats = repeats,
+	};
+	uint64_t number = 0;
 	int r;
 
-	r = call_begin(&session->connection, CALL_ASYNC, method, &async_ops, async, 0, &call);
-	if (r < 0) {
+	async->packet = packet;
+	r = call_submit(&session->connection, &request,
+			async->tell != NULL ? &watch_ops : &async_ops, async, &number);
+	if (r < 0 && number == 0)
 		async_free(async);
-		free(packet);
-		return r == -ETIMEDOUT ? -EAGAIN : r;
-	}
-	number = call->number;
-	r = call_send(&session->connection, call, packet, n_bytes, -1, 0);
-	free(packet);
-	if (r < 0)
+	else if (r < 0)
 		r = take_back(session, number, r);
 	if (r == 0 && ret_call != NULL)
 		*ret_call = number;
@@ -195,8 +251,57 @@ void async_report_progress(struct async *async, const ProtobufCMessage *message)
 	    !exchange_progress(message, &done, &total))
 		return;
 	if (async->progress(async->user_data, done, total) != 0)
-		async->cancelled = session_cancel(async->session, async->request_id) == 0;
+		async->cancelled = call_cancel(&async->session->connection, async->call,
+					       async->request_id) == 0;
 }
+
+/* ── what the library tells by itself ─────────────────────────────────────────────────────── */
+
+static void add_local(struct async *async, uint32_t kind)
+{
+	struct async_packet *packet;
+
+	if (async->ended || async->tell == NULL || async->n_packets >= ASYNC_PACKETS_MAX)
+		return;
+	packet = add_packet(async, 0);
+	if (packet != NULL)
+		packet->local = kind;
+}
+
+void async_link_changed(void *user_data)
+{
+	struct iommubroker_session *session = user_data;
+	struct connection *c = &session->connection;
+	uint32_t kind = c->down ? IOMMUBROKER_EVENT_RESTARTING : IOMMUBROKER_EVENT_RESUMED;
+
+	for (struct async *async = session->calls; !c->lost && async != NULL; async = async->next)
+		add_local(async, kind);
+	session->state_changed = true;
+	if (session->on_state != NULL)
+		eventfd_write(c->event_fd, 1);
+}
+
+/* The one that process() tells of the state. True: it was told. */
+static bool tell_state(struct iommubroker_session *session)
+{
+	struct connection *c = &session->connection;
+	iommubroker_state_fn on_state;
+	void *user_data;
+	int state;
+
+	pthread_mutex_lock(&c->lock);
+	on_state = session->state_changed ? session->on_state : NULL;
+	user_data = session->on_state_data;
+	session->state_changed = false;
+	state = c->lost ? c->lost : c->down ? -EAGAIN : 0;
+	pthread_mutex_unlock(&c->lock);
+	if (on_state == NULL)
+		return false;
+	on_state(user_data, state);
+	return true;
+}
+
+/* ── delivering ───────────────────────────────────────────────────────────────────────────── */
 
 /* Under the lock: the next call with something to deliver, out of the list; its packet if it has
  * one. */
@@ -226,6 +331,10 @@ static bool deliver_packet(struct async *async, const struct async_packet *copy)
 	struct packet packet = {.bytes = (uint8_t *)copy->bytes, .n_bytes = copy->n_bytes};
 	struct answer answer;
 
+	if (copy->local != 0) {
+		async->tell(async, copy->local);
+		return false;
+	}
 	/* It was parsed when it came. */
 	if (packet_parse(&packet, &answer) < 0)
 		return async->deliver(async, NULL, -EBADMSG);
@@ -237,8 +346,7 @@ static void forget(struct async *async)
 	struct connection *c = &async->session->connection;
 
 	/* An answer that still comes has to find nobody. */
-	if (call_abandon(c, async->call) && async->overflowed)
-		connection_send_raw(c, IOMMUBROKER__V1__METHOD__METHOD_CANCEL_CALL, async->call);
+	call_abandon(c, async->call, async->overflowed);
 	pthread_mutex_lock(&c->lock);
 	*find_async(async->session, async->call) = async->next;
 	pthread_mutex_unlock(&c->lock);
@@ -293,7 +401,8 @@ int iommubroker_process(struct iommubroker_session *session)
 	}
 	session->processing = true;
 	pthread_mutex_unlock(&c->lock);
-	connection_drain(c, PROCESS_PACKETS_MAX);
+	reader_drain(c, PROCESS_PACKETS_MAX);
+	n += tell_state(session);
 	pthread_mutex_lock(&c->lock);
 	while (n < PROCESS_PACKETS_MAX && (async = pop_ready(session, &packet)) != NULL) {
 		pthread_mutex_unlock(&c->lock);
@@ -301,7 +410,7 @@ int iommubroker_process(struct iommubroker_session *session)
 		n++;
 		pthread_mutex_lock(&c->lock);
 	}
-	if (session->ready == NULL) {
+	if (session->ready == NULL && !(session->state_changed && session->on_state != NULL)) {
 		lost = c->lost;
 		eventfd_read(c->event_fd, &count);
 	}
@@ -330,7 +439,7 @@ int iommubroker_cancel(struct iommubroker_session *session, uint64_t number)
 	if (async == NULL)
 		return -ENOENT;
 	if (request_id != 0)
-		return session_cancel(session, request_id);
-	call_abandon(c, number);
-	return connection_send_raw(c, IOMMUBROKER__V1__METHOD__METHOD_CANCEL_CALL, number);
+		return call_cancel(c, number, request_id);
+	call_abandon(c, number, true);
+	return 0;
 }

@@ -8,6 +8,7 @@
  */
 
 #include "lib/session.h"
+#include "lib/wire.h"
 
 #define ASYNC_PACKETS_MAX 256 /* that wait in one call for iommubroker_process() */
 
@@ -16,6 +17,7 @@ struct async {
 	struct async *next, *next_ready;
 	uint64_t call;       /* number */
 	uint64_t request_id; /* 0: no mutation */
+	uint8_t *packet;     /* the request, for as long as it may have to be sent again */
 	struct async_packet *packets, **packets_end;
 	size_t n_packets;
 	bool queued;     /* in the session's ready list */
@@ -35,6 +37,10 @@ struct async {
 	iommubroker_progress_fn progress;
 	bool cancelled;
 	size_t n_ranges;
+	/* Of a watch: which guest's, and the last event that came. tell: something that the library
+	 * itself knows happened to it; NULL: no watch. Called without locks. */
+	uint64_t guest, since, told; /* told: to the callback */
+	void (*tell)(struct async *async, uint32_t kind);
 	void *user_data;
 };
 
@@ -43,9 +49,15 @@ struct async *async_new(struct iommubroker_session *session,
 			bool (*deliver)(struct async *async, const struct answer *answer,
 					int result),
 			void *user_data);
-/* Send it; async and packet are consumed, also on failure. 0: the callback will come. */
+/* Send it; async and packet are consumed, also on failure. repeats: by a daemon that was restarted
+ * meanwhile, too. 0: the callback will come. */
 int async_submit(struct async *consume_async, uint32_t method, uint8_t *consume_packet,
-		 size_t n_bytes, uint64_t *ret_call);
+		 size_t n_bytes, bool repeats, uint64_t *ret_call);
+/* The request of a watch as it is now; packet has room for WATCH_PACKET_BYTES. Its length. */
+#define WATCH_PACKET_BYTES (PACKET_HEADER_BYTES + 2 * (1 + WIRE_VARINT_BYTES_MAX))
+size_t async_put_watch(const struct async *async, uint8_t *packet);
+/* The connection's link fell, rose or was lost: under its lock. */
+void async_link_changed(void *session);
 /* For session_free(): nobody is called. */
 void async_drop_all(struct iommubroker_session *session);
 /* A progress answer's callback, and what it asks for. */

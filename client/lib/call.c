@@ -106,36 +106,33 @@ bool exchange_progress(const ProtobufCMessage *message, uint64_t *ret_done, uint
 }
 
 static void report_progress(struct iommubroker_session *session, const struct exchange *exchange,
-			    const ProtobufCMessage *message, bool *cancelled)
+			    uint64_t number, const ProtobufCMessage *message, bool *cancelled)
 {
 	uint64_t done, total;
 
 	if (exchange->progress == NULL || *cancelled || !exchange_progress(message, &done, &total))
 		return;
 	if (exchange->progress(exchange->user_data, done, total) != 0)
-		*cancelled = session_cancel(session, exchange->request_id) == 0;
+		*cancelled = call_cancel(&session->connection, number, exchange->request_id) == 0;
 }
 
+/* The packet is the caller's until the call has ended: it may have to be sent again. */
 static int send_request(struct iommubroker_session *session, const struct exchange *exchange,
-			struct mailbox *box, struct call **ret_call)
+			struct mailbox *box, uint8_t **ret_packet, struct call **ret_call)
 {
-	uint64_t deadline = clock_deadline(session->timeout_ns);
-	struct call *call = NULL;
-	uint8_t *packet = NULL;
-	size_t n_bytes;
+	struct call_request request = {
+		.method = exchange->method,
+		.borrow_fd = exchange->has_fd ? exchange->fd : -1,
+		.repeats = true,
+	};
 	int r;
 
-	r = exchange_pack(exchange->request, &packet, &n_bytes);
-	if (r == 0)
-		r = call_begin(&session->connection, CALL_WAITED, exchange->method, &mailbox_ops,
-			       box, deadline, &call);
-	if (r == 0)
-		r = call_send(&session->connection, call, packet, n_bytes,
-			      exchange->has_fd ? exchange->fd : -1, deadline);
-	free(packet);
-	if (r == 0)
-		*ret_call = call;
-	return r;
+	r = exchange_pack(exchange->request, &request.packet, &request.n_bytes);
+	if (r < 0)
+		return r;
+	*ret_packet = request.packet;
+	return call_start(&session->connection, &request, &mailbox_ops, box,
+			  clock_deadline(session->timeout_ns), ret_call);
 }
 
 /* What the mailbox holds, unpacked. While more can come, whoever reads the socket may replace it,
@@ -177,7 +174,7 @@ static int wait_final(struct iommubroker_session *session, const struct exchange
 		if (final)
 			break;
 		if (message != NULL)
-			report_progress(session, exchange, message, &cancelled);
+			report_progress(session, exchange, call->number, message, &cancelled);
 		protobuf_c_message_free_unpacked(message, NULL);
 	}
 	*ret_message = message;
@@ -204,16 +201,18 @@ int exchange_run(struct iommubroker_session *session, const struct exchange *exc
 	struct mailbox *box = malloc(sizeof(*box));
 	ProtobufCMessage *message = NULL;
 	struct call *call = NULL;
+	uint8_t *packet = NULL;
 	int r;
 
 	if (box == NULL)
 		return error_transport(-ENOMEM, ret_error);
 	box->fds.n = 0;
-	r = send_request(session, exchange, box, &call);
+	r = send_request(session, exchange, box, &packet, &call);
 	if (r == 0) {
 		r = wait_final(session, exchange, call, box, &message);
 		call_end(&session->connection, call);
 	}
+	free(packet);
 	r = r < 0 ? error_transport(r, ret_error) : judge(box, message, ret_error);
 	if (r == 0) {
 		*ret_response = message;

@@ -25,7 +25,7 @@ static int named_descriptor(struct descriptors *fds, const Iommubroker__V1__Desc
 	return descriptors_take(fds, ref->attached);
 }
 
-/* ret_fd may be NULL: then the descriptor is closed. */
+/* ret_fd may be NULL: then the descriptor is closed. -EBADMSG: there is none. */
 static int fetch_descriptor(struct descriptors *fds, const Iommubroker__V1__DescriptorRef *ref,
 			    int *ret_fd)
 {
@@ -69,7 +69,12 @@ static int open_device(struct iommubroker_guest *guest, OpenRequest *request, in
 		device->session = guest->session;
 		device->handle = response->device;
 		r = fetch_descriptor(&fds, response->descriptor, ret_fd);
-		if (r < 0)
+		/* Of a request that was repeated the answer says only what was opened. */
+		if (r < 0 && response->descriptor == NULL && response->device != 0)
+			r = ret_fd != NULL
+				    ? iommubroker_device_descriptor(device, ret_fd, ret_error)
+				    : 0;
+		else if (r < 0)
 			error_transport(r, ret_error);
 		protobuf_c_message_free_unpacked(message, NULL);
 	}
@@ -197,7 +202,7 @@ int iommubroker_device_bind_submit(struct iommubroker_device *device, const uint
 	async->progress = progress;
 	async->request_id = request.request_id;
 	return async_submit(async, IOMMUBROKER__V1__METHOD__METHOD_BIND_DEVICE, packet, n_bytes,
-			    ret_call);
+			    true, ret_call);
 }
 
 static struct iommubroker_device_info *info_new(ProtobufCMessage *consume_message,

@@ -202,6 +202,8 @@ static int errno_code(int result)
 		return GRPC_NOT_FOUND;
 	case -EACCES:
 		return GRPC_PERMISSION_DENIED;
+	case -EPERM:
+		return GRPC_UNAUTHENTICATED;
 	case -ENOMEM:
 	case -EMFILE:
 	case -ENFILE:
@@ -279,6 +281,13 @@ int error_transport(int result, struct iommubroker_error **ret_error)
 	switch (result) {
 	case -ECONNRESET:
 		return error_local(result, ret_error, "the connection to iommubrokerd is gone");
+	case -EPERM:
+		error_local(result, ret_error,
+			    "iommubrokerd was restarted and does not know this session any more: "
+			    "its guests were released");
+		if (ret_error != NULL && *ret_error != NULL)
+			COPY((*ret_error)->reason, "SESSION_LOST");
+		return result;
 	case -EBADMSG:
 		return error_local(result, ret_error,
 				   "iommubrokerd answered something that is not its protocol");

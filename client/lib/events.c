@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "iommubroker/v1/events.pb-c.h"
 #include "iommubroker/v1/native.pb-c.h"
@@ -41,8 +42,10 @@ static bool deliver_event(struct async *async, const struct answer *answer, int 
 			last = true;
 		}
 	}
-	if (message != NULL)
+	if (message != NULL) {
+		async->told = message->sequence;
 		deliver_message(async, message);
+	}
 	if (last) {
 		if (answer != NULL && answer->code != 0)
 			result = error_from_answer(answer, &error);
@@ -55,26 +58,39 @@ static bool deliver_event(struct async *async, const struct answer *answer, int 
 	return last;
 }
 
+/* Not the daemon's: it has no sequence number of its own. */
+static void tell_watch(struct async *async, uint32_t kind)
+{
+	struct iommubroker_event event = {
+		.sequence = async->told,
+		.kind = kind,
+		.guest = async->guest,
+		.text = kind == IOMMUBROKER_EVENT_RESTARTING
+				? "the daemon is gone; calls wait for its successor"
+				: "the daemon is back, and this session with it",
+	};
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	event.time_ns = (uint64_t)now.tv_sec * 1000000000u + now.tv_nsec;
+	async->done.event(async->user_data, 0, &event, NULL);
+}
+
 int iommubroker_watch_events(struct iommubroker_guest *guest, uint64_t since,
 			     iommubroker_event_fn function, void *user_data, uint64_t *ret_call)
 {
-	Iommubroker__V1__WatchEventsRequest request = IOMMUBROKER__V1__WATCH_EVENTS_REQUEST__INIT;
-	uint8_t *packet = NULL;
-	struct async *async;
-	size_t n_bytes = 0;
-	int r;
+	struct async *async = async_new(guest->session, deliver_event, user_data);
+	uint8_t *packet = malloc(WATCH_PACKET_BYTES);
 
-	request.guest = guest->handle;
-	request.since = since;
-	r = exchange_pack(&request.base, &packet, &n_bytes);
-	if (r < 0)
-		return r;
-	async = async_new(guest->session, deliver_event, user_data);
-	if (async == NULL) {
+	if (async == NULL || packet == NULL) {
+		free(async);
 		free(packet);
 		return -ENOMEM;
 	}
 	async->done.event = function;
-	return async_submit(async, IOMMUBROKER__V1__METHOD__METHOD_WATCH_EVENTS, packet, n_bytes,
-			    ret_call);
+	async->guest = guest->handle;
+	async->since = async->told = since;
+	async->tell = tell_watch;
+	return async_submit(async, IOMMUBROKER__V1__METHOD__METHOD_WATCH_EVENTS, packet,
+			    async_put_watch(async, packet), true, ret_call);
 }

@@ -265,7 +265,7 @@ int iommubroker_memory_update_submit(struct iommubroker_guest *guest,
 		async->progress = progress;
 		async->request_id = request->request.request_id;
 		r = async_submit(async, IOMMUBROKER__V1__METHOD__METHOD_UPDATE_MEMORY, packet,
-				 n_bytes, ret_call);
+				 n_bytes, true, ret_call);
 	} else {
 		free(async);
 	}

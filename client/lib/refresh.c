@@ -81,14 +81,17 @@ static const struct call_ops refresh_ops = {.take = refresh_take};
 static int transact(struct connection *c, struct refresh *refresh, uint8_t *packet, size_t n_bytes,
 		    uint64_t deadline)
 {
+	/* Not to be repeated: the guest does that itself when it is told BUSY. */
+	const struct call_request request = {
+		.method = IOMMUBROKER__V1__METHOD__METHOD_REFRESH_NESTED,
+		.packet = packet,
+		.n_bytes = n_bytes,
+		.borrow_fd = -1,
+	};
 	struct call *call = NULL;
 	int r;
 
-	r = call_begin(c, CALL_WAITED, IOMMUBROKER__V1__METHOD__METHOD_REFRESH_NESTED, &refresh_ops,
-		       refresh, deadline, &call);
-	if (r < 0)
-		return r;
-	r = call_send(c, call, packet, n_bytes, -1, deadline);
+	r = call_start(c, &request, &refresh_ops, refresh, deadline, &call);
 	if (r < 0)
 		return r;
 	r = call_wait(c, call, deadline);
@@ -117,6 +120,12 @@ static int verdict_of_code(int32_t code, uint32_t *ret)
 		*ret = IOMMUBROKER_VERDICT_ERROR;
 		return 0;
 	}
+}
+
+/* The daemon did not answer. */
+static uint32_t verdict_of_loss(int result)
+{
+	return result == -EPERM ? IOMMUBROKER_VERDICT_GONE : IOMMUBROKER_VERDICT_BUSY;
 }
 
 /* What a VMM tells its guest with a verdict that did not come with numbers of its own. */
@@ -163,7 +172,7 @@ int iommubroker_refresh(struct iommubroker_nested *nested, const struct iommubro
 			return -EINVAL;
 		fill(ret_results, n, verdict);
 	} else if (r < 0) {
-		fill(ret_results, n, IOMMUBROKER_VERDICT_BUSY);
+		fill(ret_results, n, verdict_of_loss(r));
 	}
 	if (any_busy(ret_results, n))
 		clock_sleep_until(not_before < deadline ? not_before : deadline);
@@ -173,7 +182,7 @@ int iommubroker_refresh(struct iommubroker_nested *nested, const struct iommubro
 static bool deliver_refresh(struct async *async, const struct answer *answer, int result)
 {
 	struct iommubroker_result results[IOMMUBROKER_REFRESH_RANGES_MAX];
-	uint32_t verdict = IOMMUBROKER_VERDICT_BUSY;
+	uint32_t verdict = verdict_of_loss(result);
 	size_t n;
 
 	if (answer != NULL && answer->code == 0 && !answer->more &&
@@ -216,5 +225,5 @@ int iommubroker_refresh_submit(struct iommubroker_nested *nested,
 	async->n_ranges = n;
 	n_bytes = put_request(packet, nested->handle, ranges, n);
 	return async_submit(async, IOMMUBROKER__V1__METHOD__METHOD_REFRESH_NESTED, packet, n_bytes,
-			    ret_call);
+			    false, ret_call);
 }

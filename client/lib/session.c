@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -14,7 +15,6 @@
 #include "iommubroker/v1/native.pb-c.h"
 #include "lib/async.h"
 #include "lib/session.h"
-#include "lib/wire.h"
 
 #define DEFAULT_PATH "/run/iommubroker/fd.sock"
 
@@ -58,10 +58,36 @@ static int introduce(struct iommubroker_session *session, const char *name,
 		return r;
 	response = (void *)message;
 	snprintf(session->tenant, sizeof(session->tenant), "%s", response->tenant);
-	if (response->secret.len == sizeof(session->secret))
+	if (response->secret.len == sizeof(session->secret)) {
 		memcpy(session->secret, response->secret.data, sizeof(session->secret));
+		pthread_mutex_lock(&session->connection.lock);
+		resume_set_secret(&session->connection.resume, session->secret);
+		pthread_mutex_unlock(&session->connection.lock);
+	}
 	protobuf_c_message_free_unpacked(message, NULL);
 	return 0;
+}
+
+/* Where to find the daemon again over a socket that somebody else connected: where it listened, if
+ * that has a name. */
+static void find_path(struct iommubroker_session *session)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNSPEC};
+	socklen_t n_bytes = sizeof(address) - 1; /* a terminator stays */
+
+	if (getpeername(session->connection.fd, (struct sockaddr *)&address, &n_bytes) == 0 &&
+	    address.sun_family == AF_UNIX && address.sun_path[0] == '/')
+		resume_set_path(&session->connection.resume, address.sun_path);
+}
+
+/* Apart from the ids that the same process may use over gRPC, in the same session. */
+static uint64_t first_request_id(void)
+{
+	uint64_t first = 0;
+
+	if (getrandom(&first, sizeof(first), GRND_NONBLOCK) != sizeof(first))
+		first = 0;
+	return first;
 }
 
 static struct iommubroker_session *session_new(int consume_fd, int *ret_result)
@@ -75,17 +101,21 @@ static struct iommubroker_session *session_new(int consume_fd, int *ret_result)
 	}
 	session->timeout_ns = IOMMUBROKER_NO_TIMEOUT;
 	session->ready_end = &session->ready;
+	session->next_request_id = first_request_id();
 	*ret_result = connection_init(&session->connection, consume_fd);
 	if (*ret_result < 0) {
 		free(session);
 		return NULL;
 	}
+	session->connection.changed = async_link_changed;
+	session->connection.changed_context = session;
 	return session;
 }
 
-int iommubroker_session_open_fd(int consume_fd, const char *name,
-				struct iommubroker_session **ret_session,
-				struct iommubroker_error **ret_error)
+/* path NULL: not known. */
+static int session_open(int consume_fd, const char *path, const char *name,
+			struct iommubroker_session **ret_session,
+			struct iommubroker_error **ret_error)
 {
 	struct iommubroker_session *session;
 	int r;
@@ -94,6 +124,10 @@ int iommubroker_session_open_fd(int consume_fd, const char *name,
 	if (session == NULL)
 		return error_local(r, ret_error, "cannot set up a session: %s",
 				   strerrordesc_np(-r));
+	if (path == NULL)
+		find_path(session);
+	else
+		resume_set_path(&session->connection.resume, path);
 	r = introduce(session, name, ret_error);
 	if (r < 0) {
 		iommubroker_session_free(session);
@@ -101,6 +135,13 @@ int iommubroker_session_open_fd(int consume_fd, const char *name,
 	}
 	*ret_session = session;
 	return 0;
+}
+
+int iommubroker_session_open_fd(int consume_fd, const char *name,
+				struct iommubroker_session **ret_session,
+				struct iommubroker_error **ret_error)
+{
+	return session_open(consume_fd, NULL, name, ret_session, ret_error);
 }
 
 int iommubroker_session_open(const char *path, const char *name,
@@ -116,7 +157,7 @@ int iommubroker_session_open(const char *path, const char *name,
 	if (r < 0)
 		return error_local(r, ret_error, "cannot connect to %s: %s", path,
 				   strerrordesc_np(-r));
-	return iommubroker_session_open_fd(fd, name, ret_session, ret_error);
+	return session_open(fd, path, name, ret_session, ret_error);
 }
 
 void iommubroker_session_set_timeout(struct iommubroker_session *session, uint64_t timeout_ns)
@@ -136,12 +177,34 @@ const char *iommubroker_session_tenant(const struct iommubroker_session *session
 
 int iommubroker_session_state(struct iommubroker_session *session)
 {
-	int lost;
+	return connection_state(&session->connection);
+}
+
+void iommubroker_session_set_reconnect_limit(struct iommubroker_session *session, uint64_t limit_ns)
+{
+	pthread_mutex_lock(&session->connection.lock);
+	session->connection.resume.limit_ns = limit_ns;
+	pthread_mutex_unlock(&session->connection.lock);
+}
+
+int iommubroker_session_set_reconnect_path(struct iommubroker_session *session, const char *path)
+{
+	int r;
 
 	pthread_mutex_lock(&session->connection.lock);
-	lost = session->connection.lost;
+	r = resume_set_path(&session->connection.resume, path);
 	pthread_mutex_unlock(&session->connection.lock);
-	return lost;
+	return r;
+}
+
+void iommubroker_session_on_state(struct iommubroker_session *session,
+				  iommubroker_state_fn function, void *user_data)
+{
+	pthread_mutex_lock(&session->connection.lock);
+	session->on_state = function;
+	session->on_state_data = user_data;
+	session->state_changed = false;
+	pthread_mutex_unlock(&session->connection.lock);
 }
 
 int iommubroker_session_fd(const struct iommubroker_session *session)
@@ -159,7 +222,18 @@ int iommubroker_session_close(struct iommubroker_session *session,
 		.response = &iommubroker__v1__close_session_response__descriptor,
 	};
 
-	return exchange_run_only(session, &exchange, ret_error);
+	struct iommubroker_error *error = NULL;
+	int r = exchange_run_only(session, &exchange, &error);
+
+	/* Its answer was lost with the daemon, or the daemon let go of it by itself: it has ended.
+	 */
+	if (r == -EPERM && connection_state(&session->connection) == -EPERM)
+		r = 0;
+	if (r < 0 && ret_error != NULL)
+		*ret_error = error;
+	else
+		iommubroker_error_free(error);
+	return r;
 }
 
 struct iommubroker_session *iommubroker_session_free(struct iommubroker_session *session)
@@ -174,17 +248,10 @@ struct iommubroker_session *iommubroker_session_free(struct iommubroker_session 
 
 uint64_t session_request_id(struct iommubroker_session *session)
 {
-	return ++session->next_request_id;
-}
+	uint64_t id;
 
-int session_cancel(struct iommubroker_session *session, uint64_t request_id)
-{
-	uint8_t packet[PACKET_HEADER_BYTES + 1 + WIRE_VARINT_BYTES_MAX];
-	uint8_t *end;
-
-	end = wire_put_tag(packet + PACKET_HEADER_BYTES, 1, WIRE_VARINT);
-	end = wire_put_varint(end, request_id);
-	return call_send_only(&session->connection,
-			      IOMMUBROKER__V1__METHOD__METHOD_CANCEL_OPERATION, packet,
-			      end - packet);
+	do {
+		id = ++session->next_request_id;
+	} while (id == 0);
+	return id;
 }

@@ -23,6 +23,9 @@ struct iommubroker_session {
 	struct async *calls;              /* all of them */
 	struct async *ready, **ready_end; /* those with something for process() */
 	bool processing;
+	bool state_changed; /* since on_state was told */
+	iommubroker_state_fn on_state;
+	void *on_state_data;
 };
 
 struct iommubroker_guest {
@@ -46,10 +49,8 @@ struct iommubroker_nested {
 	uint64_t handle;
 };
 
-/* A number for the next mutation; never 0. */
+/* A number for the next mutation: never 0, never the same again in the life of the session. */
 uint64_t session_request_id(struct iommubroker_session *session);
-/* Stop a mutation that runs; nobody hears of the outcome but the mutation. 0 or negative errno. */
-int session_cancel(struct iommubroker_session *session, uint64_t request_id);
 
 /* Descriptors that came with an answer. */
 struct descriptors {

@@ -68,7 +68,7 @@ static size_t take_fds(struct msghdr *message, int *fds)
 	return n;
 }
 
-static void run(struct fake_daemon *daemon, bool raw)
+void fake_run(struct fake_daemon *daemon, bool raw)
 {
 	union {
 		struct cmsghdr align;
@@ -95,7 +95,8 @@ static void run(struct fake_daemon *daemon, bool raw)
 		request.message = packet + HEADER_BYTES;
 		request.n_message = n - HEADER_BYTES;
 		request.n_fds = take_fds(&message, fds);
-		serve_one(daemon, &request, raw);
+		if (!daemon->dead)
+			serve_one(daemon, &request, raw);
 		for (size_t i = 0; i < request.n_fds; i++)
 			close(fds[i]);
 	}
@@ -103,13 +104,13 @@ static void run(struct fake_daemon *daemon, bool raw)
 
 static void *run_thread(void *user_data)
 {
-	run(user_data, false);
+	fake_run(user_data, false);
 	return NULL;
 }
 
 static void *run_raw_thread(void *user_data)
 {
-	run(user_data, true);
+	fake_run(user_data, true);
 	return NULL;
 }
 
@@ -140,6 +141,7 @@ void fake_start_raw(struct fake_daemon *daemon, fake_serve_fn serve, void *user_
 
 void fake_die(struct fake_daemon *daemon)
 {
+	daemon->dead = true;
 	shutdown(daemon->fd, SHUT_RDWR);
 }
 

@@ -28,7 +28,8 @@ typedef void (*fake_serve_fn)(struct fake_daemon *daemon, const struct fake_requ
 
 struct fake_daemon {
 	int fd;
-	int client_fd; /* for the session, which consumes it */
+	int client_fd;     /* for the session, which consumes it */
+	_Atomic bool dead; /* reads no more */
 	pthread_t thread;
 	fake_serve_fn serve;
 	void *user_data;
@@ -38,6 +39,9 @@ struct fake_daemon {
 void fake_start(struct fake_daemon *daemon, fake_serve_fn serve, void *user_data);
 /* Without even that. */
 void fake_start_raw(struct fake_daemon *daemon, fake_serve_fn serve, void *user_data);
+/* The thread itself, for who has made the daemon's fd: until the other end hangs up, or fake_die().
+ * raw: OpenSession goes to serve, too. */
+void fake_run(struct fake_daemon *daemon, bool raw);
 /* Hang up, from any thread. */
 void fake_die(struct fake_daemon *daemon);
 /* Hang up, and wait for the thread. */
