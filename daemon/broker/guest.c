@@ -313,12 +313,12 @@ static int guest_find_tenant(struct broker *broker, struct session *session,
 		status = refuse(refusal, REFUSAL_DENIED, "NOT_A_MANAGER",
 				"no rule with Manager=yes is for this process: it may create "
 				"guests for itself only");
-	} else {
+	}
+	pthread_mutex_unlock(&broker->lock);
+	if (!status && on_behalf_of)
 		status = tenant_get(broker, on_behalf_of, ret, refusal)
 				 ? refuse_behalf(on_behalf_of, refusal)
 				 : 0;
-	}
-	pthread_mutex_unlock(&broker->lock);
 	return status;
 }
 

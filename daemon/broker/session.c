@@ -79,22 +79,25 @@ int session_admit_to(struct session *session, struct tenant *tenant, struct refu
 	return 0;
 }
 
-/* Find whom to charge, and charge; with the broker's lock held. */
-static int session_admit(struct session *session, const struct peer *peer, struct refusal *refusal)
+static int session_may_begin(struct broker *broker, struct refusal *refusal)
 {
-	struct broker *broker = session->broker;
-	struct tenant *tenant;
-	int status;
-
 	if (broker_refuse_draining(broker, refusal))
 		return REFUSED;
 	if (broker->ending)
 		return refuse(refusal, REFUSAL_PRECONDITION, "ENDING", "the daemon is ending");
-	if (tenant_get(broker, peer, &tenant, refusal))
-		return REFUSED;
-	status = session_admit_to(session, tenant, refusal);
+	return 0;
+}
+
+/* With the broker's lock held; the tenant's reference is the session's, or given back. */
+static int session_admit(struct session *session, struct tenant *consume_tenant,
+			 struct refusal *refusal)
+{
+	int status = session_may_begin(session->broker, refusal);
+
+	if (!status)
+		status = session_admit_to(session, consume_tenant, refusal);
 	if (status)
-		tenant_put(broker, tenant);
+		tenant_put(session->broker, consume_tenant);
 	return status;
 }
 
@@ -114,6 +117,7 @@ int session_new(struct session **ret, struct broker *broker, const struct peer *
 		const char *name, uint8_t ret_secret[BROKER_SECRET_BYTES], struct refusal *refusal)
 {
 	struct session *session = session_alloc(broker, name);
+	struct tenant *tenant;
 	int status;
 
 	if (!session)
@@ -124,8 +128,11 @@ int session_new(struct session **ret, struct broker *broker, const struct peer *
 	status = session_set_peer(session, peer, refusal);
 	if (status)
 		goto undo;
+	status = tenant_get(broker, peer, &tenant, refusal);
+	if (status)
+		goto undo;
 	pthread_mutex_lock(&broker->lock);
-	status = session_admit(session, peer, refusal);
+	status = session_admit(session, tenant, refusal);
 	/* One reference for the broker's list, one for the caller. */
 	if (!status)
 		session_ref(session);

@@ -29,12 +29,22 @@ bool tenant_may_go_without_rule(const struct broker_settings *s, uid_t uid)
 	return !s->n_tenant_rules || !uid || uid == geteuid();
 }
 
-static int tenant_find_rule(const struct policy *policy, const struct tenant_identity *identity,
+static int tenant_find_rule(const struct policy *policy, const struct peer *peer,
 			    const struct tenant_rule **ret_rule, char ret_name[BROKER_NAME_MAX],
 			    struct refusal *refusal)
 {
+	const struct tenant_identity numbers = {
+		.uid = peer->uid,
+		.n_groups = 1,
+		.groups = {peer->gid},
+	};
+	const struct tenant_identity *identity = peer->identity ? peer->identity : &numbers;
 	const struct broker_settings *s = &policy->settings;
 
+	/* A rule that is not found for want of knowledge could be the one that restricts. */
+	if (!peer->identity && s->n_tenant_rules)
+		return refuse(refusal, REFUSAL_DENIED, "PEER_UNKNOWN",
+			      "groups and cgroup of process %d cannot be read", (int)peer->pid);
 	*ret_rule = tenant_rule_find(s->tenant_rules, s->n_tenant_rules, identity);
 	if (*ret_rule)
 		tenant_rule_name(*ret_rule, identity, ret_name);
@@ -102,37 +112,53 @@ static void tenant_return(struct broker *broker, struct tenant *tenant, uid_t ui
 	broker->n_tenants++;
 }
 
-int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **ret,
-	       struct refusal *refusal)
+/* The one of that name, made if there is none. With the broker's lock held. */
+static int tenant_take(struct broker *broker, const char *name, uid_t uid,
+		       const struct tenant_rule *rule, struct tenant **ret, struct refusal *refusal)
 {
-	const struct tenant_identity numbers = {
-		.uid = peer->uid,
-		.n_groups = 1,
-		.groups = {peer->gid},
-	};
-	const struct tenant_identity *identity = peer->identity ? peer->identity : &numbers;
-	const struct tenant_rule *rule;
-	char name[BROKER_NAME_MAX];
 	struct tenant *tenant;
 
-	/* A rule that is not found for want of knowledge could be the one that restricts. */
-	if (!peer->identity && broker->policy->settings.n_tenant_rules)
-		return refuse(refusal, REFUSAL_DENIED, "PEER_UNKNOWN",
-			      "groups and cgroup of process %d cannot be read", (int)peer->pid);
-	if (tenant_find_rule(broker->policy, identity, &rule, name, refusal))
-		return REFUSED;
 	DL_FOREACH (broker->tenants, tenant)
 		if (!strcmp(tenant->name, name))
 			break;
 	if (!tenant)
-		tenant = tenant_new(broker, name, identity->uid, rule);
+		tenant = tenant_new(broker, name, uid, rule);
 	else if (!tenant->refs)
-		tenant_return(broker, tenant, identity->uid, rule);
+		tenant_return(broker, tenant, uid, rule);
 	if (!tenant)
 		return refuse_errno(refusal, ENOMEM, "session");
 	tenant->refs++;
 	*ret = tenant;
 	return 0;
+}
+
+/* By one policy. false: another holds meanwhile. */
+static bool tenant_try(struct broker *broker, const struct peer *peer, struct tenant **ret,
+		       int *ret_status, struct refusal *refusal)
+{
+	struct policy *policy = policy_get(broker);
+	const struct tenant_rule *rule;
+	char name[BROKER_NAME_MAX];
+	bool holds;
+
+	*ret_status = tenant_find_rule(policy, peer, &rule, name, refusal);
+	pthread_mutex_lock(&broker->lock);
+	holds = broker->policy == policy;
+	if (holds && !*ret_status)
+		*ret_status = tenant_take(broker, name, peer->uid, rule, ret, refusal);
+	pthread_mutex_unlock(&broker->lock);
+	policy_unref(policy);
+	return holds;
+}
+
+int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **ret,
+	       struct refusal *refusal)
+{
+	int status;
+
+	while (!tenant_try(broker, peer, ret, &status, refusal))
+		;
+	return status;
 }
 
 /* The rule of its name, which may be another text now. Where each user was a tenant for want of
@@ -163,12 +189,7 @@ void tenant_put(struct broker *broker, struct tenant *tenant)
 int broker_tenant_find(struct tenant **ret, struct broker *broker, const struct peer *peer,
 		       struct refusal *refusal)
 {
-	int status;
-
-	pthread_mutex_lock(&broker->lock);
-	status = tenant_get(broker, peer, ret, refusal);
-	pthread_mutex_unlock(&broker->lock);
-	return status;
+	return tenant_get(broker, peer, ret, refusal);
 }
 
 struct tenant *broker_tenant_ref(struct broker *broker, struct tenant *tenant)

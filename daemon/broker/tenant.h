@@ -25,8 +25,9 @@ struct tenant {
 	struct tenant *prev, *next;
 };
 
-/* The tenant of a peer, with one more reference; made if there is none. With the
- * broker's lock held. 0, or REFUSED: no rule is for this peer, or no memory. */
+/* The tenant of a peer, with one more reference; made if there is none. Without the broker's lock:
+ * hundreds of rules take their time, and are looked at before it is taken. 0, or REFUSED: no rule
+ * is for this peer, or no memory. */
 int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **ret,
 	       struct refusal *refusal);
 /* Whether such a user is served although no rule is for it. */
