@@ -117,6 +117,14 @@ const struct setting config_settings[] = {
 	 "uses."},
 	{"Service", "WorkerThreadsMax", SETTING_COUNT32, BROKER(threads_max), "32", 4, 32, NULL,
 	 "Threads for long work; one tenant uses at most a quarter of them.", true},
+	{"Service", "DescriptorStoreMax", SETTING_COUNT32,
+	 offsetof(struct config, descriptor_store_max), "16384", 0, 32768, NULL,
+	 "Descriptors that lie with the service manager, at most, so that guests outlive the "
+	 "daemon: a guest takes two, and one for each memory file, device and ring. Not more than "
+	 "the unit's FileDescriptorStoreMax=: the manager drops silently what it has no room for "
+	 "(from systemd 254 on it tells the daemon, and the smaller number holds). What has no "
+	 "room is refused. 0: guests end with the daemon.",
+	 true},
 };
 const size_t n_config_settings = LENGTH(config_settings);
 

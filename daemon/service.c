@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Wiring: backend → broker → dispatcher → transports → listeners, built in that order and taken
- * down in the opposite one, so that nothing is ever called after it is gone.
+ * Wiring: store → backend → broker → dispatcher → transports → listeners, built in that order and
+ * taken down in the opposite one, so that nothing is ever called after it is gone. Where guests
+ * outlive the process nothing is taken down: it ends as it is.
  */
 
 #include "service.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,12 +19,14 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "passed.h"
 #include "reload.h"
 #include "rpc/grpc_log.h"
 #include "rpc/listener.h"
 #include "rpc/metrics_http.h"
 #include "rpc/metrics_lag.h"
 #include "status_line.h"
+#include "util/fd.h"
 #include "util/guest_read.h"
 #include "util/log.h"
 
@@ -32,6 +36,8 @@
 struct service {
 	const struct options *options;
 	struct config *config;
+	struct passed passed;
+	struct fd_store *store;
 	struct broker *broker;
 	struct loop *loop;
 	struct dispatcher *dispatcher;
@@ -43,7 +49,7 @@ struct service {
 	struct event *terminate, *interrupt, *hangup, *watchdog, *status;
 	struct status_line status_line;
 	struct reload reload;
-	int broker_fd, fd_fd, admin_fd, metrics_fd; /* from systemd, or -1 */
+	int signal; /* that told to stop */
 };
 
 static int broke(const char *what, int status)
@@ -76,7 +82,44 @@ static int backend_start(struct service *service, struct iommu_backend **ret)
 	return 0;
 }
 
-static int model_start(struct service *service)
+/* What the manager keeps, if it says so, or less. */
+static size_t store_max(const struct service *service)
+{
+	const char *text = getenv("FDSTORE");
+	size_t max = service->config->descriptor_store_max;
+	char *end = NULL;
+	unsigned long long kept = text ? strtoull(text, &end, 10) : 0;
+
+	return text && end != text && !*end && kept < max ? kept : max;
+}
+
+static int store_start(struct service *service)
+{
+	int status = fd_store_new(&service->store, store_max(service));
+
+	if (status)
+		return broke("cannot keep a descriptor store", status);
+	status = passed_take(&service->passed, service->store);
+	return status ? broke("cannot read what systemd passed", status) : 0;
+}
+
+/* Nothing reads what is stored: it is given up. */
+static int guests_restore(struct service *service)
+{
+	const struct passed *passed = &service->passed;
+
+	if (passed->n_stored)
+		log_error("%zu stored descriptors of a process before this one are given up",
+			  passed->n_stored);
+	for (size_t i = 0; i < passed->n_stored; i++) {
+		fd_store_remove(service->store, &passed->stored[i].name);
+		fd_close(passed->stored[i].fd);
+	}
+	passed_forget_stored(&service->passed);
+	return 0;
+}
+
+static int broker_start(struct service *service)
 {
 	struct iommu_backend *backend;
 	int status = backend_start(service, &backend);
@@ -86,6 +129,19 @@ static int model_start(struct service *service)
 	status = broker_new(&service->broker, backend, &service->config->broker);
 	if (status)
 		return broke("cannot start", status);
+	if (fd_store_keeps(service->store))
+		broker_set_store(service->broker, service->store);
+	return guests_restore(service);
+}
+
+static int model_start(struct service *service)
+{
+	int status = store_start(service);
+
+	if (!status)
+		status = broker_start(service);
+	if (status)
+		return status;
 	status = loop_new(&service->loop);
 	if (status)
 		return broke("cannot make the event loop", status);
@@ -110,37 +166,6 @@ static int transports_start(struct service *service)
 		status = grpc_transport_new(&service->grpc_admin, service->dispatcher,
 					    service->loop, RPC_DOOR_ADMIN);
 	return status ? broke("cannot start the transports", status) : 0;
-}
-
-/* Sockets that systemd made, told apart by FileDescriptorName=. */
-static int sockets_adopt(struct service *service)
-{
-	char **names = NULL;
-	int n = sd_listen_fds_with_names(1, &names), status = 0;
-
-	service->broker_fd = service->fd_fd = service->admin_fd = service->metrics_fd = -1;
-	if (n < 0)
-		return broke("cannot read the sockets that systemd passed", n);
-	for (int i = 0; i < n; i++) {
-		int fd = SD_LISTEN_FDS_START + i;
-
-		if (!strcmp(names[i], "broker") && service->broker_fd < 0)
-			service->broker_fd = fd;
-		else if (!strcmp(names[i], "fd") && service->fd_fd < 0)
-			service->fd_fd = fd;
-		else if (!strcmp(names[i], "admin") && service->admin_fd < 0)
-			service->admin_fd = fd;
-		else if (!strcmp(names[i], "metrics") && service->metrics_fd < 0)
-			service->metrics_fd = fd;
-		else {
-			log_warning("systemd passed a descriptor named '%s' that is not known",
-				    names[i]);
-			close(fd);
-		}
-		free(names[i]);
-	}
-	free(names);
-	return status;
 }
 
 /* A folder that exists stays as it is: the operator may have set it up. */
@@ -179,27 +204,27 @@ static int metrics_start(struct service *service)
 {
 	int status;
 
-	if (service->metrics_fd < 0)
+	if (service->passed.metrics_fd < 0)
 		return 0;
-	status = metrics_http_new(&service->metrics, service->dispatcher, service->metrics_fd);
+	status = metrics_http_new(&service->metrics, service->dispatcher,
+				  service->passed.metrics_fd);
 	return status ? broke("cannot serve metrics at the socket that systemd passed", status) : 0;
 }
 
 static int listeners_start(struct service *service)
 {
 	const struct options *options = service->options;
-	int status = sockets_adopt(service);
+	const struct passed *passed = &service->passed;
+	int status =
+		listen_at(service, &service->fd_listener, passed->fd_fd, options->runtime_dir, 0755,
+			  "fd.sock", SOCK_SEQPACKET, native_transport_accept, service->native);
 
 	if (!status)
-		status = listen_at(service, &service->fd_listener, service->fd_fd,
-				   options->runtime_dir, 0755, "fd.sock", SOCK_SEQPACKET,
-				   native_transport_accept, service->native);
-	if (!status)
-		status = listen_at(service, &service->broker_listener, service->broker_fd,
+		status = listen_at(service, &service->broker_listener, passed->broker_fd,
 				   options->runtime_dir, 0755, "broker.sock", SOCK_STREAM,
 				   grpc_transport_accept, service->grpc);
 	if (!status)
-		status = listen_at(service, &service->admin_listener, service->admin_fd,
+		status = listen_at(service, &service->admin_listener, passed->admin_fd,
 				   options->admin_dir, 0700, "admin.sock", SOCK_STREAM,
 				   grpc_transport_accept, service->grpc_admin);
 	if (!status)
@@ -213,6 +238,7 @@ static void on_signal(evutil_socket_t signal, short what, void *context)
 
 	(void)what;
 	log_as(LOG_LEVEL_INFO, LOG_MESSAGE_STOPPING, "stopping on signal %d", (int)signal);
+	service->signal = (int)signal;
 	loop_exit(service->loop, 0);
 }
 
@@ -296,6 +322,16 @@ static void give_up(struct service *service)
 	_exit(EXIT_FAILURE);
 }
 
+/* Guests, and all that was promised, lie with the service manager: there is nothing to do. What
+ * threads are at is as good as killed, which can happen at any instant anyway. */
+static _Noreturn void service_leave(struct service *service, int status)
+{
+	sd_notify(0, "STOPPING=1\nSTATUS=Stopping, guests go on");
+	broker_leave(service->broker);
+	fflush(NULL);
+	_exit(status ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
 static void service_stop(struct service *service)
 {
 	listener_free(service->broker_listener);
@@ -309,6 +345,8 @@ static void service_stop(struct service *service)
 	reload_stop(&service->reload);
 	dispatcher_free(service->dispatcher);
 	broker_free(service->broker);
+	fd_store_free(service->store);
+	passed_forget_stored(&service->passed);
 	reload_deinit(&service->reload);
 	metrics_lag_stop(&service->lag);
 	event_drop(service->terminate);
@@ -352,6 +390,8 @@ int service_run(const struct options *options, struct config *config)
 		if (status)
 			log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_BROKEN, "broken, stopping: %s",
 			       strerror(-status));
+		if (fd_store_keeps(service.store) && service.signal != SIGINT)
+			service_leave(&service, status);
 		sd_notify(0, "STOPPING=1\nSTATUS=Stopping, taking guests down");
 	}
 	service_stop(&service);

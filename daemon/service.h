@@ -7,8 +7,9 @@
 #include "config.h"
 #include "options.h"
 
-/* Start, serve until SIGTERM or SIGINT, take every guest down, stop. 0, or the negative errno of
- * what broke; it has been logged. */
+/* Start, serve until SIGTERM or SIGINT, stop. 0, or the negative errno of what broke; it has been
+ * logged. Guests are taken down before it returns; where they outlive the process, and the signal
+ * is not SIGINT, it does not return but ends the process. */
 int service_run(const struct options *options, struct config *config);
 
 #endif

@@ -20,6 +20,8 @@
 #include <uthash.h>
 
 #define BARRIER_TIMEOUT_US UINT64_C(10000000)
+/* execve(2) takes no longer strings: "LISTEN_FDNAMES=", our names, and those of sockets. */
+#define NAMES_BYTES_MAX (128 * 1024 - 1024)
 
 struct stored_name {
 	char name[FD_NAME_BYTES];
@@ -31,6 +33,7 @@ struct fd_store {
 	bool keeps;
 	pthread_mutex_t lock; /* what follows; never held while the manager is waited for */
 	struct stored_name *names;
+	size_t names_bytes; /* each with a separator */
 	/* Barriers are numbered from 1. One is under way at a time. */
 	pthread_cond_t barrier_done;
 	bool barrier_runs;
@@ -103,14 +106,12 @@ static struct stored_name *name_find(struct fd_store *store, const char *name)
 }
 
 /* With the lock held. */
-static int name_add_locked(struct fd_store *store, const char *name)
+static int name_add(struct fd_store *store, const char *name)
 {
 	struct stored_name *stored;
 
 	if (name_find(store, name))
 		return -EEXIST;
-	if (HASH_COUNT(store->names) >= store->max)
-		return -ENOSPC;
 	stored = calloc(1, sizeof(*stored));
 	if (!stored)
 		return -ENOMEM;
@@ -120,15 +121,26 @@ static int name_add_locked(struct fd_store *store, const char *name)
 		free(stored);
 		return -ENOMEM;
 	}
+	store->names_bytes += strlen(name) + 1;
 	return 0;
 }
 
-static int name_add(struct fd_store *store, const char *name)
+/* With the lock held. */
+static bool has_room(const struct fd_store *store, const char *name)
+{
+	return HASH_COUNT(store->names) < store->max &&
+	       store->names_bytes + strlen(name) + 1 <= NAMES_BYTES_MAX;
+}
+
+static int name_add_new(struct fd_store *store, const char *name)
 {
 	int error;
 
 	pthread_mutex_lock(&store->lock);
-	error = name_add_locked(store, name);
+	if (name_find(store, name))
+		error = -EEXIST;
+	else
+		error = has_room(store, name) ? name_add(store, name) : -ENOSPC;
 	pthread_mutex_unlock(&store->lock);
 	return error;
 }
@@ -149,8 +161,10 @@ static void name_drop(struct fd_store *store, const char *name)
 
 	pthread_mutex_lock(&store->lock);
 	stored = name_find(store, name);
-	if (stored)
+	if (stored) {
 		HASH_DEL(store->names, stored);
+		store->names_bytes -= strlen(name) + 1;
+	}
 	pthread_mutex_unlock(&store->lock);
 	free(stored);
 }
@@ -158,11 +172,15 @@ static void name_drop(struct fd_store *store, const char *name)
 int fd_store_adopted(struct fd_store *store, const struct fd_name *name)
 {
 	char text[FD_NAME_BYTES];
+	int error;
 
 	if (!store->keeps)
 		return 0;
 	fd_name_format(name, text);
-	return name_add(store, text);
+	pthread_mutex_lock(&store->lock);
+	error = name_add(store, text);
+	pthread_mutex_unlock(&store->lock);
+	return error;
 }
 
 /* ── the manager ───────────────────────────────────────────────────────────────────────────── */
@@ -186,7 +204,7 @@ int fd_store_push(struct fd_store *store, const struct fd_name *name, int borrow
 	if (!fd_store_keeps(store))
 		return 0;
 	fd_name_format(name, text);
-	error = name_add(store, text);
+	error = name_add_new(store, text);
 	if (error)
 		return error;
 	error = send_push(text, borrow_fd);
@@ -205,6 +223,11 @@ void fd_store_remove(struct fd_store *store, const struct fd_name *name)
 	fd_name_format(name, text);
 	if (name_is_stored(store, text) && sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", text) > 0)
 		name_drop(store, text);
+}
+
+void fd_store_remove_foreign(const char *name)
+{
+	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
 }
 
 /* ── barrier ───────────────────────────────────────────────────────────────────────────────── */

@@ -9,7 +9,7 @@
  * The manager tells nobody that its store is full, keeps one of two descriptors of the same open
  * file, and passes all names in one string of at most 128 KiB. So descriptors are counted here and
  * refused before the limit, each open file is stored once under a name of its own, and names have
- * at most 7 characters.
+ * at most 7 characters, counted, too.
  *
  * Where there is no manager (no $NOTIFY_SOCKET) or it is said to store nothing, everything
  * succeeds and nothing is kept.
@@ -53,7 +53,8 @@ int fd_store_new(struct fd_store **ret, size_t max);
 struct fd_store *fd_store_free(struct fd_store *store); /* sends nothing; returns NULL */
 /* Whether anything is kept at all. NULL: no. */
 bool fd_store_keeps(const struct fd_store *store);
-/* One that was there at the start: counted. -EEXIST, -ENOSPC. */
+/* One that was there at the start: counted, also above the maximum, under which nothing is pushed
+ * then. 0, -EEXIST, -ENOMEM. */
 int fd_store_adopted(struct fd_store *store, const struct fd_name *name);
 
 /* 0; -ENOSPC: there is no room, nothing was sent; -EEXIST: the name is stored; another negative
@@ -62,6 +63,9 @@ int fd_store_push(struct fd_store *store, const struct fd_name *name, int borrow
 /* The manager closes its descriptor some time before the end of the next barrier. Nothing stored
  * under the name is fine. */
 void fd_store_remove(struct fd_store *store, const struct fd_name *name);
+/* What lies there under a name that is none of ours, or that is not counted. Whether anything is
+ * kept or not. */
+void fd_store_remove_foreign(const char *name);
 /* All that was pushed and removed before is done when this returns 0. -ETIMEDOUT (some 10 s) or
  * another negative errno: nothing is certain. Several threads wait for the manager together. */
 int fd_store_barrier(struct fd_store *store);

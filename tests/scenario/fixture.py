@@ -106,7 +106,8 @@ class Daemon:
             built("daemon/iommubrokerd"), "--backend=emulated", "--config-dir", self.config,
             "--runtime-dir", self.run, "--admin-dir", self.admin_dir, *args,
         ]  # fmt: skip
-        environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": notify_path, "LC_ALL": "C.UTF-8"}
+        # who is told that it is ready keeps no descriptors (see supervisor.Supervised)
+        environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": notify_path, "FDSTORE": "0", "LC_ALL": "C.UTF-8"}
         environment.update((k, v) for k, v in os.environ.items() if "SAN_OPTIONS" in k)
         environment.update(env)
         if passed:

@@ -206,6 +206,11 @@ class Supervisor:
             self._deaf = deaf
         self._wake()
 
+    def put(self, name, borrow_fd):
+        """As if the service had stored it."""
+        with self._changed:
+            self._push(name, os.dup(borrow_fd), False)
+
     def forget(self, name):
         """A descriptor is lost from the store, whyever."""
         with self._changed:

@@ -204,13 +204,55 @@ static void test_adopted_ones_count(void **state)
 	assert_int_equal(fd_store_adopted(store, &name), 0);
 	assert_int_equal(fd_store_adopted(store, &name), -EEXIST);
 	assert_int_equal(push(1, 0), -EEXIST);
-	for (name.index = 1; name.index < 4; name.index++)
+	for (name.index = 1; name.index < 6; name.index++)
 		assert_int_equal(fd_store_adopted(store, &name), 0);
-	assert_int_equal(fd_store_adopted(store, &name), -ENOSPC);
-	assert_int_equal(push(1, 4), -ENOSPC);
-	assert_int_equal(fd_store_count(store), 4);
+	assert_int_equal(push(1, 6), -ENOSPC);
+	assert_int_equal(fd_store_count(store), 6);
 	barrier();
 	assert_int_equal(manager_stored(manager), 0);
+}
+
+/* All names make one string of a limited length: long ones fill it before the maximum is reached.
+ */
+static void test_names_are_counted_by_length(void **state)
+{
+	const size_t bytes_max = 128 * 1024 - 1024;
+	struct fd_name name = {.guest = FD_NAME_GUESTS_MAX - 1, .kind = FD_MEMORY};
+	struct fd_store *large;
+	size_t n = 0;
+
+	(void)state;
+	assert_int_equal(fd_store_new(&large, 32768), 0);
+	for (name.index = FD_NAME_INDICES_MAX - 1; n < bytes_max / 8 - 1; name.index--, n++)
+		assert_int_equal(fd_store_adopted(large, &name), 0);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(fd_store_push(large, &name, file), 0);
+		name.index--;
+		assert_int_equal(fd_store_push(large, &name, file), -ENOSPC);
+		name.index++;
+		fd_store_remove(large, &name);
+	}
+	assert_int_equal(fd_store_count(large), n);
+	fd_store_free(large);
+}
+
+/* What is none of ours is removed by its name, whatever that is. */
+static void test_removing_what_is_foreign(void **state)
+{
+	const struct fd_name name = memory(1, 0);
+	struct fd_store *other;
+
+	(void)state;
+	assert_int_equal(push(1, 0), 0);
+	assert_int_equal(fd_store_new(&other, 0), 0);
+	assert_int_equal(fd_store_adopted(other, &name), 0);
+	fd_store_remove(other, &name);
+	barrier();
+	assert_true(manager_knows(manager, "1m0"));
+	fd_store_remove_foreign("1m0");
+	barrier();
+	assert_int_equal(manager_stored(manager), 0);
+	fd_store_free(other);
 }
 
 /* Without a manager, or with one that stores nothing, all succeeds. */
@@ -424,6 +466,8 @@ int main(void)
 		TEST(test_removing_nothing),
 		TEST(test_full_store),
 		TEST(test_adopted_ones_count),
+		TEST(test_names_are_counted_by_length),
+		TEST(test_removing_what_is_foreign),
 		TEST(test_nothing_kept),
 		TEST(test_manager_that_is_gone),
 		TEST(test_barrier_waits_for_the_manager),

@@ -172,6 +172,7 @@ static _Noreturn void daemon_run(const struct machine *machine,
 	char *const variables[] = {(char *)"PATH=/usr/bin:/bin",
 				   (char *)"LC_ALL=C",
 				   notify,
+				   (char *)"FDSTORE=0", /* who is told keeps nothing */
 				   (char *)options->environment[0],
 				   (char *)options->environment[1],
 				   NULL};
