@@ -215,7 +215,7 @@ struct iommu_emulated_function {
 	uint32_t designations;
 	bool refresh_required;
 };
-#define IOMMU_EMULATED_FUNCTIONS_MAX 64
+#define IOMMU_EMULATED_FUNCTIONS_MAX 512
 
 /* 0 or a negative errno. n == 0: fids 1 to 8 at 0000:00:01.0 to 0000:00:08.0, start of DMA
  * 0x100000000, end of DMA 0x1fffffffffffff, all designations. */

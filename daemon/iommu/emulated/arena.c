@@ -57,6 +57,45 @@ void arena_deinit(struct arena *arena)
 	*arena = (struct arena){.fd = -1};
 }
 
+/* The end of what was ever written, in pages. */
+static uint32_t file_end(int fd, uint32_t first_page)
+{
+	off_t data, hole = (off_t)(first_page * EMULATED_PAGE_BYTES);
+
+	while ((data = lseek(fd, hole, SEEK_DATA)) >= 0)
+		hole = lseek(fd, data, SEEK_HOLE);
+	return (uint32_t)((uint64_t)hole / EMULATED_PAGE_BYTES);
+}
+
+static int arena_reserve(struct arena *arena, size_t n);
+
+int arena_adopt(struct arena *arena, int consume_fd, uint32_t first_page)
+{
+	uint32_t end = file_end(consume_fd, first_page);
+	int error = arena_init(arena, consume_fd, first_page);
+
+	if (error)
+		return error;
+	arena->next_page = arena->backed_page = end;
+	arena->n_used = end - first_page;
+	return arena_reserve(arena, end - first_page);
+}
+
+bool arena_claim(struct arena *arena, uint8_t *used, uint32_t page)
+{
+	if (page < arena->first_page || page >= arena->next_page || used[page / 8] >> page % 8 & 1)
+		return false;
+	used[page / 8] |= (uint8_t)(1u << page % 8);
+	return true;
+}
+
+void arena_sweep(struct arena *arena, const uint8_t *used, uint32_t end)
+{
+	for (uint32_t page = arena->first_page; page < end; page++)
+		if (!(used[page / 8] >> page % 8 & 1))
+			arena_free(arena, page);
+}
+
 static int arena_back(struct arena *arena, uint32_t page, uint32_t n)
 {
 	int r;
@@ -70,9 +109,8 @@ static int arena_back(struct arena *arena, uint32_t page, uint32_t n)
 }
 
 /* Room on the stack for every page, so that arena_free() cannot fail. */
-static int arena_reserve_free(struct arena *arena)
+static int arena_reserve(struct arena *arena, size_t n)
 {
-	size_t n = arena->next_page + 1 - arena->first_page;
 	uint32_t *p;
 
 	if (n <= arena->free_capacity)
@@ -84,6 +122,11 @@ static int arena_reserve_free(struct arena *arena)
 	arena->free_pages = p;
 	arena->free_capacity = n;
 	return 0;
+}
+
+static int arena_reserve_free(struct arena *arena)
+{
+	return arena_reserve(arena, arena->next_page + 1 - arena->first_page);
 }
 
 static int arena_alloc_fresh(struct arena *arena, uint32_t *ret_page)

@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,14 @@ struct arena {
 /* Maps consume_fd, a file of EMULATED_FILE_BYTES; pages from first_page on are the arena's and must
  * be zero. 0 or an errno. */
 int arena_init(struct arena *arena, int consume_fd, uint32_t first_page);
+/* The same over a file that another process used: its pages are in use until arena_sweep(). */
+int arena_adopt(struct arena *arena, int consume_fd, uint32_t first_page);
+/* A page of the file that something reads from: false if it is none of the arena's, or is one
+ * already. used: a bit for each page below next_page. */
+bool arena_claim(struct arena *arena, uint8_t *used, uint32_t page);
+/* Give back what was not claimed, of the pages before end; nothing leads to them any more. */
+void arena_sweep(struct arena *arena, const uint8_t *used, uint32_t end);
+
 /* Unmaps and closes. An arena of zero bytes with fd -1 is fine. */
 void arena_deinit(struct arena *arena);
 

@@ -30,13 +30,8 @@ static int context_open_file(struct iommu_context *context)
 	return arena_init(&context->arena, fd, EMULATED_CONTEXT_TABLES_PAGE);
 }
 
-static int context_init(struct iommu_context *context)
+int emulated_context_init(struct iommu_context *context)
 {
-	int error;
-
-	error = context_open_file(context);
-	if (error)
-		return error;
 	context->records = arena_at(&context->arena, EMULATED_CONTEXT_OBJECTS_PAGE);
 	context->objects = sparse_new(EMULATED_OBJECTS_MAX * sizeof(struct emulated_object *));
 	if (!context->objects)
@@ -55,19 +50,29 @@ static struct iommu_context *context_release(struct iommu_context *context)
 	return NULL;
 }
 
-int emulated_context_new(struct emulated_backend *backend, struct iommu_context **ret)
+struct iommu_context *emulated_context_alloc(struct emulated_backend *backend)
 {
-	struct iommu_context *context;
-	int error;
+	struct iommu_context *context = calloc(1, sizeof(*context));
 
-	context = calloc(1, sizeof(*context));
 	if (!context)
-		return ENOMEM;
+		return NULL;
 	context->backend = backend;
 	context->arena.fd = -1;
 	context->lowest_free = 1;
 	pthread_mutex_init(&context->lock, NULL);
-	error = context_init(context);
+	return context;
+}
+
+int emulated_context_new(struct emulated_backend *backend, struct iommu_context **ret)
+{
+	struct iommu_context *context = emulated_context_alloc(backend);
+	int error;
+
+	if (!context)
+		return ENOMEM;
+	error = context_open_file(context);
+	if (!error)
+		error = emulated_context_init(context);
 	if (error) {
 		context_release(context);
 		return error;
@@ -80,11 +85,13 @@ struct iommu_context *emulated_context_free(struct iommu_context *context)
 {
 	if (!context)
 		return NULL;
+	if (context->objects)
+		emulated_context_drop_absent(context);
 	while (context->devices)
 		emulated_device_unbind(context->devices);
 	/* Page tables before the address spaces that they are over. */
 	for (int kind = EMULATED_OBJECT_PAGE_TABLE; kind >= EMULATED_OBJECT_IOAS; kind--)
-		for (uint32_t id = 1; id < EMULATED_OBJECTS_MAX; id++)
+		for (uint32_t id = 1; context->objects && id < EMULATED_OBJECTS_MAX; id++)
 			if (context->objects[id] && (int)context->objects[id]->kind == kind)
 				emulated_context_destroy(context, id);
 	return context_release(context);

@@ -64,6 +64,23 @@ struct iommu_context {
 
 /* 0 or an errno. */
 int emulated_context_new(struct emulated_backend *backend, struct iommu_context **ret);
+/* One that another process made, from its state file, which is consumed also on failure: adopt.c.
+ * 0, EINVAL (it is none), ENOMEM. Its devices are to be adopted; until then an object that nobody
+ * can destroy stands for each. */
+int emulated_context_adopt(struct emulated_backend *backend, int consume_fd,
+			   struct iommu_context **ret);
+/* A bound device takes its object's place. EINVAL: there is none for it. */
+int emulated_context_adopt_device(struct iommu_context *context, struct iommu_device *device,
+				  uint32_t id, uint32_t *ret_page_table);
+bool emulated_context_has_device(struct iommu_context *context, uint32_t id);
+/* Objects of devices that were never adopted. */
+void emulated_context_drop_absent(struct iommu_context *context);
+/* For adopt.c: empty, without a file; and what comes with the file. emulated_context_free() frees
+ * it at any time. */
+struct iommu_context *emulated_context_alloc(
+	struct emulated_backend *backend); /* NULL: no memory */
+int emulated_context_init(struct iommu_context *context);
+
 /* Blocks and unbinds what is still bound. Returns NULL; NULL is fine. */
 struct iommu_context *emulated_context_free(struct iommu_context *context);
 

@@ -95,7 +95,9 @@ static void device_free(struct iommu_device *device)
 }
 
 /* consume_fd: open for reading and writing. */
-static int device_new(struct emulated_backend *backend, int consume_fd, struct iommu_device **ret)
+static int device_new(struct emulated_backend *backend, int consume_fd,
+		      int (*arena_begin)(struct arena *arena, int consume_fd, uint32_t first_page),
+		      struct iommu_device **ret)
 {
 	struct iommu_device *device;
 	struct stat st;
@@ -108,7 +110,7 @@ static int device_new(struct emulated_backend *backend, int consume_fd, struct i
 	}
 	device->backend = backend;
 	device->arena.fd = -1;
-	error = arena_init(&device->arena, consume_fd, EMULATED_DEVICE_TABLES_PAGE);
+	error = arena_begin(&device->arena, consume_fd, EMULATED_DEVICE_TABLES_PAGE);
 	if (!error && fstat(consume_fd, &st) < 0)
 		error = errno;
 	if (!error) {
@@ -192,7 +194,7 @@ int emulated_device_open(struct emulated_backend *backend,
 	error = function_file_new(f, &fd);
 	if (error)
 		return error;
-	error = device_new(backend, fd, &device);
+	error = device_new(backend, fd, arena_init, &device);
 	if (error)
 		return error;
 	device_describe(device, f);
@@ -264,7 +266,7 @@ static int device_open_foreign(struct emulated_backend *backend, int borrow_fd,
 	if (!is_device_file(borrow_fd, &header) ||
 	    emulated_file_reopen(borrow_fd, O_RDWR, &fd) != 0)
 		return EINVAL;
-	error = device_new(backend, fd, &device);
+	error = device_new(backend, fd, arena_init, &device);
 	if (error) /* sealed against writing: EPERM */
 		return error == EPERM ? EINVAL : error;
 	describe_foreign(device, &header);
@@ -554,4 +556,115 @@ void emulated_device_detach(struct iommu_device *device)
 	pthread_rwlock_unlock(&page_table->ioas->lock);
 	emulated_object_attached(device->context, device->object.id, 0);
 	emulated_object_put(device->context, &page_table->object);
+}
+
+/* --- what another process opened --- */
+
+/* Its DMA goes through the tree that is there until a new one is complete. */
+static int device_adopt_tree(struct iommu_device *device, uint32_t page_table)
+{
+	struct emulated_object *object =
+		emulated_object_get(device->context, page_table, EMULATED_OBJECT_PAGE_TABLE);
+	struct emulated_ioas *ioas;
+	struct radix radix;
+	int error;
+
+	if (!object) {
+		header_set(&device->header->root, 0);
+		emulated_object_attached(device->context, device->object.id, 0);
+		return 0;
+	}
+	ioas = ((struct emulated_page_table *)object)->ioas;
+	pthread_rwlock_wrlock(&ioas->lock);
+	error = tree_new(device, ioas, &radix);
+	if (!error) {
+		header_set(&device->header->root, radix_root_page(&radix));
+		device->radix = radix;
+		device->page_table = (struct emulated_page_table *)object;
+		device->next_attached = ioas->devices;
+		ioas->devices = device;
+	}
+	pthread_rwlock_unlock(&ioas->lock);
+	if (error)
+		emulated_object_put(device->context, object);
+	return error;
+}
+
+static int device_adopt_bound(struct iommu_device *device, struct iommu_context *context,
+			      uint32_t id)
+{
+	uint32_t page_table;
+	int error = emulated_context_adopt_device(context, device, id, &page_table);
+
+	if (error)
+		return error;
+	device->context = context;
+	device->was_bound = true;
+	device->info.kernel_device_id = id;
+	if (page_table)
+		return device_adopt_tree(device, page_table);
+	header_set(&device->header->root, 0);
+	return 0;
+}
+
+/* One that we made has our owner and mode; a client's may have any other. */
+static void describe_adopted(struct iommu_device *device,
+			     const struct emulated_device_header *header)
+{
+	struct iommu_device_address address = {.by_fid = true, .fid = header->fid};
+	const struct iommu_emulated_function *known = find_function(device->backend, &address);
+	struct stat st;
+
+	if (known && !fstat(device->arena.fd, &st) && st.st_uid == geteuid() &&
+	    (st.st_mode & 0777) == 0600)
+		device_describe(device, known);
+	else
+		describe_foreign(device, header);
+}
+
+static int device_adopt(struct iommu_device *device, struct iommu_context *context, uint32_t id)
+{
+	uint32_t end = device->arena.next_page;
+	uint8_t *none;
+	int error = open_devices_add(device);
+
+	if (error) {
+		device_free(device);
+		return error;
+	}
+	none = calloc(1, end / 8 + 1);
+	error = none ? 0 : ENOMEM;
+	if (!error && context)
+		error = device_adopt_bound(device, context, id);
+	else if (!error)
+		header_set(&device->header->root, 0);
+	if (error)
+		emulated_device_close(device);
+	else
+		arena_sweep(&device->arena, none, end); /* all of the old tree */
+	free(none);
+	return error;
+}
+
+int emulated_device_adopt(struct emulated_backend *backend, int consume_fd,
+			  struct iommu_context *context, uint32_t kernel_id,
+			  struct iommu_device **ret)
+{
+	struct emulated_device_header header;
+	struct iommu_device *device;
+	int error;
+
+	if (!is_device_file(consume_fd, &header)) {
+		if (consume_fd >= 0)
+			close(consume_fd);
+		return EINVAL;
+	}
+	error = device_new(backend, consume_fd, arena_adopt, &device);
+	if (error)
+		return error;
+	describe_adopted(device, &header);
+	error = device_adopt(device, context, kernel_id);
+	if (!error)
+		*ret = device;
+	return error;
 }

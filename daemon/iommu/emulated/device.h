@@ -51,6 +51,10 @@ int emulated_device_open(struct emulated_backend *backend,
 			 const struct iommu_device_address *address, struct iommu_device **ret);
 int emulated_device_open_fd(struct emulated_backend *backend, int consume_fd,
 			    struct iommu_device **ret);
+/* One that another process opened, and bound there as kernel_id unless context is NULL. */
+int emulated_device_adopt(struct emulated_backend *backend, int consume_fd,
+			  struct iommu_context *context, uint32_t kernel_id,
+			  struct iommu_device **ret);
 struct iommu_device *emulated_device_close(struct iommu_device *device);
 int emulated_device_held(struct iommu_device *device, bool *ret);
 int emulated_device_bind(struct iommu_device *device, struct iommu_context *context);

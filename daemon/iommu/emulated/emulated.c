@@ -126,6 +126,24 @@ static int op_context_fd(struct iommu_context *context)
 	return context->arena.fd;
 }
 
+static int op_context_adopt(struct iommu_backend *backend, int consume_fd,
+			    struct iommu_context **ret)
+{
+	return emulated_context_adopt(emulated(backend), consume_fd, ret);
+}
+
+static int op_context_has_device(struct iommu_context *context, uint32_t id, bool *ret)
+{
+	*ret = emulated_context_has_device(context, id);
+	return 0;
+}
+
+/* Nothing is counted by process. */
+static int op_context_change_process(struct iommu_context *context)
+{
+	return EOPNOTSUPP;
+}
+
 static int op_ioas_new(struct iommu_context *context, bool cuttable, uint32_t *ret_ioas)
 {
 	int error = begin(context->backend, IOMMU_EMULATED_IOAS_NEW);
@@ -311,6 +329,15 @@ static int op_device_open_fd(struct iommu_backend *backend, int consume_fd,
 		    emulated_device_open_fd(emulated(backend), consume_fd, ret));
 }
 
+/* What its file says of it is enough. */
+static int op_device_adopt(struct iommu_backend *backend, int consume_fd,
+			   const struct iommu_device_address *address,
+			   struct iommu_context *context, uint32_t kernel_id,
+			   struct iommu_device **ret)
+{
+	return emulated_device_adopt(emulated(backend), consume_fd, context, kernel_id, ret);
+}
+
 static int op_device_descriptor(struct iommu_device *device, int *ret_fd)
 {
 	int error = begin(device->backend, IOMMU_EMULATED_DESCRIPTOR);
@@ -378,6 +405,9 @@ static const struct iommu_backend_ops emulated_ops = {
 	.context_new = op_context_new,
 	.context_free = emulated_context_free,
 	.context_fd = op_context_fd,
+	.context_adopt = op_context_adopt,
+	.context_has_device = op_context_has_device,
+	.context_change_process = op_context_change_process,
 	.ioas_new = op_ioas_new,
 	.map_file = op_map_file,
 	.copy = op_copy,
@@ -394,6 +424,7 @@ static const struct iommu_backend_ops emulated_ops = {
 	.device_open = op_device_open,
 	.device_open_fd = op_device_open_fd,
 	.device_close = emulated_device_close,
+	.device_adopt = op_device_adopt,
 	.device_descriptor = op_device_descriptor,
 	.device_fd = op_device_fd,
 	.device_held = emulated_device_held,

@@ -382,6 +382,76 @@ static struct emulated_ioas *ioas_alloc(struct iommu_context *context, bool cutt
 	return ioas;
 }
 
+/* ── what another process made ─────────────────────────────────────────────────────────────── */
+
+struct ioas_adoption {
+	struct emulated_ioas *ioas;
+	uint64_t next; /* page behind the last one that is set */
+};
+
+/* A call that its process did not survive may have left a part of an area: that is an area, then.
+ */
+static bool word_adopt(void *context, uint64_t page, uint64_t *word)
+{
+	struct ioas_adoption *adoption = context;
+	struct emulated_memory_table *table = &adoption->ioas->context->memory;
+	struct emulated_memory *memory = emulated_memory_of(table, *word);
+
+	if (!(*word & EMULATED_WORD_VALID) || !memory ||
+	    emulated_word_page(*word) >= memory->n_pages)
+		return false;
+	if (*word & EMULATED_WORD_MEMORY_WRITE)
+		memory->writable = true;
+	if (adoption->next != page)
+		*word |= EMULATED_WORD_START;
+	adoption->next = page + 1;
+	emulated_memory_ref(memory);
+	return true;
+}
+
+int emulated_ioas_adopt(struct iommu_context *context, bool cuttable, uint8_t *used, uint32_t root,
+			struct emulated_ioas **ret)
+{
+	struct emulated_ioas *ioas = calloc(1, sizeof(*ioas));
+	struct ioas_adoption adoption = {.ioas = ioas, .next = UINT64_MAX};
+	int error;
+
+	if (!ioas)
+		return ENOMEM;
+	ioas->context = context;
+	ioas->cuttable = cuttable;
+	pthread_rwlock_init(&ioas->lock, NULL);
+	error = radix_adopt(&ioas->radix, &context->arena, used, root, word_adopt, &adoption);
+	if (!error) {
+		*ret = ioas;
+		return 0;
+	}
+	if (ioas->radix.root)
+		emulated_ioas_free(ioas);
+	else
+		free(ioas);
+	return error;
+}
+
+/* Each page was pinned before: there is no limit to meet. */
+void emulated_ioas_adopt_pins(struct emulated_ioas *ioas, unsigned int n_page_tables)
+{
+	struct emulated_memory_table *table = &ioas->context->memory;
+	struct radix_cursor cursor = radix_cursor(&ioas->radix);
+	uint64_t page, first = 0;
+
+	ioas->n_page_tables = n_page_tables;
+	for (; n_page_tables && radix_next(&ioas->radix, first, EMULATED_LAST_PAGE, &page);
+	     first = page + 1) {
+		uint64_t word = radix_get(&cursor, page);
+		struct emulated_memory *memory = emulated_memory_of(table, word);
+
+		if (!atomic_fetch_add_explicit(&memory->pins[emulated_word_page(word)], 1,
+					       memory_order_relaxed))
+			atomic_fetch_add_explicit(&table->pinned_pages, 1, memory_order_relaxed);
+	}
+}
+
 struct emulated_ioas *emulated_ioas_free(struct emulated_ioas *ioas)
 {
 	if (!ioas)

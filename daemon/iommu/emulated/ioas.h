@@ -15,6 +15,12 @@
 #include "iommu/emulated/context.h"
 
 int emulated_ioas_new(struct iommu_context *context, bool cuttable, uint32_t *ret_ioas);
+/* One of another process, over the tree at root: its object is not in the table yet. 0, EINVAL,
+ * ENOMEM. */
+int emulated_ioas_adopt(struct iommu_context *context, bool cuttable, uint8_t *used, uint32_t root,
+			struct emulated_ioas **ret);
+/* It has so many page tables: what it shows is pinned again. */
+void emulated_ioas_adopt_pins(struct emulated_ioas *ioas, unsigned int n_page_tables);
 /* Of an IOAS that left the object table. */
 struct emulated_ioas *emulated_ioas_free(struct emulated_ioas *ioas);
 

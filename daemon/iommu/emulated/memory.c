@@ -60,6 +60,60 @@ static int memory_open(struct emulated_memory *memory, int borrow_fd)
 	return memory->pins ? 0 : ENOMEM;
 }
 
+/* A record that is none is given up; so are then the translations that lead to it. */
+static int memory_adopt(struct emulated_memory_table *table, uint32_t i)
+{
+	struct emulated_memory_record *record = &table->records[i];
+	uint64_t n_pages = record->n_pages;
+	struct emulated_memory *memory;
+
+	if (!n_pages || n_pages > EMULATED_OFFSET_PAGES_MAX)
+		return 0;
+	memory = calloc(1, sizeof(*memory));
+	if (memory)
+		memory->pins = calloc(n_pages, sizeof(*memory->pins));
+	if (!memory || !memory->pins) {
+		free(memory);
+		return ENOMEM;
+	}
+	memory->index = i;
+	memory->serial = atomic_fetch_add(&last_serial, 1) + 1;
+	memory->fd = -1;
+	memory->dev = record->dev;
+	memory->ino = record->ino;
+	memory->first_page = record->first_page;
+	memory->n_pages = n_pages;
+	memory->refs = 1;
+	table->memories[i] = memory;
+	table->adopted_end = i + 1;
+	return 0;
+}
+
+/* Only where something was ever written: the rest of the records has no memory. */
+int emulated_memory_adopt(struct emulated_memory_table *table, int fd)
+{
+	const off_t first = (off_t)(EMULATED_CONTEXT_RECORDS_PAGE * EMULATED_PAGE_BYTES);
+	const off_t end = first + (off_t)(EMULATED_MEMORY_MAX * sizeof(table->records[0]));
+	off_t data, hole = first;
+	int error = 0;
+
+	while (!error && (data = lseek(fd, hole, SEEK_DATA)) >= 0 && data < end) {
+		hole = lseek(fd, data, SEEK_HOLE);
+		for (off_t at = data; !error && at < hole && at < end;
+		     at += (off_t)sizeof(table->records[0]))
+			error = memory_adopt(table, (uint32_t)((size_t)(at - first) /
+							       sizeof(table->records[0])));
+	}
+	return error;
+}
+
+void emulated_memory_adopted(struct emulated_memory_table *table)
+{
+	for (uint32_t i = 0; i < table->adopted_end; i++)
+		if (table->memories[i])
+			emulated_memory_unref(table, table->memories[i]);
+}
+
 static int table_add(struct emulated_memory_table *table, struct emulated_memory *memory)
 {
 	struct emulated_memory_record *record;
@@ -131,6 +185,8 @@ static uint64_t memory_pinnable(const struct emulated_memory *memory)
 	struct stat st;
 	uint64_t pages;
 
+	if (memory->fd < 0)
+		return memory->n_pages;
 	if (fstat(memory->fd, &st) < 0 || !S_ISREG(st.st_mode) || fstatfs(memory->fd, &fs) < 0)
 		return 0;
 	if (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC)

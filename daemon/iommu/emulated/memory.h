@@ -33,6 +33,7 @@ struct emulated_memory_table {
 	struct emulated_memory **memories;
 	pthread_mutex_t lock; /* of memories and lowest_free; a leaf in the lock order */
 	uint32_t lowest_free;
+	uint32_t adopted_end; /* behind the last one that emulated_memory_adopt() found */
 	_Atomic uint64_t pinned_pages;
 	_Atomic uint64_t pinned_pages_max; /* the locked-memory limit that the test sets */
 };
@@ -46,6 +47,13 @@ void emulated_memory_table_deinit(struct emulated_memory_table *table);
  * EOVERFLOW, EINVAL (longer than a piece can be), ENOMEM, EMFILE. */
 int emulated_memory_new(struct emulated_memory_table *table, int borrow_fd, uint64_t offset,
 			uint64_t length, bool writable, struct emulated_memory **ret);
+/* Pieces that another process mapped, from the records that it wrote: with one reference each,
+ * which emulated_memory_adopted() gives back once every translation has its own. Their files are
+ * not open: what is pinned of them stays, and that is all of it. 0 or ENOMEM. fd: of the state
+ * file. */
+int emulated_memory_adopt(struct emulated_memory_table *table, int fd);
+void emulated_memory_adopted(struct emulated_memory_table *table);
+
 static inline void emulated_memory_ref(struct emulated_memory *memory)
 {
 	atomic_fetch_add_explicit(&memory->refs, 1, memory_order_relaxed);

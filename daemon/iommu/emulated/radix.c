@@ -87,6 +87,95 @@ static uint64_t word_pages(unsigned int level)
 	return UINT64_C(1) << (level * EMULATED_TABLE_BITS);
 }
 
+/* ── what another process made ─────────────────────────────────────────────────────────────── */
+
+struct adoption {
+	struct radix *radix;
+	uint8_t *used;
+	bool (*good)(void *context, uint64_t page, uint64_t *word);
+	void *context;
+};
+
+static void leaf_adopt(struct adoption *adoption, struct radix_leaf *leaf, uint64_t base)
+{
+	_Atomic uint64_t *words = node_words(adoption->radix, &leaf->node);
+
+	for (unsigned int i = 0; i < EMULATED_TABLE_WORDS; i++) {
+		uint64_t word = words[i], as_it_was = word;
+
+		if (!word)
+			continue;
+		if (!adoption->good(adoption->context, base + i, &word))
+			word = 0;
+		if (word != as_it_was)
+			words[i] = word;
+		if (!word)
+			continue;
+		leaf->present[i / 64] |= UINT64_C(1) << (i % 64);
+		leaf->node.used++;
+	}
+}
+
+static int node_adopt(struct adoption *adoption, uint32_t page, unsigned int level, uint64_t base,
+		      struct radix_node **ret);
+
+static int table_adopt(struct adoption *adoption, struct radix_table *table, unsigned int level,
+		       uint64_t base)
+{
+	_Atomic uint64_t *words = node_words(adoption->radix, &table->node);
+	int error = 0;
+
+	for (unsigned int i = 0; !error && i < EMULATED_TABLE_WORDS; i++) {
+		uint64_t page = words[i];
+
+		if (!page)
+			continue;
+		if (page > UINT32_MAX ||
+		    !arena_claim(adoption->radix->arena, adoption->used, (uint32_t)page)) {
+			words[i] = 0;
+			continue;
+		}
+		error = node_adopt(adoption, (uint32_t)page, level - 1,
+				   base + i * word_pages(level), &table->child[i]);
+		table->node.used += table->child[i] != NULL;
+	}
+	return error;
+}
+
+static int node_adopt(struct adoption *adoption, uint32_t page, unsigned int level, uint64_t base,
+		      struct radix_node **ret)
+{
+	struct radix_node *node =
+		calloc(1, level ? sizeof(struct radix_table) : sizeof(struct radix_leaf));
+	int error = 0;
+
+	if (!node)
+		return ENOMEM;
+	node->page = page;
+	if (level)
+		error = table_adopt(adoption, as_table(node), level, base);
+	else
+		leaf_adopt(adoption, as_leaf(node), base);
+	/* One that failed in the middle is given up with its tree, like one that is whole. */
+	*ret = node;
+	return error;
+}
+
+int radix_adopt(struct radix *radix, struct arena *arena, uint8_t *used, uint32_t root,
+		bool (*good)(void *context, uint64_t page, uint64_t *word), void *context)
+{
+	struct adoption adoption = {radix, used, good, context};
+	struct radix_node *node = NULL;
+	int error;
+
+	*radix = (struct radix){.arena = arena};
+	if (!arena_claim(arena, used, root))
+		return EINVAL;
+	error = node_adopt(&adoption, root, EMULATED_LEVELS - 1, 0, &node);
+	radix->root = (struct radix_table *)node;
+	return error;
+}
+
 static int table_add(struct radix *radix, struct radix_table *table, unsigned int level,
 		     unsigned int i)
 {

@@ -43,6 +43,11 @@ int radix_init(struct radix *radix, struct arena *arena);
 /* Frees every table; translations and all. An empty struct is fine. */
 void radix_deinit(struct radix *radix);
 
+/* The tree that another process made, whose top table is at root. Words that good() does not take
+ * are cleared; so are those of tables that were claimed before or lie nowhere. 0 or ENOMEM. */
+int radix_adopt(struct radix *radix, struct arena *arena, uint8_t *used, uint32_t root,
+		bool (*good)(void *context, uint64_t page, uint64_t *word), void *context);
+
 static inline uint32_t radix_root_page(const struct radix *radix)
 {
 	return radix->root->node.page;

@@ -45,6 +45,61 @@ int iommufd_context_new(struct iommu_backend *base, struct iommu_context **ret)
 	return 0;
 }
 
+/* Every iommufd knows that call, and no other descriptor does: of a device of that number it says
+ * that there is none. */
+static bool is_iommufd(int fd)
+{
+	struct uapi_iommu_destroy destroy = {.size = sizeof(destroy), .id = UINT32_MAX};
+	struct stat status;
+
+	return fstat(fd, &status) == 0 && S_ISCHR(status.st_mode) &&
+	       iommufd_call(fd, UAPI_IOMMU_DESTROY, &destroy) == ENOENT;
+}
+
+int iommufd_context_adopt(struct iommu_backend *base, int consume_fd, struct iommu_context **ret)
+{
+	struct iommufd_backend *backend = iommufd_backend_of(base);
+	struct iommu_features features;
+	struct iommu_context *context = NULL;
+	int error = is_iommufd(consume_fd) ? iommufd_features(backend, &features) : EINVAL;
+
+	if (!error) {
+		context = calloc(1, sizeof(*context));
+		error = context ? 0 : ENOMEM;
+	}
+	if (error) {
+		if (consume_fd >= 0)
+			close(consume_fd);
+		return error;
+	}
+	context->fd = consume_fd;
+	context->backend = backend;
+	context->map_file = features.map_file;
+	pthread_mutex_init(&context->select_lock, NULL);
+	*ret = context;
+	return 0;
+}
+
+/* A kernel that cannot tell (before 6.3) has no device descriptors either. */
+int iommufd_context_has_device(struct iommu_context *context, uint32_t id, bool *ret)
+{
+	struct uapi_hw_info info = {.size = sizeof(info), .dev_id = id};
+	int error = iommufd_call(context->fd, UAPI_IOMMU_GET_HW_INFO, &info);
+
+	if (error && error != ENOENT && error != EINVAL && error != EOPNOTSUPP)
+		return error;
+	/* Of a device whose IOMMU has nothing to tell: EOPNOTSUPP; of another object: ENOENT. */
+	*ret = !error || error == EOPNOTSUPP;
+	return 0;
+}
+
+int iommufd_context_change_process(struct iommu_context *context)
+{
+	struct uapi_change_process change = {.size = sizeof(change)};
+
+	return iommufd_call(context->fd, UAPI_IOMMU_IOAS_CHANGE_PROCESS, &change);
+}
+
 struct iommu_context *iommufd_context_free(struct iommu_context *context)
 {
 	if (!context)

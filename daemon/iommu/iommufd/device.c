@@ -97,6 +97,14 @@ static void learn(struct iommu_device *device)
 		atomic_store(&backend->seen_nest_parent, true);
 }
 
+void iommufd_device_bound(struct iommu_device *device, struct iommu_context *context,
+			  uint32_t kernel_id)
+{
+	device->context = context;
+	device->kernel_id = kernel_id;
+	learn(device);
+}
+
 int iommufd_device_bind(struct iommu_device *device, struct iommu_context *context,
 			const uint8_t *vf_token, uint32_t *ret_kernel_id)
 {

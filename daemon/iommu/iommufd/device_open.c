@@ -125,6 +125,24 @@ int iommufd_device_open_fd(struct iommu_backend *base, int consume_fd, struct io
 	return device_new(backend, &vfio, consume_fd, ret);
 }
 
+/* What sysfs says of the descriptor's node now is what it is; the function cannot have moved while
+ * somebody held it. */
+int iommufd_device_adopt(struct iommu_backend *base, int consume_fd,
+			 const struct iommu_device_address *address, struct iommu_context *context,
+			 uint32_t kernel_id, struct iommu_device **ret)
+{
+	struct iommu_device *device;
+	int error = iommufd_device_open_fd(base, consume_fd, &device);
+
+	(void)address;
+	if (error)
+		return error;
+	if (context)
+		iommufd_device_bound(device, context, kernel_id);
+	*ret = device;
+	return 0;
+}
+
 struct iommu_device *iommufd_device_close(struct iommu_device *device)
 {
 	if (!device)

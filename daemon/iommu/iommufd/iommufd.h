@@ -75,6 +75,10 @@ int iommufd_features(struct iommufd_backend *backend, struct iommu_features *ret
 
 /* context.c */
 int iommufd_context_new(struct iommu_backend *backend, struct iommu_context **ret);
+int iommufd_context_adopt(struct iommu_backend *backend, int consume_fd,
+			  struct iommu_context **ret);
+int iommufd_context_has_device(struct iommu_context *context, uint32_t id, bool *ret);
+int iommufd_context_change_process(struct iommu_context *context);
 struct iommu_context *iommufd_context_free(struct iommu_context *context);
 int iommufd_context_fd(struct iommu_context *context);
 int iommufd_ioas_new(struct iommu_context *context, bool cuttable, uint32_t *ret_ioas);
@@ -117,6 +121,9 @@ int iommufd_device_open(struct iommu_backend *backend, const struct iommu_device
 			struct iommu_device **ret);
 int iommufd_device_open_fd(struct iommu_backend *backend, int consume_fd,
 			   struct iommu_device **ret);
+int iommufd_device_adopt(struct iommu_backend *backend, int consume_fd,
+			 const struct iommu_device_address *address, struct iommu_context *context,
+			 uint32_t kernel_id, struct iommu_device **ret);
 struct iommu_device *iommufd_device_close(struct iommu_device *device);
 int iommufd_device_descriptor(struct iommu_device *device, int *ret_fd);
 int iommufd_device_fd(struct iommu_device *device);
@@ -127,6 +134,9 @@ int iommufd_open_node(const struct iommufd_backend *backend, const struct sysfs_
 /* device.c */
 int iommufd_device_bind(struct iommu_device *device, struct iommu_context *context,
 			const uint8_t *vf_token, uint32_t *ret_kernel_id);
+/* It is bound to that context as kernel_id already. */
+void iommufd_device_bound(struct iommu_device *device, struct iommu_context *context,
+			  uint32_t kernel_id);
 int iommufd_attach(struct iommu_device *device, uint32_t page_table);
 int iommufd_detach(struct iommu_device *device);
 int iommufd_device_held(struct iommu_device *device, bool *ret);
