@@ -58,9 +58,12 @@ if ! {
 	exit 1
 fi
 
-mkdir "$private/config" "$private/run"
-chmod 711 "$private" # fairness_bench becomes another user
-printf '[Clients]\nUsers=65534\n' >"$private/config/iommubrokerd.conf"
+mkdir -p "$private/config/quota.d" "$private/run"
+chmod 711 "$private" # fairness_bench becomes other users
+printf '[Clients]\nUsers=65533 65534\n' >"$private/config/iommubrokerd.conf"
+printf '[Match]\nUser=65534\n' >"$private/config/quota.d/50-other.conf"
+printf '[Match]\nUser=65533\n[Quota]\nRequestRateMax=1000000000/s\nRefreshRateMax=1000000000/s\n' \
+	>"$private/config/quota.d/50-rated.conf"
 "$build/daemon/iommubrokerd" --backend=emulated --config-dir "$private/config" \
 	--runtime-dir "$private/run" 2>"$private/daemon.log" &
 daemon=$!

@@ -21,8 +21,10 @@
 #include <unistd.h>
 
 #include "bench_guest.h"
+#include "grpc_client.h"
 
 #define OTHER_USER 65534
+#define RATED_USER 65533 /* has rates, far above what is asked of it here */
 #define SESSIONS   3
 #define IN_FLIGHT  16
 #define TURNS      9
@@ -226,10 +228,12 @@ static void other_main(const char *runtime_dir, int commands, int answers)
 
 struct figures {
 	double refresh_p50[TURNS], refresh_p99[TURNS], ask_p50[TURNS], ask_p99[TURNS];
+	double grpc_p50[TURNS], grpc_p99[TURNS];
 };
 
 static struct figures figures[WAYS];
 static int command_fd, answer_fd;
+static struct grpc_client *grpc; /* the victim's connection of the other kind */
 
 static void other_tell(enum way way)
 {
@@ -262,6 +266,25 @@ static void measure(struct bench_guest *guest, struct figures *ret, int turn)
 	ret->ask_p99[turn] = percentile(samples, ASKED, 0.99);
 }
 
+static void measure_grpc(struct figures *ret, int turn)
+{
+	double samples[ASKED], begin;
+
+	for (int i = 0; i < ASKED; i++) {
+		const struct client_request request = {.path = "/iommubroker.v1.Host/GetInfo",
+						       .bytes = (const uint8_t *)""};
+		struct client_answer answer;
+
+		begin = now_ns();
+		grpc_client_unary(grpc, &request, &answer);
+		samples[i] = now_ns() - begin;
+		must(!answer.code, "GetInfo over gRPC");
+		client_answer_clear(&answer);
+	}
+	ret->grpc_p50[turn] = percentile(samples, ASKED, 0.5);
+	ret->grpc_p99[turn] = percentile(samples, ASKED, 0.99);
+}
+
 static void report(enum way way, const char *what, const double *values, const double *alone)
 {
 	double sorted[TURNS], ratios[TURNS];
@@ -289,7 +312,47 @@ static void report_all(void)
 		report(way, "refresh_p99", now->refresh_p99, alone->refresh_p99);
 		report(way, "ask_p50", now->ask_p50, alone->ask_p50);
 		report(way, "ask_p99", now->ask_p99, alone->ask_p99);
+		report(way, "ask_grpc_p50", now->grpc_p50, alone->grpc_p50);
+		report(way, "ask_grpc_p99", now->grpc_p99, alone->grpc_p99);
 	}
+}
+
+/* ── what rates cost ───────────────────────────────────────────────────────────────────────── */
+
+static double refreshes_median(struct bench_guest *guest)
+{
+	double samples[REFRESHES], begin;
+
+	for (int i = 0; i < REFRESHES; i++) {
+		begin = now_ns();
+		bench_leaf_refresh(guest);
+		samples[i] = now_ns() - begin;
+	}
+	return percentile(samples, REFRESHES, 0.5);
+}
+
+/* One refresh of a tenant that has rates and never meets them, against one of a tenant that has
+ * none, by turns. */
+static void report_rates(struct bench_guest *plain, const char *runtime_dir)
+{
+	struct bench_guest rated = {0};
+	double with[TURNS], ratios[TURNS];
+
+	bench_memory_make(&rated);
+	must(!seteuid(RATED_USER), "another user needs root");
+	bench_guest_make(&rated, runtime_dir, 5);
+	must(!seteuid(0), "root again");
+	refreshes_median(&rated);
+	for (int turn = 0; turn < TURNS; turn++) {
+		double without = refreshes_median(plain);
+
+		with[turn] = refreshes_median(&rated);
+		ratios[turn] = with[turn] / without;
+	}
+	printf("{\"name\": \"fairness_rates_refresh_p50\", \"value\": %.3f, \"unit\": \"us\", "
+	       "\"ratio\": %.3f, \"against\": \"a tenant without rates\"}\n",
+	       median(with, TURNS) / 1e3, median(ratios, TURNS));
+	bench_guest_end(&rated);
 }
 
 static pid_t other_start(const char *runtime_dir)
@@ -317,6 +380,7 @@ static pid_t other_start(const char *runtime_dir)
 int main(int argc, char **argv)
 {
 	struct bench_guest guest = {0};
+	char path[256];
 	pid_t pid;
 
 	if (argc != 2) {
@@ -327,15 +391,21 @@ int main(int argc, char **argv)
 	pid = other_start(argv[1]);
 	bench_memory_make(&guest);
 	bench_guest_make(&guest, argv[1], 1);
+	snprintf(path, sizeof(path), "%s/broker.sock", argv[1]);
+	grpc = grpc_client_new(path);
 	measure(&guest, &figures[FAIR_ALONE], 0); /* to warm up */
+	measure_grpc(&figures[FAIR_ALONE], 0);
 	for (int turn = 0; turn < TURNS; turn++) {
 		for (enum way way = 0; way < WAYS; way++) {
 			other_tell(way);
 			measure(&guest, &figures[way], turn);
+			measure_grpc(&figures[way], turn);
 			other_tell(FAIR_ALONE);
 		}
 	}
 	report_all();
+	report_rates(&guest, argv[1]);
+	grpc_client_free(grpc);
 	bench_guest_end(&guest);
 	close(command_fd);
 	waitpid(pid, NULL, 0);
