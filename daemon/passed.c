@@ -32,7 +32,7 @@ static int *socket_of(struct passed *passed, const char *name)
 static void take_stored(struct passed *passed, struct fd_store *store, const struct fd_name *name,
 			int consume_fd)
 {
-	int error = fd_store_adopted(store, name);
+	int error = fd_store_adopted(store, name, consume_fd);
 
 	if (error) {
 		log_error("a stored descriptor of guest number %u cannot be taken over: %s",

@@ -25,6 +25,7 @@
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
+#include "util/fd.h"
 #include "util/log.h"
 #include "util/process.h"
 
@@ -76,6 +77,11 @@ static int refuse_store(int error, struct refusal *refusal)
 			      "the service manager's descriptor store is full "
 			      "(DescriptorStoreMax=): nothing can be promised that would not "
 			      "outlive the daemon");
+	if (error == -ENOTUNIQ)
+		return refuse_field(
+			refusal, "descriptor",
+			"the daemon has this open file already, and cannot open it once "
+			"more to keep it: give it a descriptor of another open()");
 	return refuse_errno(refusal, -error, "storing a descriptor with the service manager");
 }
 
@@ -181,6 +187,18 @@ static bool device_index_used(const struct guest *guest, uint32_t index)
 	return false;
 }
 
+/* The manager keeps one descriptor of an open file, and a client may give its own twice, also to
+ * two guests: so an open file of ours is kept, if we may open it. */
+static void file_reopen(struct memory_file *file)
+{
+	int fd = keeps(file->object.guest) ? fd_reopen(file->fd) : -1;
+
+	if (fd < 0)
+		return;
+	fd_close(file->fd);
+	file->fd = fd;
+}
+
 /* Limits of both are far below what names can tell; the lists are short. */
 int save_memory_file(struct memory_file *file, struct refusal *refusal)
 {
@@ -191,6 +209,7 @@ int save_memory_file(struct memory_file *file, struct refusal *refusal)
 		file->index++;
 	if (file->index >= FD_NAME_INDICES_MAX)
 		return refuse_store(-ENOSPC, refusal);
+	file_reopen(file);
 	return push(guest, FD_MEMORY, file->index, file->fd, refusal);
 }
 

@@ -9,10 +9,16 @@
 #include "state/fd_store.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <systemd/sd-daemon.h>
 
 /* Lack of memory is an answer here, not the end. */
@@ -23,8 +29,16 @@
 /* execve(2) takes no longer strings: "LISTEN_FDNAMES=", our names, and those of sockets. */
 #define NAMES_BYTES_MAX (128 * 1024 - 1024)
 
+struct open_file {
+	int fd; /* borrowed */
+	bool foreign;
+	dev_t device;
+	ino_t inode;
+};
+
 struct stored_name {
 	char name[FD_NAME_BYTES];
+	struct open_file file;
 	UT_hash_handle hh;
 };
 
@@ -41,6 +55,36 @@ struct fd_store {
 	uint64_t barrier_passed; /* the last that the manager answered: so it did all before */
 	int barrier_error;       /* of the last that it did not */
 };
+
+/* ── open files ────────────────────────────────────────────────────────────────────────────── */
+
+/* Memory files alone are opened by others, who can give one twice, and to several guests. */
+static struct open_file open_file_of(const struct fd_name *name, int borrow_fd)
+{
+	struct open_file file = {.fd = borrow_fd};
+	struct stat stat;
+
+	if (name->kind != FD_MEMORY || fstat(borrow_fd, &stat))
+		return file;
+	file.foreign = true;
+	file.device = stat.st_dev;
+	file.inode = stat.st_ino;
+	return file;
+}
+
+/* What the manager asks, too: kcmp(2) or, in a kernel without it, flags. */
+static bool open_file_same(const struct open_file *a, const struct open_file *b)
+{
+	const pid_t pid = getpid();
+	long order;
+
+	if (!b->foreign || a->device != b->device || a->inode != b->inode)
+		return false;
+	order = syscall(SYS_kcmp, pid, pid, KCMP_FILE, a->fd, b->fd);
+	if (order >= 0)
+		return order == 0;
+	return fcntl(a->fd, F_GETFL) == fcntl(b->fd, F_GETFL);
+}
 
 /* ── life ──────────────────────────────────────────────────────────────────────────────────── */
 
@@ -106,7 +150,7 @@ static struct stored_name *name_find(struct fd_store *store, const char *name)
 }
 
 /* With the lock held. */
-static int name_add(struct fd_store *store, const char *name)
+static int name_add(struct fd_store *store, const char *name, const struct open_file *file)
 {
 	struct stored_name *stored;
 
@@ -116,6 +160,7 @@ static int name_add(struct fd_store *store, const char *name)
 	if (!stored)
 		return -ENOMEM;
 	strcpy(stored->name, name);
+	stored->file = *file;
 	HASH_ADD_STR(store->names, name, stored);
 	if (!stored->hh.tbl) {
 		free(stored);
@@ -132,15 +177,29 @@ static bool has_room(const struct fd_store *store, const char *name)
 	       store->names_bytes + strlen(name) + 1 <= NAMES_BYTES_MAX;
 }
 
-static int name_add_new(struct fd_store *store, const char *name)
+/* With the lock held. */
+static bool file_is_stored(const struct fd_store *store, const struct open_file *file)
+{
+	const struct stored_name *stored;
+
+	if (file->foreign)
+		for (stored = store->names; stored; stored = stored->hh.next)
+			if (open_file_same(file, &stored->file))
+				return true;
+	return false;
+}
+
+static int name_add_new(struct fd_store *store, const char *name, const struct open_file *file)
 {
 	int error;
 
 	pthread_mutex_lock(&store->lock);
 	if (name_find(store, name))
 		error = -EEXIST;
+	else if (!has_room(store, name))
+		error = -ENOSPC;
 	else
-		error = has_room(store, name) ? name_add(store, name) : -ENOSPC;
+		error = file_is_stored(store, file) ? -ENOTUNIQ : name_add(store, name, file);
 	pthread_mutex_unlock(&store->lock);
 	return error;
 }
@@ -169,8 +228,9 @@ static void name_drop(struct fd_store *store, const char *name)
 	free(stored);
 }
 
-int fd_store_adopted(struct fd_store *store, const struct fd_name *name)
+int fd_store_adopted(struct fd_store *store, const struct fd_name *name, int borrow_fd)
 {
+	struct open_file file = open_file_of(name, borrow_fd);
 	char text[FD_NAME_BYTES];
 	int error;
 
@@ -178,7 +238,7 @@ int fd_store_adopted(struct fd_store *store, const struct fd_name *name)
 		return 0;
 	fd_name_format(name, text);
 	pthread_mutex_lock(&store->lock);
-	error = name_add(store, text);
+	error = name_add(store, text, &file);
 	pthread_mutex_unlock(&store->lock);
 	return error;
 }
@@ -198,13 +258,14 @@ static int send_push(const char *name, int borrow_fd)
 
 int fd_store_push(struct fd_store *store, const struct fd_name *name, int borrow_fd)
 {
+	const struct open_file file = open_file_of(name, borrow_fd);
 	char text[FD_NAME_BYTES];
 	int error;
 
 	if (!fd_store_keeps(store))
 		return 0;
 	fd_name_format(name, text);
-	error = name_add_new(store, text);
+	error = name_add_new(store, text, &file);
 	if (error)
 		return error;
 	error = send_push(text, borrow_fd);

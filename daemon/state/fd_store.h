@@ -55,10 +55,12 @@ struct fd_store *fd_store_free(struct fd_store *store); /* sends nothing; return
 bool fd_store_keeps(const struct fd_store *store);
 /* One that was there at the start: counted, also above the maximum, under which nothing is pushed
  * then. 0, -EEXIST, -ENOMEM. */
-int fd_store_adopted(struct fd_store *store, const struct fd_name *name);
+int fd_store_adopted(struct fd_store *store, const struct fd_name *name, int borrow_fd);
 
-/* 0; -ENOSPC: there is no room, nothing was sent; -EEXIST: the name is stored; another negative
- * errno: it could not be sent. That it is stored is certain behind the next barrier. */
+/* 0; -ENOSPC: there is no room, nothing was sent; -EEXIST: the name is stored; -ENOTUNIQ: another
+ * descriptor of the same open file is; another negative errno: it could not be sent. That it is
+ * stored is certain behind the next barrier. The descriptor stays open until it is removed: those
+ * of memory files, which others made, are compared with one another. */
 int fd_store_push(struct fd_store *store, const struct fd_name *name, int borrow_fd);
 /* The manager closes its descriptor some time before the end of the next barrier. Nothing stored
  * under the name is fine. */

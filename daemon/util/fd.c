@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 int fd_close(int consume_fd)
@@ -20,5 +21,17 @@ int fd_duplicate(int borrow_fd)
 {
 	int fd = fcntl(borrow_fd, F_DUPFD_CLOEXEC, 3);
 
+	return fd < 0 ? -errno : fd;
+}
+
+int fd_reopen(int borrow_fd)
+{
+	int flags = fcntl(borrow_fd, F_GETFL), fd;
+	char path[32];
+
+	if (flags < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", borrow_fd);
+	fd = open(path, (flags & O_ACCMODE) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	return fd < 0 ? -errno : fd;
 }

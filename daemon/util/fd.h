@@ -8,5 +8,8 @@
 int fd_close(int consume_fd);
 /* A close-on-exec duplicate, or a negative errno. */
 int fd_duplicate(int borrow_fd);
+/* The same file, opened once more for the same access, close-on-exec; or a negative errno: not
+ * every file can be opened by everybody who has a descriptor of it. */
+int fd_reopen(int borrow_fd);
 
 #endif

@@ -3,6 +3,7 @@
 /* The descriptor store: names, the count before the manager's limit, and barriers. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,13 +18,15 @@
 
 #include "notify_manager.h"
 #include "state/fd_store.h"
+#include "util/fd.h"
 
-#define THREADS 8
-#define ROUNDS  100
+#define THREADS   8
+#define ROUNDS    100
+#define FILES_MAX 64
 
 static struct manager *manager;
 static struct fd_store *store;
-static int file;
+static int file, files[FILES_MAX], n_files;
 
 static int setup(void **state)
 {
@@ -38,6 +41,8 @@ static int teardown(void **state)
 	(void)state;
 	store = fd_store_free(store);
 	close(file);
+	while (n_files)
+		close(files[--n_files]);
 	manager_stop(manager);
 	return 0;
 }
@@ -47,11 +52,20 @@ static struct fd_name memory(uint32_t guest, uint32_t index)
 	return (struct fd_name){.guest = guest, .kind = FD_MEMORY, .index = index};
 }
 
+/* Each of these is of an open file of its own. */
+static int file_new(void)
+{
+	assert_true(n_files < FILES_MAX);
+	files[n_files] = memfd_create("of its own", MFD_CLOEXEC);
+	assert_true(files[n_files] >= 0);
+	return files[n_files++];
+}
+
 static int push(uint32_t guest, uint32_t index)
 {
 	const struct fd_name name = memory(guest, index);
 
-	return fd_store_push(store, &name, file);
+	return fd_store_push(store, &name, file_new());
 }
 
 static void drop(uint32_t guest, uint32_t index)
@@ -143,7 +157,7 @@ static void test_push_and_remove(void **state)
 	assert_int_equal(fd_store_count(store), 2);
 	barrier();
 	assert_int_equal(manager_stored(manager), 2);
-	assert_true(manager_has(manager, "1m0", file));
+	assert_true(manager_has(manager, "1m0", files[0]));
 	assert_true(manager_has(manager, "10dZZZ", other));
 	drop(1, 0);
 	assert_int_equal(fd_store_count(store), 1);
@@ -174,6 +188,47 @@ static void test_removing_nothing(void **state)
 	barrier();
 }
 
+/* The manager would keep one of the two. A file that is opened twice is fine. */
+static void test_open_file_is_stored_once(void **state)
+{
+	struct fd_name name = memory(1, 0), device = {.guest = 1, .kind = FD_DEVICE};
+	int twice, again = fd_reopen(file);
+
+	(void)state;
+	assert_true(again >= 0);
+	twice = fd_duplicate(file);
+	assert_int_equal(fd_store_push(store, &name, file), 0);
+	name.guest = 2;
+	assert_int_equal(fd_store_push(store, &name, twice), -ENOTUNIQ);
+	assert_int_equal(fd_store_count(store), 1);
+	assert_int_equal(fd_store_push(store, &name, again), 0);
+	name.guest = 3;
+	assert_int_equal(fd_store_push(store, &name, again), -ENOTUNIQ);
+	assert_int_equal(fd_store_push(store, &device, again), 0);
+	name.guest = 1;
+	fd_store_remove(store, &name);
+	assert_int_equal(fd_store_push(store, &name, twice), 0);
+	barrier();
+	assert_int_equal(manager_stored(manager), 3);
+	close(twice);
+	close(again);
+}
+
+static void test_reopened_file_has_the_same_access(void **state)
+{
+	int read_only = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), again = fd_reopen(read_only);
+
+	(void)state;
+	assert_int_equal(fcntl(again, F_GETFL) & O_ACCMODE, O_RDONLY);
+	assert_true(fcntl(again, F_GETFD) & FD_CLOEXEC);
+	close(again);
+	again = fd_reopen(file);
+	assert_int_equal(fcntl(again, F_GETFL) & O_ACCMODE, O_RDWR);
+	close(again);
+	close(read_only);
+	assert_int_equal(fd_reopen(-1), -EBADF);
+}
+
 static void test_full_store(void **state)
 {
 	(void)state;
@@ -201,11 +256,11 @@ static void test_adopted_ones_count(void **state)
 	struct fd_name name = memory(1, 0);
 
 	(void)state;
-	assert_int_equal(fd_store_adopted(store, &name), 0);
-	assert_int_equal(fd_store_adopted(store, &name), -EEXIST);
+	assert_int_equal(fd_store_adopted(store, &name, file_new()), 0);
+	assert_int_equal(fd_store_adopted(store, &name, file_new()), -EEXIST);
 	assert_int_equal(push(1, 0), -EEXIST);
 	for (name.index = 1; name.index < 6; name.index++)
-		assert_int_equal(fd_store_adopted(store, &name), 0);
+		assert_int_equal(fd_store_adopted(store, &name, file_new()), 0);
 	assert_int_equal(push(1, 6), -ENOSPC);
 	assert_int_equal(fd_store_count(store), 6);
 	barrier();
@@ -224,7 +279,7 @@ static void test_names_are_counted_by_length(void **state)
 	(void)state;
 	assert_int_equal(fd_store_new(&large, 32768), 0);
 	for (name.index = FD_NAME_INDICES_MAX - 1; n < bytes_max / 8 - 1; name.index--, n++)
-		assert_int_equal(fd_store_adopted(large, &name), 0);
+		assert_int_equal(fd_store_adopted(large, &name, -1), 0);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(fd_store_push(large, &name, file), 0);
 		name.index--;
@@ -245,7 +300,7 @@ static void test_removing_what_is_foreign(void **state)
 	(void)state;
 	assert_int_equal(push(1, 0), 0);
 	assert_int_equal(fd_store_new(&other, 0), 0);
-	assert_int_equal(fd_store_adopted(other, &name), 0);
+	assert_int_equal(fd_store_adopted(other, &name, file), 0);
 	fd_store_remove(other, &name);
 	barrier();
 	assert_true(manager_knows(manager, "1m0"));
@@ -265,7 +320,7 @@ static void assert_nothing_kept(size_t max)
 	assert_false(fd_store_keeps(none));
 	assert_int_equal(fd_store_push(none, &name, file), 0);
 	assert_int_equal(fd_store_push(none, &name, file), 0);
-	assert_int_equal(fd_store_adopted(none, &name), 0);
+	assert_int_equal(fd_store_adopted(none, &name, file), 0);
 	assert_int_equal(fd_store_count(none), 0);
 	fd_store_remove(none, &name);
 	assert_int_equal(fd_store_barrier(none), 0);
@@ -412,17 +467,19 @@ static void *push_run(void *context)
 {
 	struct waiter *waiter = context;
 	const struct fd_name name = memory(waiter->guest, 0);
+	int own = memfd_create("own", MFD_CLOEXEC);
 	char text[FD_NAME_BYTES];
 
 	fd_name_format(&name, text);
 	for (int round = 0; round < ROUNDS; round++) {
-		waiter->status |= fd_store_push(store, &name, file);
+		waiter->status |= fd_store_push(store, &name, own);
 		waiter->status |= fd_store_barrier(store);
 		waiter->status |= !manager_knows(manager, text);
 		fd_store_remove(store, &name);
 		waiter->status |= fd_store_barrier(store);
 		waiter->status |= manager_knows(manager, text);
 	}
+	close(own);
 	return NULL;
 }
 
@@ -464,6 +521,8 @@ int main(void)
 		TEST(test_push_and_remove),
 		TEST(test_name_is_stored_once),
 		TEST(test_removing_nothing),
+		TEST(test_open_file_is_stored_once),
+		TEST(test_reopened_file_has_the_same_access),
 		TEST(test_full_store),
 		TEST(test_adopted_ones_count),
 		TEST(test_names_are_counted_by_length),
