@@ -149,6 +149,7 @@ static int model_start(struct service *service)
 				&service->config->rpc);
 	if (status)
 		return broke("cannot start dispatching", status);
+	dispatcher_restore(service->dispatcher);
 	reload_init(&service->reload, service->options, service->config, service->broker,
 		    service->dispatcher);
 	dispatcher_set_operator(service->dispatcher, &reload_operator, &service->reload);

@@ -167,6 +167,12 @@ struct pool_share *session_share(struct session *session); /* borrowed */
 uint64_t session_id(struct session *session);              /* for logs: small, rising, no secret */
 /* Borrowed: readable when the process has died. */
 int session_pidfd(struct session *session);
+/* Whose process it is, as far as a session knows: pid, uid, and the pidfd, borrowed. pid 0: nobody's
+ * yet. */
+void session_peer(struct session *session, struct peer *ret);
+/* INLINE. Of those that are not closed, the one with the lowest id above that: a reference, or NULL.
+ */
+struct session *broker_next_session(struct broker *broker, uint64_t after);
 /* INLINE. No call is accepted any more; what runs is cancelled; every guest is taken down on its
  * lane; done(context) is called once, from any thread, when nothing is left. May be called again:
  * done is called all the same. done may be NULL. */

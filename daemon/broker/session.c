@@ -234,6 +234,25 @@ int session_pidfd(struct session *session)
 	return session->pidfd;
 }
 
+void session_peer(struct session *session, struct peer *ret)
+{
+	*ret = (struct peer){.pid = session->pid, .uid = session->uid, .pidfd = session->pidfd};
+}
+
+struct session *broker_next_session(struct broker *broker, uint64_t after)
+{
+	struct session *session, *next = NULL;
+
+	pthread_mutex_lock(&broker->lock);
+	DL_FOREACH (broker->sessions, session)
+		if (!session->closed && session->id > after && (!next || session->id < next->id))
+			next = session;
+	if (next)
+		session_ref(next);
+	pthread_mutex_unlock(&broker->lock);
+	return next;
+}
+
 unsigned int session_rights(struct session *session)
 {
 	return session->rights;

@@ -161,7 +161,7 @@ static int delegate_open(struct call *call, struct delegate_ends *ends,
 				ret_delegation, &call->refusal);
 	plain->peer = NULL;
 	if (!status)
-		status = rpc_session_adopt(ret_session, call->dispatcher, session, peer,
+		status = rpc_session_adopt(ret_session, call->dispatcher, session, peer, "opened",
 					   &call->refusal);
 	return status;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rpc/call.h"
+#include "rpc/status.h"
 
 /* One block: this, what is set of the status, the message. */
 struct request_answer {
@@ -130,8 +131,8 @@ static enum request_begun begin_known(struct request_entry *entry, struct call *
 	return REQUEST_ANSWERED;
 }
 
-static struct request_entry *entry_new(struct request_table *table, struct call *call, uint64_t id,
-				       const uint8_t *digest)
+static struct request_entry *entry_new(struct request_table *table, const struct method *method,
+				       struct call *owner, uint64_t id, const uint8_t *digest)
 {
 	struct request_entry *entry = calloc(1, sizeof(*entry));
 
@@ -139,8 +140,8 @@ static struct request_entry *entry_new(struct request_table *table, struct call 
 		return NULL;
 	entry->table = table;
 	entry->id = id;
-	entry->method = call->method;
-	entry->owner = call;
+	entry->method = method;
+	entry->owner = owner;
 	if (id)
 		memcpy(entry->digest, digest, REQUEST_DIGEST_BYTES);
 	return entry;
@@ -149,7 +150,8 @@ static struct request_entry *entry_new(struct request_table *table, struct call 
 enum request_begun request_table_begin(struct request_table *table, struct call *call, uint64_t id,
 				       const uint8_t *digest, struct request_answer **ret_answer)
 {
-	struct request_entry key = {.id = id}, *entry = entry_new(table, call, id, digest), *known;
+	struct request_entry key = {.id = id}, *known;
+	struct request_entry *entry = entry_new(table, call->method, call, id, digest);
 	enum request_begun begun = REQUEST_NEW;
 
 	if (!entry) {
@@ -209,6 +211,31 @@ struct call *request_table_finish(struct request_entry *entry, const struct rpc_
 		free(entry);
 	pthread_mutex_unlock(&table->lock);
 	return joiners;
+}
+
+/* How many there are is bounded by what was kept of each guest; as before, the oldest go when new
+ * ones come. */
+void request_table_restore(struct request_table *table, const struct broker_answer *kept)
+{
+	const struct method *method = method_by_number(kept->method);
+	struct rpc_status status = {.code = RPC_OK};
+	struct request_entry *entry;
+
+	if (!method || kept->code || !kept->request_id)
+		return;
+	entry = entry_new(table, method, NULL, kept->request_id, kept->digest);
+	if (!entry)
+		return;
+	pthread_mutex_lock(&table->lock);
+	if (RB_INSERT(request_ids, &table->ids, entry)) {
+		free(entry);
+	} else {
+		entry->answer = answer_new(&status, kept->bytes, kept->n_bytes);
+		TAILQ_INSERT_TAIL(&table->answered, entry, place);
+		table->n_answered++;
+		table->answer_bytes += answer_size(entry->answer);
+	}
+	pthread_mutex_unlock(&table->lock);
 }
 
 /* Joiners are only ever added at the head, and answered by the thread that runs this: what the

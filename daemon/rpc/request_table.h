@@ -68,6 +68,10 @@ enum request_begun request_table_begin(struct request_table *table, struct call 
 struct call *request_table_finish(struct request_entry *entry, const struct rpc_status *status,
 				  const uint8_t *bytes, size_t n_bytes);
 
+/* One that a process before this one answered: repeated, it is answered the same. Before anything
+ * runs. Without memory it is not known; then its request is done again. */
+void request_table_restore(struct request_table *table, const struct broker_answer *answer);
+
 /* Progress of a running one, to its call and to whoever joined. */
 void request_entry_send(struct request_entry *entry, const uint8_t *bytes, size_t n_bytes);
 

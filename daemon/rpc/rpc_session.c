@@ -282,7 +282,8 @@ static bool session_index_add(struct rpc_session *session)
 }
 
 /* Into the index, and watched. */
-static int session_begin(struct rpc_session *session, const char *name, struct refusal *refusal)
+static int session_begin(struct rpc_session *session, const char *name, const char *what,
+			 struct refusal *refusal)
 {
 	session->id = session_id(session->session);
 	if (!session_index_add(session)) {
@@ -292,7 +293,7 @@ static int session_begin(struct rpc_session *session, const char *name, struct r
 		return REFUSED;
 	}
 	session_sync_later(session);
-	log_session(session, LOG_MESSAGE_SESSION_OPENED, name, "opened");
+	log_session(session, LOG_MESSAGE_SESSION_OPENED, name, what);
 	return 0;
 }
 
@@ -317,7 +318,7 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 		rpc_session_unref(session);
 		return status;
 	}
-	status = session_begin(session, name, refusal);
+	status = session_begin(session, name, "opened", refusal);
 	if (status) {
 		rpc_session_unref(session);
 		return status;
@@ -327,7 +328,7 @@ int rpc_session_open(struct rpc_session **ret, struct dispatcher *dispatcher,
 }
 
 int rpc_session_adopt(struct rpc_session **ret, struct dispatcher *dispatcher,
-		      struct session *consume_session, const struct peer *peer,
+		      struct session *consume_session, const struct peer *peer, const char *what,
 		      struct refusal *refusal)
 {
 	struct rpc_session *session = session_alloc(dispatcher, peer);
@@ -340,7 +341,7 @@ int rpc_session_adopt(struct rpc_session **ret, struct dispatcher *dispatcher,
 	}
 	session->session = consume_session;
 	session->tenant = broker_tenant_of(dispatcher->broker, consume_session);
-	status = session_begin(session, "", refusal);
+	status = session_begin(session, "", what, refusal);
 	if (status)
 		rpc_session_unref(session);
 	else

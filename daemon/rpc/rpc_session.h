@@ -43,10 +43,10 @@ int rpc_session_claim(struct rpc_session *session, struct refusal *refusal);
 /* Not after all: what claimed it could not be its. */
 void rpc_session_unclaim(struct rpc_session *session);
 
-/* One that a delegation made: consume_session is taken, also on failure. *ret is a reference. 0 or
- * REFUSED. */
+/* One that a delegation or a process before this one made: consume_session is taken, also on
+ * failure. *ret is a reference. what: for the log, static. 0 or REFUSED. */
 int rpc_session_adopt(struct rpc_session **ret, struct dispatcher *dispatcher,
-		      struct session *consume_session, const struct peer *peer,
+		      struct session *consume_session, const struct peer *peer, const char *what,
 		      struct refusal *refusal);
 /* It is this process' from now on; the loop's thread. 0, or REFUSED: it is another's. */
 int rpc_session_bind(struct rpc_session *session, const struct peer *peer, struct refusal *refusal);

@@ -179,6 +179,25 @@ int session_pidfd(struct session *session)
 	return session->pidfd;
 }
 
+void session_peer(struct session *session, struct peer *ret)
+{
+	*ret = (struct peer){.pid = session->pid, .pidfd = session->pidfd};
+}
+
+struct session *broker_next_session(struct broker *broker, uint64_t after)
+{
+	struct session *session, *next = NULL;
+
+	pthread_mutex_lock(&broker->lock);
+	LIST_FOREACH (session, &broker->sessions, place)
+		if (session->id > after && (!next || session->id < next->id))
+			next = session;
+	if (next)
+		session_ref(next);
+	pthread_mutex_unlock(&broker->lock);
+	return next;
+}
+
 void session_close(struct session *session, void (*done)(void *context), void *context)
 {
 	bool first;
