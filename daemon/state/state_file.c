@@ -86,8 +86,8 @@ static bool description_valid(struct header *header, unsigned int copy)
 static void description_clear(struct header *header, unsigned int copy)
 {
 	atomic_store_explicit(&header->copies[copy].checksum, 0, memory_order_release);
-	/* Nor does what is stored next come before it. */
-	atomic_thread_fence(memory_order_seq_cst);
+	/* Nor may the compiler move up what is stored next. */
+	atomic_signal_fence(memory_order_seq_cst);
 }
 
 static void description_set(struct header *header, unsigned int copy,
@@ -224,7 +224,7 @@ static int copy_adopt(struct state_file *file, unsigned int copy)
 	int error = 0;
 
 	if (!description_valid(file->header, copy) || description->bytes > STATE_CONTENT_MAX ||
-	    description->sequence > SEQUENCE_MAX)
+	    description->sequence >= SEQUENCE_MAX)
 		return -EBADMSG;
 	if (description->bytes)
 		error = file_space_claim(&file->space, description->offset,

@@ -498,6 +498,47 @@ static void test_threads(void **state)
 	assert_int_equal(fd_store_count(store), 0);
 }
 
+static void *crowd_run(void *context)
+{
+	struct waiter *waiter = context;
+	const struct fd_name name = memory(waiter->guest, 0);
+	int own = memfd_create("own", MFD_CLOEXEC), status;
+	char text[FD_NAME_BYTES];
+
+	fd_name_format(&name, text);
+	for (int round = 0; round < ROUNDS; round++) {
+		while ((status = fd_store_push(store, &name, own)) == -ENOSPC)
+			usleep(50);
+		waiter->status |= status;
+		if (round % 8 == 0) {
+			waiter->status |= fd_store_barrier(store);
+			waiter->status |= !manager_knows(manager, text);
+		}
+		fd_store_remove(store, &name);
+	}
+	close(own);
+	return NULL;
+}
+
+/* More threads than there is room: what is removed makes room here only when the manager has been
+ * told, so that it never gets one too many. */
+static void test_threads_at_the_limit(void **state)
+{
+	struct waiter waiters[THREADS] = {0};
+
+	(void)state;
+	for (uint32_t i = 0; i < THREADS; i++) {
+		waiters[i].guest = i;
+		assert_int_equal(pthread_create(&waiters[i].thread, NULL, crowd_run, &waiters[i]),
+				 0);
+	}
+	waiters_join(waiters, THREADS, 0);
+	barrier();
+	assert_int_equal(manager_dropped(manager), 0);
+	assert_int_equal(manager_stored(manager), 0);
+	assert_int_equal(fd_store_count(store), 0);
+}
+
 /* A manager that hangs is told apart from one that has done it; later it may have. */
 static void test_manager_that_hangs(void **state)
 {
@@ -533,6 +574,7 @@ int main(void)
 		TEST(test_barriers_are_shared),
 		TEST(test_late_caller_gets_another_barrier),
 		TEST(test_threads),
+		TEST(test_threads_at_the_limit),
 		TEST(test_manager_that_hangs),
 	};
 
