@@ -103,19 +103,24 @@ static int store_start(struct service *service)
 	return status ? broke("cannot read what systemd passed", status) : 0;
 }
 
-/* Nothing reads what is stored: it is given up. */
+/* What a process before this one left with the service manager goes on. */
 static int guests_restore(struct service *service)
 {
-	const struct passed *passed = &service->passed;
+	struct passed *passed = &service->passed;
+	struct restore_report report;
+	int status;
 
-	if (passed->n_stored)
-		log_error("%zu stored descriptors of a process before this one are given up",
-			  passed->n_stored);
-	for (size_t i = 0; i < passed->n_stored; i++) {
-		fd_store_remove(service->store, &passed->stored[i].name);
-		fd_close(passed->stored[i].fd);
-	}
-	passed_forget_stored(&service->passed);
+	if (!passed->n_stored)
+		return 0;
+	status = broker_restore(service->broker, passed->stored, passed->n_stored, &report);
+	passed_forget_stored(passed);
+	if (status)
+		return broke("cannot take over what is stored", status);
+	log_as(LOG_LEVEL_INFO, LOG_MESSAGE_RESTORED,
+	       "%u guests with %llu regions and %llu mappings taken over in %llu ms, %u released",
+	       report.guests, (unsigned long long)report.regions,
+	       (unsigned long long)report.mappings, (unsigned long long)report.ns / 1000000,
+	       report.released);
 	return 0;
 }
 

@@ -195,6 +195,15 @@ static int judge(const struct mailbox *box, const ProtobufCMessage *message,
 	return 0;
 }
 
+/* A daemon that died while it took something away has its successor finish that; so it is gone when
+ * the request comes again. */
+static bool was_taken_away(const struct exchange *exchange, const struct call *call,
+			   const struct mailbox *box)
+{
+	return exchange->takes_away && call->times > 1 && call->final && call->result == 0 &&
+	       error_is_not_found(&box->answer);
+}
+
 int exchange_run(struct iommubroker_session *session, const struct exchange *exchange,
 		 ProtobufCMessage **ret_response, struct iommubroker_error **ret_error)
 {
@@ -210,6 +219,10 @@ int exchange_run(struct iommubroker_session *session, const struct exchange *exc
 	r = send_request(session, exchange, box, &packet, &call);
 	if (r == 0) {
 		r = wait_final(session, exchange, call, box, &message);
+		if (r == 0 && was_taken_away(exchange, call, box)) {
+			box->answer.code = 0;
+			message = protobuf_c_message_unpack(exchange->response, NULL, 0, NULL);
+		}
 		call_end(&session->connection, call);
 	}
 	free(packet);

@@ -79,10 +79,11 @@ struct call {
 	void *sink;
 	pthread_cond_t changed;
 	bool sleeping;
-	bool unsent; /* waits for the link, or for room behind others that do */
-	bool news;   /* something came that call_wait() has not reported */
-	bool final;  /* nothing more comes */
-	int result;  /* with final: 0, or why no answer came */
+	bool unsent;        /* waits for the link, or for room behind others that do */
+	unsigned int times; /* that it was sent, or tried to be */
+	bool news;          /* something came that call_wait() has not reported */
+	bool final;         /* nothing more comes */
+	int result;         /* with final: 0, or why no answer came */
 };
 
 struct connection {

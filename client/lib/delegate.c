@@ -130,6 +130,7 @@ int iommubroker_delegation_revoke(struct iommubroker_session *session, uint64_t 
 		.method = IOMMUBROKER__V1__METHOD__METHOD_REVOKE_DELEGATION,
 		.request = &request.base,
 		.response = &iommubroker__v1__revoke_delegation_response__descriptor,
+		.takes_away = true,
 	};
 
 	request.request_id = session_request_id(session);

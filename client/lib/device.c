@@ -345,6 +345,7 @@ int iommubroker_device_close(struct iommubroker_device *device, bool *ret_still_
 		.method = IOMMUBROKER__V1__METHOD__METHOD_CLOSE_DEVICE,
 		.request = &request.base,
 		.response = &iommubroker__v1__close_device_response__descriptor,
+		.takes_away = true,
 	};
 	const Iommubroker__V1__CloseDeviceResponse *response;
 	ProtobufCMessage *message = NULL;

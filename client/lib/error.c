@@ -216,6 +216,11 @@ static int errno_code(int result)
 	}
 }
 
+bool error_is_not_found(const struct answer *answer)
+{
+	return answer->code == GRPC_NOT_FOUND;
+}
+
 int error_from_answer(const struct answer *answer, struct iommubroker_error **ret_error)
 {
 	struct iommubroker_error error = {.code = answer->code};

@@ -9,6 +9,8 @@
 
 /* What the daemon refused; answer->code is not 0. */
 int error_from_answer(const struct answer *answer, struct iommubroker_error **ret_error);
+/* It says that what was named is not there. */
+bool error_is_not_found(const struct answer *answer);
 /* What the library found itself; result is a negative errno. */
 int error_local(int result, struct iommubroker_error **ret_error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -348,6 +348,7 @@ int iommubroker_guest_destroy(struct iommubroker_guest *guest, struct iommubroke
 		.method = IOMMUBROKER__V1__METHOD__METHOD_DESTROY_GUEST,
 		.request = &request.base,
 		.response = &iommubroker__v1__destroy_guest_response__descriptor,
+		.takes_away = true,
 	};
 
 	request.request_id = session_request_id(guest->session);

@@ -103,6 +103,7 @@ struct call *slot_take(struct connection *c, enum call_state state,
 		c->n_async++;
 	/* Not before those that wait already. */
 	set_unsent(c, call, request->repeats && (c->down || c->n_unsent > 0));
+	call->times = !call->unsent;
 	return call;
 }
 
@@ -221,6 +222,7 @@ static int send_again(struct connection *c, struct call *call)
 	r = packet_send(c->fd, request->packet, request->n_bytes, request->borrow_fd);
 	if (r < 0)
 		return r;
+	call->times++;
 	set_unsent(c, call, false);
 	if (call->cancels != 0)
 		link_send_cancel(c, call->cancels);

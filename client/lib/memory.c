@@ -91,6 +91,7 @@ int iommubroker_memory_file_remove(struct iommubroker_memory_file *file,
 		.method = IOMMUBROKER__V1__METHOD__METHOD_REMOVE_MEMORY_FILE,
 		.request = &request.base,
 		.response = &iommubroker__v1__remove_memory_file_response__descriptor,
+		.takes_away = true,
 	};
 
 	request.request_id = session_request_id(file->session);

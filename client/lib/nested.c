@@ -154,6 +154,7 @@ int iommubroker_nested_destroy(struct iommubroker_nested *nested, uint64_t *ret_
 		.method = IOMMUBROKER__V1__METHOD__METHOD_DESTROY_NESTED,
 		.request = &request.base,
 		.response = &iommubroker__v1__destroy_nested_response__descriptor,
+		.takes_away = true,
 	};
 	const Iommubroker__V1__DestroyNestedResponse *response;
 	ProtobufCMessage *message = NULL;

@@ -69,7 +69,10 @@ struct exchange {
 	bool has_fd; /* fd is borrowed and goes with the request */
 	int fd;
 	struct descriptors *ret_fds; /* NULL: none are expected, and closed */
-	uint64_t request_id;         /* what progress can cancel */
+	/* It takes something away: asked again after a restart, that it is not there is success.
+	 * The message is an empty one then. */
+	bool takes_away;
+	uint64_t request_id; /* what progress can cancel */
 	iommubroker_progress_fn progress;
 	void *user_data;
 };

@@ -185,6 +185,7 @@ static void end_sessions(struct broker *broker)
 	while (close_one(broker))
 		;
 	pthread_mutex_lock(&broker->lock);
+	handover_give_up(broker);
 	while (broker->sessions || broker->n_ending)
 		pthread_cond_wait(&broker->session_gone, &broker->lock);
 	pthread_mutex_unlock(&broker->lock);

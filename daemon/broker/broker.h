@@ -247,6 +247,26 @@ int guest_reset(struct broker *broker, struct session *session, uint64_t guest,
 int guest_destroy(struct broker *broker, struct session *session, uint64_t guest,
 		  struct refusal *refusal);
 
+/* LANE. From now on, and for so many seconds, 1 .. BROKER_HANDOVER_SECONDS_MAX, the end of the last
+ * session that holds the guest does not take it down: its devices are blocked then, if so asked, and
+ * it waits for guest_resume(). Again: anew. */
+#define BROKER_HANDOVER_SECONDS_MAX 3600
+int guest_prepare_handover(struct broker *broker, struct session *session, uint64_t guest,
+			   uint32_t seconds, bool block_dma, struct refusal *refusal);
+/* LANE, of broker_lane_of_secret(). The guest that waits is that session's, as if it had created it,
+ * and charged to it: all or nothing. For the user that it was of, if the rules give all of its
+ * devices to that session. secret: BROKER_SECRET_BYTES. */
+int guest_resume(struct broker *broker, struct session *session, const uint8_t *secret,
+		 uint64_t *ret_guest, struct refusal *refusal);
+/* INLINE. A reference, or NULL: there is no such guest. */
+struct pool_lane *broker_lane_of_secret(struct broker *broker, const uint8_t *secret);
+/* tell(context) whenever a guest begins to wait: under locks, so that it must not call back. NULL:
+ * nobody is told. */
+void broker_on_handover(struct broker *broker, void (*tell)(void *context), void *context);
+/* INLINE. Take down those that waited for as long as they may. In how many nanoseconds the next is
+ * due; UINT64_MAX: none waits. */
+uint64_t broker_expire_handovers(struct broker *broker);
+
 enum attachment {
 	ATTACHMENT_BLOCKED,
 	ATTACHMENT_PARENT,

@@ -8,6 +8,7 @@
 
 #include "broker/device.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
@@ -205,6 +206,30 @@ int delegation_new(struct session **ret, struct broker *broker, struct session *
 	CRASH_POINT(DELEGATED);
 	*ret_delegation = session->delegation->handle;
 	*ret = session;
+	return 0;
+}
+
+int delegation_restore(struct guest *guest, struct session *session,
+		       const struct record_session *record)
+{
+	struct delegation *delegation = calloc(1, sizeof(*delegation));
+
+	if (!delegation)
+		return -ENOMEM;
+	*delegation = (struct delegation){
+		.guest = guest_ref(guest),
+		.session = session,
+		.handle = record->delegation,
+		.delegator = record->delegator,
+		.rights = record->rights,
+		.pinned_bytes_max = record->pinned_bytes_max,
+		.mappings_max = record->mappings_max,
+		.n_devices = record->n_devices,
+		.listed = true,
+	};
+	memcpy(delegation->devices, record->devices, sizeof(delegation->devices));
+	session->delegation = delegation;
+	DL_APPEND(guest->delegations, delegation);
 	return 0;
 }
 

@@ -49,6 +49,12 @@ void delegation_limit(const struct guest *guest, struct ledger_limits *limits);
 /* The first session that holds it and is not closed, or NULL. With the broker's lock held. */
 struct session *delegation_heir(const struct guest *guest);
 
+/* One of a process before this one: of a session that was restored without it. 0 or -ENOMEM. With
+ * the broker's lock held. */
+struct record_session;
+int delegation_restore(struct guest *guest, struct session *session,
+		       const struct record_session *record);
+
 /* Its session was closed: what it allowed is over. With the broker's lock held. */
 void delegation_leave(struct session *session);
 /* The same for those who watch with it. Without the lock. */

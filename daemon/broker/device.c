@@ -67,7 +67,7 @@ static int refuse_bind(int error, struct refusal *refusal)
 	return refuse_errno(refusal, error, "binding the function");
 }
 
-static int device_read_bound(struct device *device, struct refusal *refusal)
+int device_read_bound(struct device *device, struct refusal *refusal)
 {
 	struct guest *guest = device->object.guest;
 	const struct iommu_backend_ops *ops = broker_ops(guest->broker);

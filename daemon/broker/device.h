@@ -59,6 +59,15 @@ int device_refuse_attach(int error, struct refusal *refusal);
 /* After an attach that failed for good: to what it was attached to, or blocked, and told. */
 void device_attach_back(struct device *device);
 
+/* One of a process before this one, whose descriptor was stored: in its guest's list, not yet
+ * looked at whether it is attached as it should be. kernel_id 0: not bound. 0, REFUSED or a
+ * negative errno. */
+struct record_device;
+int device_restore(struct guest *guest, const struct record_device *record, int consume_fd,
+		   uint32_t kernel_id, struct refusal *refusal);
+/* What it can do, read again once it is bound. 0 or REFUSED. */
+int device_read_bound(struct device *device, struct refusal *refusal);
+
 /* What of a user page table's designations may be registered for it. */
 unsigned int device_designations(const struct device *device);
 int device_refuse_unbound(struct refusal *refusal);

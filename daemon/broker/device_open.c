@@ -12,6 +12,7 @@
 #include "broker/delegation.h"
 #include "broker/device.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
 #include "util/fd.h"
@@ -167,8 +168,8 @@ static struct iommu_device_info device_asked_for(const struct device_open_reques
 }
 
 /* Before anything is opened: to open a function can disturb whoever it is for. Whether it exists,
- * and what it is, is told only to whom a rule gives it: a refusal names it as the request did, and in the log all
- * that a rule could go by. */
+ * and what it is, is told only to whom a rule gives it: a refusal names it as the request did, and
+ * in the log all that a rule could go by. */
 static int device_may_open(struct guest *guest, const struct policy *policy,
 			   const struct device_open_request *request, struct refusal *refusal)
 {
@@ -237,4 +238,55 @@ int device_open(struct broker *broker, struct session *session, uint64_t guest_h
 	status = device_open_in(guest, request, ret_device, ret_fd, refusal);
 	guest_unref(guest);
 	return status;
+}
+
+/* ── of a process before this one ──────────────────────────────────────────────────────────── */
+
+static int device_adopt(struct device *device, const struct record_device *record, int consume_fd,
+			uint32_t kernel_id, struct refusal *refusal)
+{
+	struct guest *guest = device->object.guest;
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	struct iommu_device_address address = {.by_fid = record->has_fid, .fid = record->fid};
+	int error;
+
+	memcpy(address.pci_address, record->pci_address, sizeof(address.pci_address));
+	error = ops->device_adopt(guest->broker->backend, consume_fd, &address,
+				  kernel_id ? guest->context : NULL, kernel_id, &device->backend);
+	if (!error)
+		error = ops->device_info(device->backend, &device->info);
+	if (error)
+		return refuse_errno(refusal, error, "taking the function over");
+	device->passed = record->passed;
+	device->relaxed_granted = record->relaxed_granted;
+	device->index = record->index;
+	device->kernel_id = kernel_id;
+	device->kernel_bound = kernel_id != 0;
+	/* A bind that was under way is begun again by whoever asks for it. */
+	return record->bound ? device_read_bound(device, refusal) : 0;
+}
+
+int device_restore(struct guest *guest, const struct record_device *record, int consume_fd,
+		   uint32_t kernel_id, struct refusal *refusal)
+{
+	struct ledger_amounts one = {.amount[LEDGER_DEVICES] = 1};
+	struct device *device = device_alloc(guest);
+	int status;
+
+	if (!device) {
+		fd_close(consume_fd);
+		return refuse_errno(refusal, ENOMEM, "device");
+	}
+	status = device_adopt(device, record, consume_fd, kernel_id, refusal);
+	if (!status)
+		status = handle_publish_as(guest->broker, &device->object, record->handle, refusal);
+	if (status) {
+		device_close_backend(device, NULL);
+		device_unref(device);
+		return status;
+	}
+	device->object.stage = record->stage == RECORD_GOING ? RECORD_GOING : RECORD_LIVE;
+	ledger_take_over(&guest->broker->ledger, &guest->account, &one);
+	device_list_add(guest, device);
+	return 0;
 }

@@ -101,6 +101,37 @@ int domain_new(struct guest *guest, struct device *device, bool cuttable, const 
 	return 0;
 }
 
+int domain_restore(struct domain *ret, uint32_t ioas, uint32_t page_table, struct refusal *refusal)
+{
+	struct leftover *leftover = calloc(1, sizeof(*leftover));
+
+	if (!leftover)
+		return refuse_errno(refusal, ENOMEM, "domain");
+	*ret = (struct domain){
+		.made = true,
+		.ioas = ioas,
+		.page_table = page_table,
+		.leftover = leftover,
+	};
+	return 0;
+}
+
+int domain_restore_leftover(struct guest *guest, uint32_t ioas, uint32_t page_table,
+			    bool has_page_table, struct refusal *refusal)
+{
+	struct leftover *leftover = calloc(1, sizeof(*leftover));
+
+	if (!leftover)
+		return refuse_errno(refusal, ENOMEM, "domain");
+	*leftover = (struct leftover){
+		.has_page_table = has_page_table,
+		.ioas = ioas,
+		.page_table = page_table,
+	};
+	leftover_put(guest, leftover);
+	return 0;
+}
+
 /* Without the page table nothing translates any more, and without the address space nothing is
  * shown; that is one call each, however much is installed. */
 void domain_end(struct guest *guest, struct domain *domain)

@@ -29,6 +29,11 @@ struct domain {
 /* On the guest's lane. cuttable: for cut(). what: for people. */
 int domain_new(struct guest *guest, struct device *device, bool cuttable, const char *what,
 	       struct domain *ret, struct refusal *refusal);
+/* One of a process before this one, by its ids. 0 or REFUSED. */
+int domain_restore(struct domain *ret, uint32_t ioas, uint32_t page_table, struct refusal *refusal);
+/* The same of one that was left over. */
+int domain_restore_leftover(struct guest *guest, uint32_t ioas, uint32_t page_table,
+			    bool has_page_table, struct refusal *refusal);
 /* It shows nothing afterwards, and is not made; harmless on one that is not. */
 void domain_end(struct guest *guest, struct domain *domain);
 /* Write down what is left over. */

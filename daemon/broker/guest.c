@@ -298,6 +298,74 @@ static int refuse_behalf(const struct peer *on_behalf_of, struct refusal *refusa
 	return REFUSED;
 }
 
+/* ── of a process before this one ──────────────────────────────────────────────────────────── */
+
+static void guest_take_over(struct guest *guest, const struct record_guest *record)
+{
+	struct ledger *ledger = &guest->broker->ledger;
+	struct ledger_amounts one = {.amount[LEDGER_GUESTS] = 1};
+	struct ledger_amounts slots = {.amount[LEDGER_EVENT_SLOTS] = record->event_slots};
+
+	if (record->on_behalf)
+		ledger_take_over(ledger, &guest->session->managed, &one);
+	ledger_take_over(ledger,
+			 record->on_behalf ? &guest->tenant->account : &guest->session->account,
+			 &one);
+	ledger_take_over(ledger, &guest->account, &slots);
+	guest->event_slots = record->event_slots;
+}
+
+static void guest_go_home(struct guest *guest, struct session *home)
+{
+	pthread_mutex_lock(&guest->broker->lock);
+	session_unref(guest->home); /* its creator, which it refers to anyway */
+	guest->home = session_ref(home);
+	home->users++;
+	DL_APPEND2(home->guests, guest, session_prev, session_next);
+	pthread_mutex_unlock(&guest->broker->lock);
+}
+
+static void request_of(const struct record_guest *record, const struct peer *peer,
+		       struct guest_create_request *ret)
+{
+	*ret = (struct guest_create_request){
+		.has_uuid = record->has_uuid,
+		.pinned_bytes_max = record->pinned_bytes_max,
+		.mappings_max = record->mappings_max,
+		.on_behalf_of = record->on_behalf ? peer : NULL,
+	};
+	memcpy(ret->uuid, record->uuid, sizeof(ret->uuid));
+	memcpy(ret->name, record->name, sizeof(ret->name));
+}
+
+struct guest *guest_restore(struct broker *broker, const struct record_guest *record,
+			    struct session *creator, struct session *home,
+			    struct tenant *consume_tenant)
+{
+	const struct peer peer = {.pid = record->pid, .uid = record->uid};
+	struct guest_create_request request;
+	struct event_ring *events = event_ring_new(record->event_slots);
+	struct guest *guest;
+
+	request_of(record, &peer, &request);
+	guest = events ? guest_alloc(broker, creator, consume_tenant, &request) : NULL;
+	if (!guest) {
+		event_ring_unref(events);
+		broker_tenant_unref(broker, consume_tenant);
+		return NULL;
+	}
+	memcpy(guest->secret, record->secret, sizeof(guest->secret));
+	guest->pid = record->pid;
+	guest->uid = record->uid;
+	guest->handover.deadline_ns = record->handover_ns;
+	guest->handover.blocks = record->handover_blocks;
+	guest->events = events;
+	guest_observe(guest);
+	guest_take_over(guest, record);
+	guest_go_home(guest, home);
+	return guest;
+}
+
 /* With a reference. */
 static int guest_find_tenant(struct broker *broker, struct session *session,
 			     const struct peer *on_behalf_of, struct tenant **ret,
@@ -440,7 +508,7 @@ void guest_lose_home(struct guest *guest)
 
 	if (heir)
 		guest_move(guest, heir);
-	else
+	else if (!handover_begin(guest))
 		guest_begin_take_down(guest);
 }
 

@@ -12,6 +12,7 @@
 
 #include "broker/event.h"
 #include "broker/handle.h"
+#include "broker/handover.h"
 #include "broker/parent.h"
 #include "broker/rates.h"
 #include "broker/region.h"
@@ -78,7 +79,8 @@ struct guest {
 	pid_t pid;                  /* whose it is, as operators are told */
 	uid_t uid;
 
-	struct guest *session_prev, *session_next; /* broker's lock */
+	struct handover handover;                  /* broker's lock */
+	struct guest *session_prev, *session_next; /* likewise */
 };
 
 /* A reference, or NULL and REFUSED. session NULL: anyone's. */
@@ -96,6 +98,14 @@ void guest_uncount(struct guest *guest);
 
 /* By the policy that holds. With the broker's lock held, while its session lives. */
 void guest_set_limits(struct guest *guest);
+
+/* One of a process before this one, without anything in it: charged, in its home's list, without a
+ * handle. References of the sessions are its own; tenant's is taken over, also on failure. With the
+ * broker's lock not held. NULL: no memory. */
+struct record_guest;
+struct guest *guest_restore(struct broker *broker, const struct record_guest *record,
+			    struct session *creator, struct session *home,
+			    struct tenant *consume_tenant);
 
 /* What a charge to its account raised above high; the guest's handle. */
 uint64_t guest_tell_high(struct ledger_account *account, const struct quota_high *high);

@@ -66,7 +66,9 @@ struct record_guest {
 	uint8_t has_uuid, on_behalf, parent_made;
 	uint8_t pinned; /* all live regions are */
 	uint8_t stage;  /* LIVE or GOING */
-	uint8_t reserved[7];
+	uint8_t handover_blocks; /* its devices, while nobody holds it */
+	uint8_t reserved[6];
+	uint64_t handover_ns; /* until when it stays without a holder, CLOCK_BOOTTIME; 0: it does not */
 };
 
 struct record_label {

@@ -2,6 +2,7 @@
 #include "broker/handle.h"
 
 #include <assert.h>
+#include <errno.h>
 
 #include "broker/delegation.h"
 #include "broker/guest_record.h"
@@ -44,6 +45,17 @@ static struct object *table_find(struct broker *broker, uint64_t handle)
 	return object;
 }
 
+static int table_insert(struct broker *broker, struct object *object, uint64_t handle,
+			struct refusal *refusal)
+{
+	object->handle = handle;
+	HASH_ADD(hh, broker->handles, handle, sizeof(object->handle), object);
+	object->listed = object->hh.tbl != NULL;
+	if (object->listed)
+		return 0;
+	return refuse(refusal, REFUSAL_HOST_RESOURCES, "HOST_RESOURCES", "no memory for a handle");
+}
+
 /* Called with the broker's lock held. */
 static int table_add(struct broker *broker, struct object *object, struct refusal *refusal)
 {
@@ -55,12 +67,7 @@ static int table_add(struct broker *broker, struct object *object, struct refusa
 		if (error)
 			return error;
 	} while (table_find(broker, handle));
-	object->handle = handle;
-	HASH_ADD(hh, broker->handles, handle, sizeof(object->handle), object);
-	object->listed = object->hh.tbl != NULL;
-	if (object->listed)
-		return 0;
-	return refuse(refusal, REFUSAL_HOST_RESOURCES, "HOST_RESOURCES", "no memory for a handle");
+	return table_insert(broker, object, handle, refusal);
 }
 
 int handle_publish(struct broker *broker, struct object *object, struct refusal *refusal)
@@ -69,6 +76,18 @@ int handle_publish(struct broker *broker, struct object *object, struct refusal 
 
 	pthread_mutex_lock(&broker->lock);
 	status = table_add(broker, object, refusal);
+	pthread_mutex_unlock(&broker->lock);
+	return status;
+}
+
+int handle_publish_as(struct broker *broker, struct object *object, uint64_t handle,
+		      struct refusal *refusal)
+{
+	int status = -EEXIST;
+
+	pthread_mutex_lock(&broker->lock);
+	if (handle && !table_find(broker, handle))
+		status = table_insert(broker, object, handle, refusal);
 	pthread_mutex_unlock(&broker->lock);
 	return status;
 }

@@ -49,6 +49,9 @@ void object_unref(struct object *object); /* NULL is fine */
 
 /* Give it a handle. 0, REFUSED (no memory) or a negative errno. */
 int handle_publish(struct broker *broker, struct object *object, struct refusal *refusal);
+/* The handle that it had in a process before this one. 0, REFUSED (no memory), or -EEXIST. */
+int handle_publish_as(struct broker *broker, struct object *object, uint64_t handle,
+		      struct refusal *refusal);
 /* Take it out of the table; nothing if it is not there. */
 void handle_withdraw(struct broker *broker, struct object *object);
 

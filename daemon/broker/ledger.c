@@ -226,6 +226,67 @@ int ledger_charge(struct ledger *ledger, struct ledger_account *account,
 	return full ? REFUSED : 0;
 }
 
+void ledger_take_over(struct ledger *ledger, struct ledger_account *account,
+		      const struct ledger_amounts *amounts)
+{
+	struct raised raised;
+
+	raised.n = 0;
+	pthread_mutex_lock(&ledger->lock);
+	account_add(account, amounts, &raised);
+	pthread_mutex_unlock(&ledger->lock);
+}
+
+/* By all levels above, and with nobody told. */
+static void chain_shift(struct ledger_account *account, const struct ledger_amounts *amounts,
+			bool add)
+{
+	for (; account; account = account->parent)
+		for (int i = 0; i < LEDGER_RESOURCES; i++)
+			account->entries[i].current +=
+				add ? amounts->amount[i] : -amounts->amount[i];
+}
+
+static void chain_rearm(struct ledger_account *account)
+{
+	for (; account; account = account->parent)
+		for (int i = 0; i < LEDGER_RESOURCES; i++)
+			entry_rearm(account, i);
+}
+
+/* Taken off first, so that levels that are above both have room for what they have already. */
+int ledger_move(struct ledger *ledger, struct ledger_account *account,
+		const struct ledger_amounts *beside, struct ledger_account *parent,
+		const char *tenant, struct refusal *refusal)
+{
+	struct ledger_amounts amounts = *beside;
+	struct ledger_account *old, *full;
+	enum ledger_resource resource = 0;
+	struct raised raised;
+
+	raised.n = 0;
+	pthread_mutex_lock(&ledger->lock);
+	for (int i = 0; i < LEDGER_RESOURCES; i++)
+		amounts.amount[i] += account->entries[i].current;
+	old = account->parent;
+	chain_shift(old, &amounts, false);
+	full = account_full(parent, &amounts, &resource);
+	if (!full) {
+		account_add(parent, &amounts, &raised);
+		chain_rearm(old);
+		account->parent = parent;
+		account->tenant = tenant;
+	} else {
+		chain_shift(old, &amounts, true);
+		full->entries[resource].events++;
+		account_refuse(parent, full, resource, amounts.amount[resource], refusal);
+	}
+	pthread_mutex_unlock(&ledger->lock);
+	for (size_t i = 0; i < raised.n && ledger->tell_high; i++)
+		ledger->tell_high(ledger->context, account, &raised.told[i]);
+	return full ? REFUSED : 0;
+}
+
 int ledger_charge_one(struct ledger *ledger, struct ledger_account *account,
 		      enum ledger_resource resource, uint64_t amount, struct refusal *refusal)
 {

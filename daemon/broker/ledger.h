@@ -73,8 +73,17 @@ void ledger_account_set_limits(struct ledger *ledger, struct ledger_account *acc
 /* 0 or REFUSED (QUOTA, naming the first resource and level that has no room). */
 int ledger_charge(struct ledger *ledger, struct ledger_account *account,
 		  const struct ledger_amounts *amounts, struct refusal *refusal);
+/* Also above the limits: of what was charged by a process before this one, and is there. */
+void ledger_take_over(struct ledger *ledger, struct ledger_account *account,
+		      const struct ledger_amounts *amounts);
 int ledger_charge_one(struct ledger *ledger, struct ledger_account *account,
 		      enum ledger_resource resource, uint64_t amount, struct refusal *refusal);
+/* Charge what that account has, and more beside it that is charged above it, to another parent and
+ * all above that, and give it back where it was: or nothing. tenant: borrowed, of the account from
+ * then on. 0 or REFUSED. */
+int ledger_move(struct ledger *ledger, struct ledger_account *account,
+		const struct ledger_amounts *beside, struct ledger_account *parent,
+		const char *tenant, struct refusal *refusal);
 /* What was charged before. */
 void ledger_refund(struct ledger *ledger, struct ledger_account *account,
 		   const struct ledger_amounts *amounts);

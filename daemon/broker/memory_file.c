@@ -7,6 +7,7 @@
 #include <utlist.h>
 
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
 #include "util/fd.h"
@@ -140,6 +141,36 @@ int memory_file_add(struct broker *broker, struct session *session, uint64_t gue
 	status = memory_file_add_in(guest, consume_fd, writable, ret, refusal);
 	guest_unref(guest);
 	return status;
+}
+
+/* What it was found to be when it was handed over, it is still: what its sender made of it since
+ * then is met where it is read. */
+int memory_file_restore(struct guest *guest, const struct record_file *record, int consume_fd,
+			struct refusal *refusal)
+{
+	struct ledger_amounts one = {.amount[LEDGER_MEMORY_FILES] = 1};
+	struct memory_file *file = memory_file_alloc(guest, consume_fd);
+	const struct file_facts facts = {
+		.length_bytes = record->length_bytes,
+		.page_bytes = record->page_bytes,
+		.huge = record->huge,
+	};
+	int status;
+
+	if (!file)
+		return refuse_errno(refusal, ENOMEM, "memory file");
+	file->writable = record->writable;
+	file->index = record->index;
+	status = memory_file_map(file, &facts, refusal);
+	if (!status)
+		status = handle_publish_as(guest->broker, &file->object, record->handle, refusal);
+	if (status) {
+		object_unref(&file->object);
+		return status;
+	}
+	ledger_take_over(&guest->broker->ledger, &guest->account, &one);
+	memory_file_list_add(guest, file);
+	return 0;
 }
 
 struct memory_file *memory_file_find(struct guest *guest, uint64_t handle, struct refusal *refusal)

@@ -47,6 +47,11 @@ int file_populate(const struct memory_file *file, uint64_t offset, uint64_t leng
 int file_check_populated(const struct memory_file *file, uint64_t offset, uint64_t length,
 			 const char *field, struct file_look *look, struct refusal *refusal);
 
+/* One of a process before this one, whose descriptor was stored: in its guest's list. 0, REFUSED or
+ * a negative errno. */
+struct record_file;
+int memory_file_restore(struct guest *guest, const struct record_file *record, int consume_fd,
+			struct refusal *refusal);
 /* The guest's file of that handle, borrowed from the guest, on its lane; NULL: REFUSED. */
 struct memory_file *memory_file_find(struct guest *guest, uint64_t handle, struct refusal *refusal);
 /* Take it from its guest and drop it. On the guest's lane; no region uses it. */

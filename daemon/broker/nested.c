@@ -125,6 +125,37 @@ static int nested_make(struct device *device, const struct nested_plan *plan, st
 	return REFUSED;
 }
 
+int nested_restore(struct device *device, const struct record_nested *record,
+		   const struct memory_view *view, struct refusal *refusal)
+{
+	struct guest *guest = device->object.guest;
+	struct ledger_amounts one = {.amount[LEDGER_NESTED] = 1};
+	struct nested *nested = nested_alloc(device);
+	bool broken = record->broken;
+	int status;
+
+	if (!nested)
+		return refuse_errno(refusal, ENOMEM, "nested domain");
+	nested->index = record->index;
+	status = nested_backing_restore(nested, record, view, &nested->backing, &broken, refusal);
+	if (!status)
+		status = handle_publish_as(guest->broker, &nested->object, record->handle, refusal);
+	if (status) {
+		nested_backing_free(nested, &nested->backing);
+		nested_unref(nested);
+		return status;
+	}
+	nested->broken = broken;
+	nested->object.stage = record->stage;
+	nested_publish_stats(nested);
+	ledger_take_over(&guest->broker->ledger, &guest->account, &one);
+	pthread_mutex_lock(&guest->lock);
+	DL_APPEND(guest->nested, nested);
+	guest->n_nested++;
+	pthread_mutex_unlock(&guest->lock);
+	return 0;
+}
+
 void nested_drop(struct nested *nested)
 {
 	struct guest *guest = nested->object.guest;

@@ -65,6 +65,12 @@ int nested_refuse_broken(struct refusal *refusal);
 void nested_lane_enter(struct nested *nested);
 void nested_lane_leave(struct nested *nested);
 
+/* One of a process before this one, in its guest's list. view: has the counters of all that may be
+ * installed. 0, REFUSED or a negative errno. */
+struct record_nested;
+int nested_restore(struct device *device, const struct record_nested *record,
+		   const struct memory_view *view, struct refusal *refusal);
+
 /* ── nested_backing.c: on the guest's lane ─────────────────────────────────────────────────── */
 
 struct nested_plan {
@@ -78,6 +84,11 @@ struct shadow_limits nested_shadow_limits(uint64_t asked, uint64_t first, uint64
 /* Charge and make it, empty. On failure nothing is left. owner: what its shadow belongs to. */
 int nested_backing_new(struct nested *owner, const struct nested_plan *plan,
 		       struct nested_backing *ret, struct refusal *refusal);
+/* What a record says, over what the kernel still has. *ret_broken: nobody knows what is installed,
+ * or nothing of it is there: only good to be destroyed. 0 or REFUSED. */
+int nested_backing_restore(struct nested *owner, const struct record_nested *record,
+			   const struct memory_view *view, struct nested_backing *ret,
+			   bool *ret_broken, struct refusal *refusal);
 /* Destroy and refund. No device is attached to it; with the owner's lane held. */
 void nested_backing_free(struct nested *owner, struct nested_backing *backing);
 /* Destroy page table and address space, so that nothing of it shows guest memory. view: one that

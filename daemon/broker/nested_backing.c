@@ -11,6 +11,7 @@
 #include "broker/backend_call.h"
 #include "broker/device.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
@@ -115,6 +116,14 @@ static const struct shadow_ops shadow_operations = {
 
 /* ── making ────────────────────────────────────────────────────────────────────────────────── */
 
+static void backing_set_source(struct nested_backing *backing)
+{
+	if (backing->format == NESTED_MANAGED)
+		shadow_set_managed(backing->shadow, backing->anchor.pba, backing->anchor.pal);
+	else
+		shadow_set_anchor(backing->shadow, &backing->anchor);
+}
+
 static int backing_make_shadow(struct nested *owner, struct nested_backing *backing,
 			       const struct shadow_limits *limits, struct refusal *refusal)
 {
@@ -128,10 +137,7 @@ static int backing_make_shadow(struct nested *owner, struct nested_backing *back
 		       backing->storage.memory))
 		return refuse_errno(refusal, ENOMEM, "shadow of the nested domain");
 	CRASH_POINT(NESTED_STORAGE);
-	if (backing->format == NESTED_MANAGED)
-		shadow_set_managed(backing->shadow, backing->anchor.pba, backing->anchor.pal);
-	else
-		shadow_set_anchor(backing->shadow, &backing->anchor);
+	backing_set_source(backing);
 	return 0;
 }
 
@@ -178,6 +184,55 @@ int nested_backing_new(struct nested *owner, const struct nested_plan *plan,
 	}
 	*ret = backing;
 	return 0;
+}
+
+/* ── of a process before this one ──────────────────────────────────────────────────────────── */
+
+/* Without its storage nobody knows what is installed. */
+static bool backing_adopt_shadow(struct nested *owner, struct nested_backing *backing,
+				 const struct record_nested *record, const struct memory_view *view)
+{
+	struct guest *guest = owner->object.guest;
+	uint32_t damaged = 0;
+
+	if (record->extent_bytes < shadow_storage_bytes(&backing->limits) ||
+	    state_extent_adopt(guest->kept.state, record->extent_offset, record->extent_bytes,
+			       &backing->storage))
+		return false;
+	if (shadow_adopt(&backing->shadow, &shadow_operations, owner, &backing->limits,
+			 backing->storage.memory, view, &damaged))
+		return false;
+	backing_set_source(backing);
+	return true;
+}
+
+int nested_backing_restore(struct nested *owner, const struct record_nested *record,
+			   const struct memory_view *view, struct nested_backing *ret,
+			   bool *ret_broken, struct refusal *refusal)
+{
+	struct guest *guest = owner->object.guest;
+	struct ledger_amounts amounts;
+	struct nested_backing *backing = ret; /* the shadow's calls find it at its owner */
+	int status;
+
+	*backing = (struct nested_backing){
+		.format = record->format,
+		.anchor = {record->iota, record->first, record->last},
+		.mappings_reserved = record->mappings_reserved,
+		.table_bytes_reserved = record->table_bytes_reserved,
+		.limits = {record->leaves_max, record->tables_max},
+	};
+	amounts = backing_amounts(backing);
+	ledger_take_over(&guest->broker->ledger, &guest->account, &amounts);
+	if (backing->format == NESTED_RELAXED)
+		return relaxed_take_over(&backing->relaxed, &record->relaxed, refusal);
+	status = record->ioas ? domain_restore(&backing->domain, record->ioas, record->page_table,
+					       refusal)
+			      : 0;
+	if (!status && !*ret_broken)
+		*ret_broken = !backing->domain.made ||
+			      !backing_adopt_shadow(owner, backing, record, view);
+	return status;
 }
 
 /* ── end ───────────────────────────────────────────────────────────────────────────────────── */

@@ -6,6 +6,7 @@
 #include "broker/backend_call.h"
 #include "broker/device.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/root.h"
 
 /* A piece of a region, as much of it as lies in the window. */
@@ -81,6 +82,25 @@ int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct
 	return relaxed->filled ? relaxed_copy(guest, relaxed, region) : 0;
 }
 
+/* Areas that are there already are those of the region, as this one is mapped in them. */
+int relaxed_complete(struct guest *guest, const struct relaxed *relaxed,
+		     const struct region *region)
+{
+	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
+	unsigned int prot = IOMMU_PROT_READ | (region->writable ? IOMMU_PROT_WRITE : 0);
+	struct piece piece;
+	uint64_t at = 0;
+
+	while (relaxed->filled && piece_next(relaxed, region, &at, &piece)) {
+		int error = ops->copy(guest->context, relaxed->domain.ioas, piece.iova,
+				      guest->parent.ioas, piece.gpa, piece.length, prot);
+
+		if (error && error != EEXIST)
+			return error;
+	}
+	return 0;
+}
+
 int relaxed_fill(struct guest *guest, struct relaxed *relaxed)
 {
 	int error = 0;
@@ -115,6 +135,20 @@ int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint
 		return REFUSED;
 	*ret = relaxed;
 	return 0;
+}
+
+int relaxed_take_over(struct relaxed *ret, const struct record_relaxed *record,
+		      struct refusal *refusal)
+{
+	*ret = (struct relaxed){
+		.base = record->base,
+		.first = record->first,
+		.last = record->last,
+		.filled = record->filled,
+	};
+	return record->made
+		       ? domain_restore(&ret->domain, record->ioas, record->page_table, refusal)
+		       : 0;
 }
 
 void relaxed_free(struct guest *guest, struct relaxed *relaxed)

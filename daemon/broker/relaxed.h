@@ -29,6 +29,10 @@ struct relaxed {
 /* Made, and empty. On failure nothing is left. */
 int relaxed_new(struct guest *guest, struct device *device, uint64_t first, uint64_t last,
 		struct relaxed *ret, struct refusal *refusal);
+/* One of a process before this one. 0 or REFUSED. */
+struct record_relaxed;
+int relaxed_take_over(struct relaxed *ret, const struct record_relaxed *record,
+		      struct refusal *refusal);
 void relaxed_free(struct guest *guest, struct relaxed *relaxed);
 
 /* What is filled stays as it is. 0 or the kernel's errno, and then it is empty. */
@@ -40,6 +44,10 @@ void relaxed_empty(struct guest *guest, struct relaxed *relaxed);
 int relaxed_add(struct guest *guest, const struct relaxed *relaxed, const struct region *region);
 bool relaxed_remove(struct guest *guest, const struct relaxed *relaxed,
 		    const struct region *region);
+
+/* The same of a region of which a part can be there, left by a process before this one. */
+int relaxed_complete(struct guest *guest, const struct relaxed *relaxed,
+		     const struct region *region);
 
 /* What an IOVA shows. */
 bool relaxed_lookup(const struct relaxed *relaxed, uint64_t iova, uint64_t *ret_gpa);

@@ -37,6 +37,8 @@ struct broker {
 	void *high_context;
 
 	struct fd_store *store; /* borrowed; NULL: nothing is stored */
+	void (*tell_handover)(void *context); /* or NULL; lock */
+	void *handover_context;
 
 	pthread_mutex_t lock;                    /* all below */
 	uint8_t numbers[FD_NAME_GUESTS_MAX / 8]; /* a bit for each guest number that is used */

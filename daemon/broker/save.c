@@ -277,6 +277,8 @@ static void put_guest(struct guest *guest)
 	memcpy(record.page_tables, guest->parent.page_tables, sizeof(record.page_tables));
 	pthread_mutex_lock(&broker->lock);
 	record.home = guest->home ? guest->home->id : 0;
+	record.handover_ns = guest->handover.deadline_ns;
+	record.handover_blocks = guest->handover.blocks;
 	fill_tenant(guest->tenant, record.rule_name, &record.tenant_uid);
 	pthread_mutex_lock(&guest->lock);
 	record.pid = guest->pid;

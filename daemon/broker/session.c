@@ -13,11 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utlist.h>
 
 #include "broker/delegation.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/root.h"
 #include "util/fd.h"
 #include "util/process.h"
@@ -145,6 +147,65 @@ int session_new(struct session **ret, struct broker *broker, const struct peer *
 undo:
 	session_unref(session);
 	return status;
+}
+
+/* ── of a process before this one ──────────────────────────────────────────────────────────── */
+
+/* The number can be another process' by now. */
+static bool session_find_process(struct session *session, const struct record_session *record)
+{
+	uint64_t ticks;
+
+	session->pid = record->pid;
+	session->uid = record->uid;
+	if (!record->pid)
+		return true; /* nobody's yet */
+	session->pidfd = (int)syscall(SYS_pidfd_open, record->pid, 0);
+	if (session->pidfd < 0 || !process_start_ticks(record->pid, &ticks) ||
+	    ticks != record->start_ticks || !process_lives(session->pidfd))
+		return false;
+	session->start_ticks = ticks;
+	return true;
+}
+
+/* What ends it is session_close(), as of any other. */
+static void session_take_over(struct session *session, struct tenant *consume_tenant)
+{
+	struct ledger_amounts amounts = {.amount[LEDGER_SESSIONS] = 1};
+	struct broker *broker = session->broker;
+
+	session->tenant = consume_tenant;
+	session->share = pool_share_ref(consume_tenant->share);
+	ledger_take_over(&broker->ledger, &consume_tenant->account, &amounts);
+	DL_APPEND(broker->sessions, session_ref(session));
+	broker->n_sessions++;
+}
+
+struct session *session_restore(struct broker *broker, const struct record_session *record,
+				struct tenant *consume_tenant, bool *ret_lives)
+{
+	struct session *session = session_alloc(broker, record->name);
+	bool lives;
+
+	if (!session)
+		return NULL;
+	lives = session_find_process(session, record);
+	session->id = record->id;
+	session->rights = record->rights;
+	memcpy(session->secret, record->secret, sizeof(session->secret));
+	memcpy(session->tenant_name, record->tenant_name, sizeof(session->tenant_name));
+	if (broker->next_session_id < record->id)
+		broker->next_session_id = record->id;
+	session->ended = session->closed = !consume_tenant;
+	ledger_account_init(&session->account, consume_tenant ? &consume_tenant->account : NULL,
+			    LIMIT_SESSION, session->tenant_name);
+	ledger_account_init(&session->managed, NULL, LIMIT_SESSION, session->tenant_name);
+	if (consume_tenant)
+		session_take_over(session, consume_tenant);
+	session_set_limits(session);
+	if (ret_lives)
+		*ret_lives = lives;
+	return session;
 }
 
 /* Takes the same time wherever the first difference is. */

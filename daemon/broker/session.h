@@ -10,6 +10,8 @@
 /* Places for callers of session_close() that need no memory. */
 #define SESSION_CLOSERS 8
 
+struct record_session;
+
 struct session_closer {
 	void (*done)(void *context);
 	void *context;
@@ -36,6 +38,7 @@ struct session {
 	/* broker's lock */
 	struct tenant *tenant; /* NULL once it has ended */
 	bool closed;           /* no call is accepted any more */
+	bool gone;             /* restored, and its process is not there any more */
 	uint64_t last_event;   /* of its guest that it is told once it is closed */
 	bool ended;            /* and nothing is left */
 	uint32_t users;        /* guests, and guests in the making */
@@ -59,6 +62,13 @@ void session_leave(struct session *consume_session);
 
 /* Made by session_alloc() and put into the list. */
 struct session *session_alloc(struct broker *broker, const char *name);
+/* One of a process before this one, in the list if it is not ended: with a reference for the
+ * caller. Its process is found again by its number and the time of its start; *ret_lives (may be
+ * NULL) says whether it was, for a session that has one. Charged also above limits. tenant: its
+ * reference is taken over; NULL: of one that has ended, charged nothing. With the broker's lock
+ * held. NULL: no memory. */
+struct session *session_restore(struct broker *broker, const struct record_session *record,
+				struct tenant *consume_tenant, bool *ret_lives);
 bool session_same_process(const struct session *session, const struct peer *peer);
 /* The process that it is of, from now on. 0 or REFUSED. */
 int session_set_peer(struct session *session, const struct peer *peer, struct refusal *refusal);

@@ -176,6 +176,21 @@ void tenant_reload(struct broker *broker, struct tenant *tenant)
 	tenant_set_limits(broker, tenant);
 }
 
+struct tenant *tenant_restore(struct broker *broker, const char *name, const char *rule_name,
+			      uid_t uid)
+{
+	struct refusal refusal;
+	struct tenant *tenant;
+
+	if (tenant_take(broker, name, uid, NULL, &tenant, &refusal))
+		return NULL;
+	if (!tenant->rule && !tenant->rule_name[0]) {
+		snprintf(tenant->rule_name, sizeof(tenant->rule_name), "%s", rule_name);
+		tenant_reload(broker, tenant);
+	}
+	return tenant;
+}
+
 void tenant_put(struct broker *broker, struct tenant *tenant)
 {
 	if (--tenant->refs)

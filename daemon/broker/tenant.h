@@ -30,6 +30,10 @@ struct tenant {
  * is for this peer, or no memory. */
 int tenant_get(struct broker *broker, const struct peer *peer, struct tenant **ret,
 	       struct refusal *refusal);
+/* The one of that name, with one more reference, as a process before this one knew it; whether its
+ * rule is still there is found out as at a reload. With the broker's lock held. NULL: no memory. */
+struct tenant *tenant_restore(struct broker *broker, const char *name, const char *rule_name,
+			      uid_t uid);
 /* Whether such a user is served although no rule is for it. */
 bool tenant_may_go_without_rule(const struct broker_settings *settings, uid_t uid);
 /* One reference fewer. With the broker's lock held. */

@@ -24,6 +24,11 @@ uint64_t clock_monotonic_ns(void)
 	return clock_read_ns(CLOCK_MONOTONIC);
 }
 
+uint64_t clock_boottime_ns(void)
+{
+	return clock_read_ns(CLOCK_BOOTTIME);
+}
+
 void clock_sleep_ns(uint64_t interval_ns)
 {
 	struct timespec left = {

@@ -87,7 +87,15 @@
 	X(MEMLOCK, "4ed1a42bbc3c4fc3aec598156693b1c4", "memlock", \
 	  "The locked-memory limit could not be set", \
 	  "The daemon sets its own locked-memory limit to PinnedMemoryMax=, as the kernel's backstop behind its\n" \
-	  "ledger. It could not: the unit's LimitMEMLOCK= must not be lower.")
+	  "ledger. It could not: the unit's LimitMEMLOCK= must not be lower.") \
+	X(RESTORED, "bb4bd8fc335244d39c6439591580d2d9", "restored", \
+	  "Guests were taken over", \
+	  "A daemon before this one left guests with the service manager. Their memory stayed pinned and their\n" \
+	  "devices went on; they are served from now on.") \
+	X(NOT_RESTORED, "641007a0c6414c9e95f8d3c87769cc8a", "not_restored", \
+	  "A guest was released", \
+	  "What a daemon before this one left of a guest cannot be taken over, for the reason that the text\n" \
+	  "names. Its devices were stopped and blocked and its memory unpinned; its VMM has to begin anew.")
 /* clang-format on */
 
 enum log_message {

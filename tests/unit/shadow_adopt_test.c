@@ -114,7 +114,11 @@ static bool tables_show(struct fixture *f, unsigned int segment, unsigned int i,
 
 static void expect_tables(struct fixture *f)
 {
+	const struct shadow_header *header = f->storage;
 	uint64_t shown = 0;
+
+	/* Whatever is through is no intent any more. */
+	assert_false(header->cut.set || header->map.set || header->owed.set);
 
 	for (unsigned int segment = 0; segment < 4; segment++)
 		for (unsigned int i = 0; i < 256; i++) {

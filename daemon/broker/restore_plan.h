@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_RESTORE_PLAN_H
+#define IB_BROKER_RESTORE_PLAN_H
+
+/*
+ * The records of one guest (guest_record.h), read into plain arrays and checked: what is to be
+ * built again. Nothing here trusts the bytes, and nothing here does anything.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "broker/answer.h"
+#include "broker/broker.h"
+#include "broker/guest_record.h"
+
+#define RESTORE_WHY_BYTES 160
+
+struct restore_answer {
+	struct record_answer record;
+	const uint8_t *bytes; /* within the content */
+	size_t n_bytes;
+};
+
+struct restore_plan {
+	struct record_guest guest;
+	size_t n_labels, n_sessions, n_files, n_regions, n_devices, n_nested, n_leftovers,
+		n_answers;
+	struct record_label *labels;
+	struct record_session *sessions;
+	struct record_file *files;
+	struct record_region *regions; /* by guest address within each stage */
+	struct record_device *devices;
+	struct record_nested *nested;
+	struct record_leftover *leftovers;
+	struct restore_answer *answers;
+};
+
+/* 0; -EBADMSG: ret_why says which record and what of it; -ENOMEM. Then *ret is empty. */
+int restore_plan_read(struct restore_plan *ret, const void *bytes, size_t n,
+		      char ret_why[RESTORE_WHY_BYTES]);
+void restore_plan_clear(struct restore_plan *plan);
+
+const struct record_session *restore_plan_session(const struct restore_plan *plan, uint64_t id);
+
+#endif
