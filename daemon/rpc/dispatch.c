@@ -424,7 +424,9 @@ static void call_submit(struct call *call)
 {
 	struct session *session = call_session(call);
 
-	if (call->method->place == PLACE_LANE && session) {
+	if (call->method->lane) {
+		call->lane = call->method->lane(call);
+	} else if (call->method->place == PLACE_LANE && session) {
 		uint64_t handle = field_at(call, call->method->handle_offset);
 
 		call->lane = broker_lane(call_broker(call), session, handle);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "rpc/log_quota.h"
+#include "rpc/handover.h"
 #include "rpc/rpc_session.h"
 #include "util/clock.h"
 
@@ -119,6 +120,10 @@ int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *
 	log_set_observer(monitor_log, &dispatcher->monitor);
 	broker_set_observer(broker, monitor_guest_event, &dispatcher->monitor);
 	broker_on_quota_high(broker, log_quota_high, NULL);
+	if (handover_watch_start(dispatcher)) {
+		dispatcher_free(dispatcher);
+		return -ENOMEM;
+	}
 	*ret = dispatcher;
 	return 0;
 }
@@ -168,6 +173,7 @@ struct dispatcher *dispatcher_free(struct dispatcher *dispatcher)
 		return NULL;
 	dispatcher_stop(dispatcher);
 	wait_for_calls(dispatcher);
+	handover_watch_stop(dispatcher);
 	tasks_drain(dispatcher);
 	loop_unpost(dispatcher->loop, &dispatcher->post);
 	throttle_deinit(&dispatcher->throttle);

@@ -30,6 +30,13 @@ struct task {
 	bool queued;
 };
 
+/* See handover.h; the loop's. */
+struct handover_watch {
+	struct dispatcher *dispatcher;
+	struct task look;
+	struct event *timer;
+};
+
 struct refresh_call;
 
 struct dispatcher {
@@ -43,6 +50,7 @@ struct dispatcher {
 	struct metrics *metrics;
 	struct monitor monitor;
 	struct throttle throttle;        /* calls that come too fast */
+	struct handover_watch handovers;
 	struct native_transport *native; /* the loop's; NULL: there is none */
 	struct pool_share *strangers;    /* of the pool, for who has no session */
 	_Atomic uint64_t calls, refusals;

@@ -75,7 +75,10 @@ int handle_revoke_delegation(struct call *call);
 
 /* handler_later.c: methods of the API that this version does not have */
 int prepare_prepare_handover(struct call *call);
+int handle_prepare_handover(struct call *call);
 int prepare_resume_guest(struct call *call);
+struct pool_lane *lane_resume_guest(struct call *call);
+int handle_resume_guest(struct call *call);
 int prepare_invalidate_nested(struct call *call);
 int prepare_set_dirty_tracking(struct call *call);
 int prepare_read_dirty(struct call *call);

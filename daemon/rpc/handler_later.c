@@ -10,7 +10,6 @@
 
 #include "iommubroker/v1/domains.pb-c.h"
 #include "iommubroker/v1/fastpath.pb-c.h"
-#include "iommubroker/v1/guests.pb-c.h"
 #include "rpc/check.h"
 #include "rpc/descriptor.h"
 
@@ -20,26 +19,6 @@ static int lacks(struct call *call, const char *reason, const char *what)
 {
 	return refuse_unimplemented(&call->refusal, reason,
 				    "%s come with a later version of the daemon", what);
-}
-
-int prepare_prepare_handover(struct call *call)
-{
-	const Iommubroker__V1__PrepareHandoverRequest *request =
-		(const Iommubroker__V1__PrepareHandoverRequest *)call->request;
-	int status = check_owned(call, "guest", "guest", request->guest);
-
-	if (!status && !request->seconds)
-		status = refuse_field(&call->refusal, "seconds", "seconds: must not be 0");
-	return status ? status : lacks(call, "HANDOVER", "handovers");
-}
-
-int prepare_resume_guest(struct call *call)
-{
-	const Iommubroker__V1__ResumeGuestRequest *request =
-		(const Iommubroker__V1__ResumeGuestRequest *)call->request;
-	int status = check_bytes(call, "secret", &request->secret, BROKER_SECRET_BYTES, false);
-
-	return status ? status : lacks(call, "HANDOVER", "handovers");
 }
 
 int prepare_invalidate_nested(struct call *call)

@@ -42,6 +42,8 @@ struct method {
 	/* Of the 64-bit handle of the guest, or of something of it, that pays for the call and
 	 * whose lane it runs on, if it runs on one; 0: none. */
 	size_t handle_offset;
+	/* Of PLACE_LANE without a handle: the lane, a reference; NULL: none. */
+	struct pool_lane *(*lane)(struct call *call);
 	uint32_t descriptors_max; /* that may be attached to a native request */
 	/* Checks the form of the request and turns it into plain structs, on the thread that
 	 * decoded it: call->plain. May be NULL. 0 or REFUSED. */

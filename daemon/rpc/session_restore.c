@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-#include "rpc/dispatcher.h"
+#include "rpc/handover.h"
 #include "rpc/request_table.h"
 #include "rpc/rpc_session.h"
 
@@ -76,5 +76,6 @@ size_t dispatcher_restore(struct dispatcher *dispatcher)
 		n += session_restore(dispatcher, session);
 		session = broker_next_session(dispatcher->broker, id);
 	}
+	handover_watch_look(dispatcher);
 	return n;
 }

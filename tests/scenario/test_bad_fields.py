@@ -246,11 +246,12 @@ TABLE = {
         "delegation": [Bad(0), Bad(1, "NOT_FOUND"), Bad(2**64 - 1, "NOT_FOUND")],
     },
     "PrepareHandover": {
-        "request_id": lacks("HANDOVER"), "guest": foreign("guest", later=True), "seconds": lacks("HANDOVER", Bad(0)),
-        "block_dma": lacks("HANDOVER"),
+        "request_id": ID, "guest": foreign("guest"), "seconds": [Bad(0), Bad(3601), Bad(2**32 - 1)],
+        "block_dma": Any("yes or no"),
     },
     "ResumeGuest": {
-        "request_id": lacks("HANDOVER"), "secret": [Bad(b""), Bad(b"x" * 15), Bad(b"x" * 17), Bad(b"x" * 4096)],
+        "request_id": ID,
+        "secret": [Bad(b""), Bad(b"x" * 15), Bad(b"x" * 17), Bad(b"x" * 4096), Bad(b"y" * 16, "NOT_FOUND")],
     },
     "WatchEvents": {"guest": foreign("guest"), "since": Any("a number that lies ahead: test_events")},
 }  # fmt: skip

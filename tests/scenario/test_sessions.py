@@ -39,6 +39,7 @@ class Isolation(VmmCase):
             "Attach": {"to": pb.ATTACHMENT_NESTED},
             "RefreshNested": {"ranges": [pb.RefreshNestedRequest.Range(start=IOVA, length=PAGE)]},
             "UpdateNested": {"entries": [pb.UpdateNestedRequest.Entry(iova=IOVA, length=PAGE)]},
+            "PrepareHandover": {"seconds": 1},
         }  # fmt: skip
         for name, method in METHODS.items():
             fields = method.request.DESCRIPTOR.fields_by_name
@@ -93,7 +94,7 @@ class Isolation(VmmCase):
 
 
 UNIMPLEMENTED = {
-    "PrepareHandover", "ResumeGuest", "InvalidateNested", "SetDirtyTracking", "ReadDirty",
+    "InvalidateNested", "SetDirtyTracking", "ReadDirty",
     "CreateUpdateRing", "DestroyUpdateRing",
 }  # fmt: skip
 

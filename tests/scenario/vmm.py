@@ -111,7 +111,8 @@ class Vmm:
         self.files = []  # (Memory, handle)
         self.devices = []
         create.setdefault("name", "guest")
-        self.guest = self.mutate("CreateGuest", **create).guest
+        created = self.mutate("CreateGuest", **create)
+        self.guest, self.secret = created.guest, created.secret
 
     def id(self):
         return next(self.ids)

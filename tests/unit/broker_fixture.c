@@ -106,9 +106,8 @@ void fixture_deinit(struct fixture *f)
 int guest_make(struct fixture *f, uint64_t *ret)
 {
 	const struct guest_create_request request = {.name = "guest"};
-	uint8_t secret[BROKER_SECRET_BYTES];
 
-	return guest_create(f->broker, f->session, &request, ret, secret, &f->refusal);
+	return guest_create(f->broker, f->session, &request, ret, f->guest_secret, &f->refusal);
 }
 
 /* Every page written, so that it is populated. */

@@ -35,6 +35,7 @@ struct fixture {
 	uint8_t secret[BROKER_SECRET_BYTES];
 	struct refusal refusal;
 	uint64_t guest;
+	uint8_t guest_secret[BROKER_SECRET_BYTES]; /* of the last that was made */
 	int memory_fd;
 	uint8_t *memory; /* this process's mapping: guest address 0 */
 	uint64_t memory_file;

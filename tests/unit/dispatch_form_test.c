@@ -367,16 +367,56 @@ static void test_update_nested(void **state)
 	protobuf_c_message_free_unpacked(&response->base, NULL);
 }
 
+static void test_handover(void **state)
+{
+	Iommubroker__V1__PrepareHandoverRequest prepare =
+		IOMMUBROKER__V1__PREPARE_HANDOVER_REQUEST__INIT;
+	Iommubroker__V1__ResumeGuestRequest resume = IOMMUBROKER__V1__RESUME_GUEST_REQUEST__INIT;
+	Iommubroker__V1__ResumeGuestResponse *response;
+	uint8_t bytes[16] = {0x5a};
+
+	(void)state;
+	prepare.guest = 1;
+	assert_int_equal(run(PATH("Guests/PrepareHandover"), &prepare), 3);
+	assert_field("seconds");
+	prepare.seconds = BROKER_HANDOVER_SECONDS_MAX + 1;
+	assert_int_equal(run(PATH("Guests/PrepareHandover"), &prepare), 3);
+	assert_field("seconds");
+	prepare.seconds--;
+	prepare.block_dma = true;
+	assert_int_equal(run(PATH("Guests/PrepareHandover"), &prepare), 0);
+	assert_int_equal(fake.handover_seconds, BROKER_HANDOVER_SECONDS_MAX);
+	assert_true(fake.handover_blocks);
+	assert_true(fake.settled_on_lane);
+	assert_int_equal(run(PATH("Guests/ResumeGuest"), &resume), 3);
+	assert_field("secret");
+	resume.secret = (ProtobufCBinaryData){sizeof(bytes), bytes};
+	fake.settled = 0;
+	assert_int_equal(run(PATH("Guests/ResumeGuest"), &resume), 0);
+	response = answer(&iommubroker__v1__resume_guest_response__descriptor);
+	assert_int_equal(response->guest, 5);
+	protobuf_c_message_free_unpacked(&response->base, NULL);
+	assert_int_equal(fake.settled, 1);
+	bytes[0] = 0;
+	assert_int_equal(run(PATH("Guests/ResumeGuest"), &resume), 5);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, dispatch_teardown)
 
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		T(test_strings_are_text),    T(test_enums_are_known),
-		T(test_malformed_bytes),     T(test_message_too_complex),
-		T(test_create_guest_fields), T(test_update_memory_fields),
-		T(test_open_device_fields),  T(test_domain_fields),
-		T(test_attach_fields),       T(test_update_nested),
+		T(test_strings_are_text),
+		T(test_enums_are_known),
+		T(test_malformed_bytes),
+		T(test_message_too_complex),
+		T(test_create_guest_fields),
+		T(test_update_memory_fields),
+		T(test_open_device_fields),
+		T(test_domain_fields),
+		T(test_attach_fields),
+		T(test_update_nested),
+		T(test_handover),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,25 +53,6 @@ static void test_update_ring_is_checked_then_refused(void **state)
 	assert_lacks(PATH("FastPath/DestroyUpdateRing"), &destroy, "UPDATE_RING");
 }
 
-static void test_handover_is_checked_then_refused(void **state)
-{
-	Iommubroker__V1__PrepareHandoverRequest prepare =
-		IOMMUBROKER__V1__PREPARE_HANDOVER_REQUEST__INIT;
-	Iommubroker__V1__ResumeGuestRequest resume = IOMMUBROKER__V1__RESUME_GUEST_REQUEST__INIT;
-	uint8_t bytes[16] = {0};
-
-	(void)state;
-	prepare.guest = 1;
-	assert_int_equal(run(PATH("Guests/PrepareHandover"), &prepare), 3);
-	assert_field("seconds");
-	prepare.seconds = 5;
-	assert_lacks(PATH("Guests/PrepareHandover"), &prepare, "HANDOVER");
-	assert_int_equal(run(PATH("Guests/ResumeGuest"), &resume), 3);
-	assert_field("secret");
-	resume.secret = (ProtobufCBinaryData){sizeof(bytes), bytes};
-	assert_lacks(PATH("Guests/ResumeGuest"), &resume, "HANDOVER");
-}
-
 static void test_dirty_tracking_is_checked_then_refused(void **state)
 {
 	Iommubroker__V1__SetDirtyTrackingRequest set =
@@ -124,7 +105,6 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		T(test_update_ring_is_checked_then_refused),
-		T(test_handover_is_checked_then_refused),
 		T(test_dirty_tracking_is_checked_then_refused),
 		T(test_invalidate_is_checked_then_refused),
 	};

@@ -68,6 +68,8 @@ struct fake_broker {
 	pthread_t described_by;              /* the last guest_describe() ran on */
 	struct broker_answer settled_answer; /* of the last one that had an answer; bytes: NULL */
 	bool settled_on_lane;
+	uint32_t handover_seconds;
+	bool handover_blocks;
 	/* Kept from before, about guest 1, of every session. */
 	const struct broker_answer *kept;
 	size_t n_kept;
