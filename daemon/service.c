@@ -103,6 +103,18 @@ static int store_start(struct service *service)
 	return status ? broke("cannot read what systemd passed", status) : 0;
 }
 
+/* Where the configuration says by now that nothing is stored, this process alone has it. */
+static void stored_withdraw(const struct service *service)
+{
+	const struct passed *passed = &service->passed;
+	char name[FD_NAME_BYTES];
+
+	for (size_t i = 0; !fd_store_keeps(service->store) && i < passed->n_stored; i++) {
+		fd_name_format(&passed->stored[i].name, name);
+		fd_store_remove_foreign(name);
+	}
+}
+
 /* What a process before this one left with the service manager goes on. */
 static int guests_restore(struct service *service)
 {
@@ -112,7 +124,9 @@ static int guests_restore(struct service *service)
 
 	if (!passed->n_stored)
 		return 0;
+	sd_notify(0, "STATUS=Taking guests over from the process before");
 	status = broker_restore(service->broker, passed->stored, passed->n_stored, &report);
+	stored_withdraw(service);
 	passed_forget_stored(passed);
 	if (status)
 		return broke("cannot take over what is stored", status);

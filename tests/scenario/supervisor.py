@@ -54,6 +54,16 @@ def same_open_file(a, b):
     return fcntl.fcntl(a, fcntl.F_GETFL) == fcntl.fcntl(b, fcntl.F_GETFL)
 
 
+def inheritable_fds():
+    """What tests hold, received from a daemon mostly, is no business of the next one."""
+    found = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            if fd > 2 and os.get_inheritable(fd):
+                found.append(fd)
+    return found
+
+
 class Child:
     """What fixture.Daemon uses of a subprocess.Popen; the supervisor's thread waits for it."""
 
@@ -285,7 +295,7 @@ class Supervisor:
         if self._wake_r in readable:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
-        if self._notify.fileno() in readable:
+        if self._notify.fileno() in readable and not self._deaf:
             self._read_messages()
         if self.child and self.child.pidfd in readable:
             self._ended()
@@ -357,7 +367,8 @@ class Supervisor:
         command = ["/bin/sh", "-c", script + 'exec "$@"', "sh", "setpriv", "--pdeathsig", "KILL"]
         if self.uid is not None:
             command += ["--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups"]
-        copies, actions = [], [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        copies, actions = [], [(os.POSIX_SPAWN_CLOSE, fd) for fd in inheritable_fds()]
+        actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
         for number in (1, 2):
             actions.append((os.POSIX_SPAWN_OPEN, number, self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644))
         for number, (_, fd) in enumerate(passed, LISTEN_FDS_START):
@@ -533,6 +544,11 @@ class Supervised(Daemon):
 
     def restart(self, once=None):
         self._do(self.supervisor.restart, once)
+
+    def configure(self, name, text):
+        """For the next start."""
+        with open(os.path.join(self.config, name), "w") as f:
+            f.write(text)
 
     def stop(self):
         self._do(self.supervisor.stop)

@@ -158,13 +158,65 @@ class Stops(StoreCase):
         self.assertEqual(self.daemon.supervisor.exits, [0])
         self.gone_but()
 
-    def test_termination_leaves_them(self):
+    def guest_lives(self):
+        """Though its client's connection ended with the daemon that it was of."""
+        status = self.daemon.status()
+        return (status.sessions, status.guests, status.devices) == (1, 1, 1)
+
+    def kept(self):
         self.vmm.add_memory(self.memory())
-        names = self.names()
+        self.vmm.open(1)
+        return self.names()
+
+    def test_termination_leaves_them(self):
+        names = self.kept()
         self.daemon.stop()
         self.assertEqual(self.names(), names)
         self.assertEqual(self.daemon.supervisor.exits, [0])
         self.daemon.start()
+        self.assertEqual(self.names(), names)
+        self.assertTrue(self.guest_lives())
+        self.daemon.crash(signal.SIGINT)
+        self.gone_but()
+
+    def test_so_does_any_death(self):
+        names = self.kept()
+        for _ in range(3):
+            self.daemon.crash()
+            self.assertEqual(self.names(), names)
+            self.assertTrue(self.guest_lives())
+        self.daemon.crash(signal.SIGINT)
+        self.gone_but()
+
+    def test_a_manager_that_forgets_at_a_stop(self):
+        """As systemd before 254: nothing is left, and nothing is in the way."""
+        self.kept()
+        self.daemon.supervisor.preserve = False
+        self.daemon.stop()
+        self.gone_but()
+        self.daemon.start()
+        self.assertEqual(self.daemon.status().guests, 0)
+
+    def test_a_store_that_is_switched_off(self):
+        """Guests live on in the process that took them over, and end with it."""
+        self.kept()
+        self.daemon.configure("iommubrokerd.conf", "[Service]\nDescriptorStoreMax=0\n")
+        self.daemon.restart()
+        self.gone_but()
+        self.assertTrue(self.guest_lives())
+        self.daemon.restart()
+        self.assertEqual(self.daemon.status().guests, 0)
+
+    def test_a_store_that_becomes_small(self):
+        """What is there stays; what is new has no room."""
+        names = self.kept()
+        self.daemon.configure("iommubrokerd.conf", "[Service]\nDescriptorStoreMax=2\n")
+        self.daemon.restart()
+        self.assertEqual(self.names(), names)
+        self.assertTrue(self.guest_lives())
+        with self.refused("RESOURCE_EXHAUSTED", reason="DESCRIPTOR_STORE_FULL"):
+            self.new_vmm()
+        self.daemon.crash(signal.SIGINT)
 
 
 class Slow(StoreCase):
@@ -196,3 +248,5 @@ class Foreign(StoreCase):
         self.daemon.restart()
         eventually(lambda: not {"stored", "0zz"} & set(self.names()) or self.names(), "what is foreign is gone")
         self.assertIn("named 'stored' that is not known", self.daemon.log())
+        # the session goes on until this process ends, or all are taken down
+        self.daemon.crash(signal.SIGINT)

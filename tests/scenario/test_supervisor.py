@@ -116,9 +116,15 @@ class Store(unittest.TestCase):
         self.assertEqual(self.supervisor.exits, [-9, -9])
 
     def test_a_process_has_only_what_it_is_passed(self):
+        ours, _ = held = os.pipe()
+        for fd in held:
+            os.set_inheritable(fd, True)
+            self.addCleanup(os.close, fd)
         self.supervise()
         self.store("a", b"a")
         self.crash()
+        link = os.readlink("/proc/self/fd/%d" % ours)
+        self.assertNotIn(link, self.tell("[os.readlink('/proc/self/fd/%d' % i) for i in range(6)]"))
         self.assertEqual(self.tell("sorted(map(int, os.listdir('/proc/self/fd')))[:5]"), [0, 1, 2, 3, 4])
         # its duplicate of the socket, the connection and the listing itself
         self.assertLessEqual(self.tell("len(os.listdir('/proc/self/fd'))"), 8)
