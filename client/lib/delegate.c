@@ -54,6 +54,7 @@ static int delegate(struct iommubroker_guest *guest, DelegateRequest *request,
 	};
 	const Iommubroker__V1__DelegateResponse *response;
 	ProtobufCMessage *message = NULL;
+	uint64_t losses = session_losses(guest->session);
 	int fd = -1, r;
 
 	request->request_id = session_request_id(guest->session);
@@ -72,7 +73,13 @@ static int delegate(struct iommubroker_guest *guest, DelegateRequest *request,
 	if (ret_socket && response->socket)
 		fd = descriptors_take(&fds, response->socket->attached);
 	descriptors_close(&fds);
-	if (ret_socket && fd < 0)
+	if (ret_socket && !response->socket && session_losses(guest->session) != losses) {
+		/* Of a request that was repeated: nobody can claim it any more. */
+		iommubroker_delegation_revoke(guest->session, response->delegation, NULL);
+		r = error_local(-EAGAIN, ret_error,
+				"the delegation's socket went with the daemon that made it: "
+				"delegate again");
+	} else if (ret_socket && fd < 0)
 		r = error_local(-EBADMSG, ret_error, "the answer has no socket");
 	else
 		*ret_delegation = response->delegation;
@@ -164,7 +171,10 @@ int iommubroker_session_guest(struct iommubroker_session *session,
 	}
 	response = (const Iommubroker__V1__ListGuestsResponse *)(const void *)message;
 	if (response->n_guests) {
-		*guest = (struct iommubroker_guest){session, response->guests[0]->guest};
+		*guest = (struct iommubroker_guest){
+			.session = session,
+			.handle = response->guests[0]->guest,
+		};
 		*ret_guest = guest;
 	} else {
 		free(guest);

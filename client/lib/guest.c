@@ -41,6 +41,7 @@ static int create(struct iommubroker_session *session, Iommubroker__V1__CreateGu
 		.has_fd = pidfd >= 0,
 		.fd = pidfd,
 	};
+	const Iommubroker__V1__CreateGuestResponse *response;
 	struct iommubroker_guest *guest = malloc(sizeof(*guest));
 	ProtobufCMessage *message = NULL;
 	int r;
@@ -56,9 +57,11 @@ static int create(struct iommubroker_session *session, Iommubroker__V1__CreateGu
 		free(guest);
 		return r;
 	}
-	guest->session = session;
-	guest->handle =
-		((const Iommubroker__V1__CreateGuestResponse *)(const void *)message)->guest;
+	response = (const void *)message;
+	*guest = (struct iommubroker_guest){.session = session, .handle = response->guest};
+	guest->has_secret = response->secret.len == sizeof(guest->secret);
+	if (guest->has_secret)
+		memcpy(guest->secret, response->secret.data, sizeof(guest->secret));
 	protobuf_c_message_free_unpacked(message, NULL);
 	*ret_guest = guest;
 	return 0;
@@ -351,9 +354,76 @@ int iommubroker_guest_destroy(struct iommubroker_guest *guest, struct iommubroke
 		.takes_away = true,
 	};
 
+	struct iommubroker_error *error = NULL;
+	uint64_t losses = session_losses(guest->session);
+	int r;
+
 	request.request_id = session_request_id(guest->session);
 	request.guest = guest->handle;
+	r = exchange_run_only(guest->session, &exchange, &error);
+	/* What a guest's requests were answered goes with it: asked again, there is none. */
+	if (r == -ENOENT && session_losses(guest->session) != losses)
+		r = 0;
+	if (r < 0 && ret_error != NULL)
+		*ret_error = error;
+	else
+		iommubroker_error_free(error);
+	return r;
+}
+
+int iommubroker_guest_prepare_handover(struct iommubroker_guest *guest, uint32_t seconds,
+				       bool block_dma, struct iommubroker_error **ret_error)
+{
+	Iommubroker__V1__PrepareHandoverRequest request =
+		IOMMUBROKER__V1__PREPARE_HANDOVER_REQUEST__INIT;
+	const struct exchange exchange = {
+		.method = IOMMUBROKER__V1__METHOD__METHOD_PREPARE_HANDOVER,
+		.request = &request.base,
+		.response = &iommubroker__v1__prepare_handover_response__descriptor,
+	};
+
+	request.request_id = session_request_id(guest->session);
+	request.guest = guest->handle;
+	request.seconds = seconds;
+	request.block_dma = block_dma;
 	return exchange_run_only(guest->session, &exchange, ret_error);
+}
+
+int iommubroker_guest_resume(struct iommubroker_session *session, const uint8_t *secret,
+			     struct iommubroker_guest **ret_guest,
+			     struct iommubroker_error **ret_error)
+{
+	Iommubroker__V1__ResumeGuestRequest request = IOMMUBROKER__V1__RESUME_GUEST_REQUEST__INIT;
+	const struct exchange exchange = {
+		.method = IOMMUBROKER__V1__METHOD__METHOD_RESUME_GUEST,
+		.request = &request.base,
+		.response = &iommubroker__v1__resume_guest_response__descriptor,
+	};
+	struct iommubroker_guest *guest = malloc(sizeof(*guest));
+	ProtobufCMessage *message = NULL;
+	int r;
+
+	if (guest == NULL)
+		return error_transport(-ENOMEM, ret_error);
+	*guest = (struct iommubroker_guest){.session = session, .has_secret = true};
+	memcpy(guest->secret, secret, sizeof(guest->secret));
+	request.request_id = session_request_id(session);
+	request.secret = (ProtobufCBinaryData){sizeof(guest->secret), guest->secret};
+	r = exchange_run(session, &exchange, &message, ret_error);
+	if (r < 0) {
+		free(guest);
+		return r;
+	}
+	guest->handle =
+		((const Iommubroker__V1__ResumeGuestResponse *)(const void *)message)->guest;
+	protobuf_c_message_free_unpacked(message, NULL);
+	*ret_guest = guest;
+	return 0;
+}
+
+const uint8_t *iommubroker_guest_secret(const struct iommubroker_guest *guest)
+{
+	return guest->has_secret ? guest->secret : NULL;
 }
 
 uint64_t iommubroker_guest_handle(const struct iommubroker_guest *guest)

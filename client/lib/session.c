@@ -246,6 +246,16 @@ struct iommubroker_session *iommubroker_session_free(struct iommubroker_session 
 	return NULL;
 }
 
+uint64_t session_losses(struct iommubroker_session *session)
+{
+	uint64_t losses;
+
+	pthread_mutex_lock(&session->connection.lock);
+	losses = session->connection.falls;
+	pthread_mutex_unlock(&session->connection.lock);
+	return losses;
+}
+
 uint64_t session_request_id(struct iommubroker_session *session)
 {
 	uint64_t id;

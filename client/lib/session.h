@@ -31,6 +31,8 @@ struct iommubroker_session {
 struct iommubroker_guest {
 	struct iommubroker_session *session;
 	uint64_t handle;
+	bool has_secret; /* of one that was created or resumed here */
+	uint8_t secret[IOMMUBROKER_SECRET_BYTES];
 };
 
 struct iommubroker_memory_file {
@@ -49,6 +51,8 @@ struct iommubroker_nested {
 	uint64_t handle;
 };
 
+/* How often the daemon was lost so far. */
+uint64_t session_losses(struct iommubroker_session *session);
 /* A number for the next mutation: never 0, never the same again in the life of the session. */
 uint64_t session_request_id(struct iommubroker_session *session);
 

@@ -301,6 +301,15 @@ static void put_labels(struct guest *guest)
 
 #define SESSIONS_MAX (DELEGATIONS_OF_GUEST_MAX + 2)
 
+/* Who held it until it began to wait may be none of the others any more. */
+static bool home_is_missing(const struct guest *guest, struct session *const *sessions, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (sessions[i] == guest->home)
+			return false;
+	return guest->home && n < SESSIONS_MAX;
+}
+
 /* Who created it, who holds it, and whom it was delegated to: each once, with references. */
 static size_t sessions_of(struct guest *guest, struct session *ret[SESSIONS_MAX])
 {
@@ -313,6 +322,8 @@ static size_t sessions_of(struct guest *guest, struct session *ret[SESSIONS_MAX]
 	DL_FOREACH (guest->delegations, delegation)
 		if (n < SESSIONS_MAX && !delegation->session->ended)
 			ret[n++] = session_ref(delegation->session);
+	if (home_is_missing(guest, ret, n))
+		ret[n++] = session_ref(guest->home);
 	pthread_mutex_unlock(&guest->broker->lock);
 	return n;
 }

@@ -179,7 +179,9 @@ static void serve_change(struct bench *bench, const struct fake_request *request
 		bench->n_done++;
 	if (dies(bench, request, DEATH_DONE))
 		return;
-	if (request->method == METHOD(UPDATE_MEMORY))
+	if (repeated && request->method == METHOD(DESTROY_GUEST)) /* its answers went with it */
+		fake_refuse(&bench->service.daemon, request, 5, "no such guest", NULL, 0);
+	else if (request->method == METHOD(UPDATE_MEMORY))
 		serve_update(bench, request);
 	else if (request->method == METHOD(OPEN_DEVICE))
 		serve_open(bench, request, repeated);

@@ -137,6 +137,39 @@ static void test_deaths(void **state)
 	}
 }
 
+/* What it was answered went with the guest. */
+static void test_destroy(void **state)
+{
+	struct bench bench;
+
+	restart_begin(&bench);
+	restart_arm(&bench, METHOD(DESTROY_GUEST), DEATH_DONE);
+	assert_int_equal(iommubroker_guest_destroy(bench.guest, NULL), 0);
+	assert_int_equal(bench.n_repeated, 1);
+	restart_end(&bench);
+}
+
+/* A socket that nobody can bring any more: the delegation is taken back. */
+static void test_delegate(void **state)
+{
+	const struct iommubroker_delegation_options options = {
+		.struct_bytes = sizeof(options),
+		.rights = IOMMUBROKER_RIGHTS_ALL,
+		.peer_pidfd = -1,
+	};
+	struct bench bench;
+	uint64_t delegation;
+	int fd = -1;
+
+	restart_begin(&bench);
+	restart_arm(&bench, METHOD(DELEGATE), DEATH_DONE);
+	assert_int_equal(iommubroker_guest_delegate(bench.guest, &options, &delegation, &fd, NULL),
+			 -EAGAIN);
+	assert_int_equal(fd, -1);
+	assert_int_equal(bench.n_done, 2); /* RevokeDelegation is the other */
+	restart_end(&bench);
+}
+
 /* What changes nothing is asked again, too. */
 static void test_reads(void **state)
 {
@@ -687,6 +720,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_deaths),
+		cmocka_unit_test(test_destroy),
+		cmocka_unit_test(test_delegate),
 		cmocka_unit_test(test_reads),
 		cmocka_unit_test(test_unread),
 		cmocka_unit_test(test_death_between_calls),
