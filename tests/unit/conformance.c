@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The conformance suite's rig, see conformance.h. The cases are in conformance_memory.c,
- * conformance_cut.c, conformance_device.c and conformance_error.c. */
+/* The conformance suite's rig, see conformance.h. The cases are in the other conformance_*.c. */
 
-#include "conformance.h"
+#include "conformance_life.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +12,7 @@
 
 static const struct conformance_host *suite_host;
 static struct rig *current_rig; /* of the case that runs */
+static pid_t suite_process;
 
 /* What the device's DMA was asked to judge, in all cases. */
 static struct {
@@ -37,7 +37,7 @@ static void rig_open_memory(struct rig *rig)
 	};
 }
 
-struct rig *rig_new(void)
+struct rig *rig_begin(void)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
 
@@ -47,22 +47,53 @@ struct rig *rig_new(void)
 	rig->host = suite_host;
 	rig->ops = suite_host->backend->ops;
 	rig_open_memory(rig);
+	return rig;
+}
+
+void rig_window(struct rig *rig, const struct iommu_device_info *info)
+{
+	rig->info = *info;
+	/* Not at the beginning: cases also look just below, and a judge may need room. */
+	rig->base = info->dma_first + (UINT64_C(16) << 20);
+	assert_true(info->dma_last - rig->base >= ROOM_PAGES * PAGE);
+}
+
+void rig_make(struct rig *rig)
+{
+	struct iommu_device_info info;
+
 	assert_int_equal(rig->ops->context_new(suite_host->backend, &rig->context), 0);
 	assert_int_equal(
 		rig->ops->device_open(suite_host->backend, &suite_host->device, &rig->device), 0);
 	assert_int_equal(rig->ops->device_descriptor(rig->device, &rig->vmm_fd), 0);
 	assert_int_equal(rig->ops->device_bind(rig->device, rig->context, NULL, &rig->device_id),
 			 0);
-	assert_int_equal(rig->ops->device_info(rig->device, &rig->info), 0);
-	/* Not at the beginning: cases also look just below, and a judge may need room. */
-	rig->base = rig->info.dma_first + (UINT64_C(16) << 20);
-	assert_true(rig->info.dma_last - rig->base >= ROOM_PAGES * PAGE);
-	if (rig->host->dma) {
-		rig->dma = rig->host->dma->open(rig->vmm_fd);
-		assert_non_null(rig->dma);
-		rig->host->dma->add_memory(rig->dma, rig->file.fd);
-	}
+	assert_int_equal(rig->ops->device_info(rig->device, &info), 0);
+	rig_window(rig, &info);
+}
+
+void rig_open_dma(struct rig *rig)
+{
+	if (!rig->host->dma)
+		return;
+	rig->dma = rig->host->dma->open(rig->vmm_fd);
+	assert_non_null(rig->dma);
+	rig->host->dma->add_memory(rig->dma, rig->file.fd);
+}
+
+struct rig *rig_new(void)
+{
+	struct rig *rig = rig_begin();
+
+	rig_make(rig);
+	rig_open_dma(rig);
 	return rig;
+}
+
+void rig_took_over(struct rig *rig, uint32_t page_table, uint32_t ioas)
+{
+	if (rig->dma && rig->host->dma->took_over)
+		rig->host->dma->took_over(rig->context, rig->device, page_table, ioas);
 }
 
 void rig_close_device(struct rig *rig)
@@ -91,6 +122,10 @@ void rig_free(struct rig *rig)
 /* A case that failed must not take those after it along. */
 static int rig_teardown(void **state)
 {
+	/* A child's failure is not another case's matter. */
+	if (getpid() != suite_process)
+		_exit(EXIT_FAILURE);
+	life_end();
 	if (current_rig)
 		rig_free(current_rig);
 	return 0;
@@ -150,7 +185,7 @@ void rig_cut(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t n, uint64_t w
 }
 
 /* Whether that page can be copied. */
-static bool rig_is_mapped(struct rig *rig, uint32_t ioas, uint64_t at)
+bool rig_has(struct rig *rig, uint32_t ioas, uint64_t at)
 {
 	uint64_t unmapped;
 	int error;
@@ -237,12 +272,12 @@ void rig_shows(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t memory_page
 
 void rig_is_there(struct rig *rig, uint32_t ioas, uint64_t at)
 {
-	assert_true(rig_is_mapped(rig, ioas, at));
+	assert_true(rig_has(rig, ioas, at));
 }
 
 void rig_is_gone(struct rig *rig, uint32_t ioas, uint64_t at)
 {
-	assert_false(rig_is_mapped(rig, ioas, at));
+	assert_false(rig_has(rig, ioas, at));
 }
 
 void rig_shows_nothing(struct rig *rig, uint32_t ioas, uint64_t at)
@@ -273,6 +308,7 @@ int conformance_run(const struct conformance_host *host)
 		CONFORMANCE_CUT_CASES(CONFORMANCE_TEST)
 		CONFORMANCE_DEVICE_CASES(CONFORMANCE_TEST)
 		CONFORMANCE_ERROR_CASES(CONFORMANCE_TEST)
+		CONFORMANCE_ADOPT_CASES(CONFORMANCE_TEST)
 		/* clang-format on */
 	};
 #undef CONFORMANCE_TEST
@@ -280,6 +316,7 @@ int conformance_run(const struct conformance_host *host)
 	int failed;
 
 	suite_host = host;
+	suite_process = getpid();
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
 	if (!host->dma)
 		return failed;

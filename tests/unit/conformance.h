@@ -28,6 +28,10 @@ struct conformance_dma_ops {
 	bool (*sees)(void *dma, uint64_t iova);
 	bool (*write)(void *dma, uint64_t iova, uint64_t value);
 	bool (*read)(void *dma, uint64_t iova, uint64_t *ret);
+	/* A device of another process was taken over, and has that page table, over that space; the
+	 * last one that is told is attached, 0: none. NULL: the judge needs nobody to tell it. */
+	void (*took_over)(struct iommu_context *context, struct iommu_device *device,
+			  uint32_t page_table, uint32_t ioas);
 };
 
 struct conformance_host {
@@ -36,6 +40,7 @@ struct conformance_host {
 	const struct conformance_dma_ops *dma; /* NULL: no judge of that kind */
 	/* Pages that this context pins; NULL: cannot be told. */
 	uint64_t (*pinned_pages)(struct iommu_context *context);
+	bool counts_by_context; /* whatever process pinned them */
 };
 
 /* Runs every case; the number that failed. Cases that need what the host lacks are skipped. A judge
@@ -67,6 +72,13 @@ struct rig {
 };
 
 struct rig *rig_new(void);
+/* The parts of it: memory; context, device and window; the judge. */
+struct rig *rig_begin(void);
+void rig_make(struct rig *rig);
+void rig_window(struct rig *rig, const struct iommu_device_info *info);
+void rig_open_dma(struct rig *rig);
+/* Tells the judge, see took_over above. */
+void rig_took_over(struct rig *rig, uint32_t page_table, uint32_t ioas);
 void rig_free(struct rig *rig);
 /* The VMM's part and ours; the context stays. */
 void rig_close_device(struct rig *rig);
@@ -84,6 +96,7 @@ void rig_cut(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t n, uint64_t w
 void rig_shows(struct rig *rig, uint32_t ioas, uint64_t at, uint64_t memory_page);
 void rig_shows_nothing(struct rig *rig, uint32_t ioas, uint64_t at);
 /* The same without DMA. */
+bool rig_has(struct rig *rig, uint32_t ioas, uint64_t at);
 void rig_is_there(struct rig *rig, uint32_t ioas, uint64_t at);
 void rig_is_gone(struct rig *rig, uint32_t ioas, uint64_t at);
 /* DMA alone: a write lands in that page of the file and a read gets what is there; or only the read
@@ -162,11 +175,28 @@ void rig_skip(const char *why);       /* does not return */
 	CASE(invalidate_of_a_plain_table)     \
 	CASE(ranges_without_a_page_table)
 
+#define CONFORMANCE_ADOPT_CASES(CASE)                 \
+	CASE(adopt_shows_the_same)                    \
+	CASE(adopt_lets_dma_go_on)                    \
+	CASE(adopt_goes_on)                           \
+	CASE(adopt_keeps_ids)                         \
+	CASE(adopt_tells_devices)                     \
+	CASE(adopt_of_a_device_that_is_never_adopted) \
+	CASE(adopt_keeps_the_device)                  \
+	CASE(adopt_of_a_blocked_device)               \
+	CASE(adopt_of_an_unbound_device)              \
+	CASE(adopt_keeps_pins)                        \
+	CASE(adopt_tells_the_vmm)                     \
+	CASE(adopt_again)                             \
+	CASE(adopt_of_something_else)                 \
+	CASE(adopt_after_a_kill_in_a_call)
+
 #define CONFORMANCE_DECLARE(name) void conformance_##name(void **state);
 CONFORMANCE_MEMORY_CASES(CONFORMANCE_DECLARE)
 CONFORMANCE_CUT_CASES(CONFORMANCE_DECLARE)
 CONFORMANCE_DEVICE_CASES(CONFORMANCE_DECLARE)
 CONFORMANCE_ERROR_CASES(CONFORMANCE_DECLARE)
+CONFORMANCE_ADOPT_CASES(CONFORMANCE_DECLARE)
 #undef CONFORMANCE_DECLARE
 
 #endif

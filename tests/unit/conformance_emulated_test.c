@@ -59,6 +59,7 @@ int main(void)
 		.device = {.by_fid = true, .fid = 1},
 		.dma = &emulated_engine,
 		.pinned_pages = emulated_pinned_pages,
+		.counts_by_context = true,
 	};
 	int failed;
 

@@ -14,9 +14,12 @@
 #include "conformance.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "dma_engine.h"
@@ -41,6 +44,20 @@ static uint64_t pinned_pages(struct iommu_context *context)
 	}
 	fclose(status);
 	return kib * 1024 / PAGE;
+}
+
+/* As the daemon runs. Who may lock any memory is counted nowhere, and IOMMU_IOAS_CHANGE_PROCESS
+ * then takes from what was never given: VmPin comes out below zero. */
+static void drop_lock_privilege(void)
+{
+	const struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) || syscall(SYS_capget, &header, data))
+		return;
+	data[0].effective &= ~(1u << CAP_IPC_LOCK);
+	syscall(SYS_capset, &header, data);
 }
 
 static bool has_engine(const struct conformance_host *host)
@@ -81,6 +98,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	strcpy(host.device.pci_address, argv[1]);
+	drop_lock_privilege();
 	r = iommu_iommufd_new_with(&host.backend, &options);
 	if (r < 0) {
 		fprintf(stderr, "%s: %s\n", options.iommu_path, strerror(-r));

@@ -369,6 +369,22 @@ static bool judge_read(void *dma, uint64_t iova, uint64_t *ret)
 	return judge_done(engine_read(judge.engine, iova, ret, sizeof(*ret)));
 }
 
+/* Of its page tables only those are known that were told; the last one is attached. */
+static void judge_took_over(struct iommu_context *context, struct iommu_device *device,
+			    uint32_t page_table, uint32_t ioas)
+{
+	if (context != watched.context)
+		memset(watched.tables, 0, sizeof(watched.tables));
+	watched.context = context;
+	watched.device = device;
+	watched.attached = (struct table){.page_table = page_table, .ioas = ioas};
+	watched.stopped = false;
+	if (page_table)
+		*table_of(0) = watched.attached;
+	learn_device(device);
+	see_nothing();
+}
+
 const struct conformance_dma_ops dma_engine_ops = {
 	.open = judge_open,
 	.close = judge_close,
@@ -376,4 +392,5 @@ const struct conformance_dma_ops dma_engine_ops = {
 	.sees = judge_sees,
 	.write = judge_write,
 	.read = judge_read,
+	.took_over = judge_took_over,
 };
