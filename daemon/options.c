@@ -6,11 +6,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "util/crash_point.h"
+
 static const struct option long_options[] = {
-	{"backend", required_argument, NULL, 'b'},   {"runtime-dir", required_argument, NULL, 'r'},
-	{"admin-dir", required_argument, NULL, 'a'}, {"config-dir", required_argument, NULL, 'c'},
-	{"check-config", no_argument, NULL, 'C'},    {"help", no_argument, NULL, 'h'},
-	{"version", no_argument, NULL, 'V'},         {NULL, 0, NULL, 0},
+	{"backend", required_argument, NULL, 'b'},
+	{"runtime-dir", required_argument, NULL, 'r'},
+	{"admin-dir", required_argument, NULL, 'a'},
+	{"config-dir", required_argument, NULL, 'c'},
+	{"check-config", no_argument, NULL, 'C'},
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},
+	{"crash-points", no_argument, NULL, 'P'},
+	{NULL, 0, NULL, 0},
 };
 
 static void help_print(void)
@@ -64,6 +71,9 @@ static bool option_apply(struct options *ret, int option, const char **admin_dir
 		return false;
 	case 'V':
 		puts("iommubrokerd " IB_VERSION);
+		return false;
+	case 'P': /* for tests; empty where the build has none */
+		crash_points_print();
 		return false;
 	default:
 		ret->exit_status = 2;

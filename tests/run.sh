@@ -142,11 +142,11 @@ build() {
 	fi
 	ninja -C "$folder"
 }
-build_gcc() { build gcc gcc -Dwerror=true; }
+build_gcc() { build gcc gcc -Dwerror=true -Dcrash_points=true; }
 build_clang() { build clang clang -Dwerror=true; }
 # Sanitizers make gcc see truncations that cannot be: no -Werror with them.
-build_asan() { build asan gcc -Db_sanitize=address,undefined -Doptimization=1; }
-build_tsan() { build tsan gcc -Db_sanitize=thread -Doptimization=1; }
+build_asan() { build asan gcc -Dcrash_points=true -Db_sanitize=address,undefined -Doptimization=1; }
+build_tsan() { build tsan gcc -Dcrash_points=true -Db_sanitize=thread -Doptimization=1; }
 
 # Another sysroot is another build. Status 75: it cannot be had now.
 build_s390x() {

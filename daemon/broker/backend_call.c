@@ -24,8 +24,11 @@ bool backend_destroy(struct guest *guest, uint32_t id)
 {
 	const struct iommu_backend_ops *ops = broker_ops(guest->broker);
 
-	for (int i = 0; i < BROKER_TRIES; i++)
-		if (!ops->destroy(guest->context, id))
+	for (int i = 0; i < BROKER_TRIES; i++) {
+		int error = ops->destroy(guest->context, id);
+
+		if (!error || error == ENOENT)
 			return true;
+	}
 	return false;
 }

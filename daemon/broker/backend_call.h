@@ -15,7 +15,8 @@ struct guest;
 
 /* Nothing mapped there is success. */
 bool backend_unmap(struct guest *guest, uint32_t ioas, uint64_t iova, uint64_t length);
-/* An address space or a page table. */
+/* An address space or a page table; one that is gone is success: a process before this one may have
+ * come that far. */
 bool backend_destroy(struct guest *guest, uint32_t id);
 
 #endif

@@ -46,6 +46,7 @@ struct restoring {
 	struct state_file *state; /* until the guest has it */
 	struct restore_plan plan;
 	struct guest *guest;
+	bool promised; /* somebody was told that it is there */
 	struct region_list live, going, making;
 	bool owned; /* live and going are the guest's */
 	struct refusal refusal;
@@ -114,6 +115,7 @@ static int state_read(struct restoring *r)
 	if (status)
 		return fail(r, status == -EBADMSG ? why : strerror(-status));
 	content = state_file_content(r->state, &n);
+	r->promised = content;
 	if (!content)
 		return fail(r, "it was still being made");
 	return restore_plan_read(&r->plan, content, n, r->why);
@@ -282,6 +284,8 @@ static int context_build(struct restoring *r)
 	struct guest *guest = r->guest;
 	int fd = fd_take(r, FD_CONTEXT, 0), error;
 
+	if (fd < 0 && record->stage == RECORD_GOING)
+		return 0; /* all of it has gone */
 	if (fd < 0)
 		return fail_missing(r, "the context", 0);
 	error = broker_ops(r->broker)->context_adopt(r->broker->backend, fd, &guest->context);
@@ -541,6 +545,8 @@ static void device_settle(struct restoring *r, const struct record_device *recor
 		device_block(device, false);
 	} else if (!page_table_of(device, record, nested, &page_table) ||
 		   device_backend_attach(device, page_table)) {
+		log_warning("guest '%s': function %s cannot be attached as it was: it is blocked",
+			    r->guest->name, device->info.pci_address);
 		device_block_broken(device, record->attached);
 	} else {
 		device_set_attachment(device, record->attachment,
@@ -806,8 +812,9 @@ static int build(struct restoring *r)
 		status = guest_build(r);
 	if (!status)
 		status = context_build(r);
-	if (!status)
-		status = files_build(r);
+	if (status || !r->guest->context)
+		return status;
+	status = files_build(r);
 	if (!status)
 		status = regions_build(r);
 	return status ? status : devices_build(r);
@@ -860,6 +867,27 @@ static void release_context(struct restoring *r)
 		ops->context_free(context);
 }
 
+/* What it has of devices that are not taken over yet. */
+static void stop_rest(struct restoring *r)
+{
+	const struct iommu_backend_ops *ops = broker_ops(r->broker);
+	const struct iommu_device_address unknown = {.by_fid = true};
+
+	for (size_t i = 0; i < r->plan.n_devices; i++) {
+		const struct record_device *record = &r->plan.devices[i];
+		int fd = fd_take(r, FD_DEVICE, record->index);
+		struct iommu_device *device;
+		uint32_t id = id_of(r, record);
+
+		if (fd < 0 || ops->device_adopt(r->broker->backend, fd, &unknown,
+						id ? r->guest->context : NULL, id, &device))
+			continue;
+		ops->device_stop(device);
+		ops->detach(device);
+		ops->device_close(device);
+	}
+}
+
 static void names_forget(struct restoring *r)
 {
 	for (size_t i = 0; i < r->n_fds; i++)
@@ -868,13 +896,15 @@ static void names_forget(struct restoring *r)
 
 static void release(struct restoring *r, int status)
 {
-	bool goes = !status; /* it was being taken down anyway */
-
-	if (!goes)
+	/* One that was being taken down anyway, and one that its client was not told of, are
+	 * nobody's loss. */
+	if (status && r->promised && r->plan.guest.stage == RECORD_LIVE)
 		log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_NOT_RESTORED,
 		       "guest %u '%s' of the process before this one is not taken over but "
 		       "released: %s",
 		       r->number, r->plan.guest.name, r->why);
+	if (r->guest && r->guest->context)
+		stop_rest(r);
 	if (r->guest) {
 		guest_ref(r->guest);
 		guest_take_down(r->guest);
@@ -906,7 +936,7 @@ static void restore_one(struct restoring *r, struct restore_report *report)
 		status = settle(r);
 	if (status || r->plan.guest.stage == RECORD_GOING) {
 		release(r, status);
-		report->released += status != 0;
+		report->released += status && r->promised;
 	} else {
 		struct nested *nested;
 

@@ -13,6 +13,9 @@
 /* More than any limit allows; a file that says so is no file of ours. */
 #define RECORDS_MAX (UINT64_C(1) << 22)
 #define PAGE_BYTES  UINT64_C(4096)
+/* The kernel gives the lowest id that is free. */
+#define IDS_MAX   (1u << 18)
+#define FILES_MAX 16384u /* they are looked for one by one; each is a stored descriptor */
 
 struct reading {
 	struct restore_plan *plan;
@@ -154,6 +157,8 @@ static int check_guest(struct reading *reading)
 		return bad(reading, "guest", 1, "stage");
 	if (!guest->parent_made)
 		return bad(reading, "guest", 1, "no parent");
+	if (guest->highest_id > IDS_MAX)
+		return bad(reading, "guest", 1, "highest id");
 	return reading->plan->n_labels > BROKER_LABELS_MAX ? bad(reading, "label", 9, "too many")
 							   : 0;
 }
@@ -219,6 +224,8 @@ static const struct record_file *find_file(const struct restore_plan *plan, uint
 
 static int check_files(struct reading *reading)
 {
+	if (reading->plan->n_files > FILES_MAX)
+		return bad(reading, "file", reading->plan->n_files, "too many");
 	for (size_t i = 0; i < reading->plan->n_files; i++) {
 		const struct record_file *file = &reading->plan->files[i];
 
@@ -252,7 +259,9 @@ static int check_region(struct reading *reading, size_t i)
 		return bad(reading, "region", i, "beyond the address space");
 	if (region->area_bytes < PAGE_BYTES || region->area_bytes & (region->area_bytes - 1))
 		return bad(reading, "region", i, "size of its areas");
-	if (region->granule & (region->granule - 1))
+	if (region->granule &&
+	    (region->granule < PAGE_BYTES || region->granule & (region->granule - 1) ||
+	     (region->gpa | region->offset | region->length) % region->granule))
 		return bad(reading, "region", i, "granule");
 	if (region->writable && !file->writable)
 		return bad(reading, "region", i, "writable, its file is not");
@@ -270,6 +279,25 @@ static int compare_regions(const void *a, const void *b)
 	return left->gpa < right->gpa ? -1 : left->gpa > right->gpa;
 }
 
+/* What is there, and what comes back there. Both are sorted: live ones first. */
+static int check_coming_back(struct reading *reading)
+{
+	const struct record_region *regions = reading->plan->regions;
+	size_t n = reading->plan->n_regions, live = 0, going = 0;
+
+	while (going < n && regions[going].stage != RECORD_GOING)
+		going++;
+	for (; going < n; going++) {
+		while (live < n && regions[live].stage == RECORD_LIVE &&
+		       regions[live].gpa + regions[live].length <= regions[going].gpa)
+			live++;
+		if (live < n && regions[live].stage == RECORD_LIVE &&
+		    regions[live].gpa < regions[going].gpa + regions[going].length)
+			return bad(reading, "region", going, "overlaps what is there");
+	}
+	return 0;
+}
+
 static int check_regions(struct reading *reading)
 {
 	struct restore_plan *plan = reading->plan;
@@ -283,7 +311,7 @@ static int check_regions(struct reading *reading)
 		    plan->regions[i].gpa < plan->regions[i - 1].gpa + plan->regions[i - 1].length)
 			status = bad(reading, "region", i, "overlaps another");
 	}
-	return status;
+	return status ? status : check_coming_back(reading);
 }
 
 static const struct record_device *find_device(const struct restore_plan *plan, uint64_t handle)
@@ -356,6 +384,74 @@ static int check_nested(struct reading *reading)
 	return 0;
 }
 
+/* ── ids of the kernel: each is one object's ───────────────────────────────────────────────── */
+
+struct ids {
+	uint32_t *ids;
+	size_t n;
+	int status;
+};
+
+static void ids_add(struct ids *ids, uint32_t id)
+{
+	uint32_t *place;
+
+	if (!id || ids->status)
+		return;
+	ids->status = grow((void **)&ids->ids, &ids->n, sizeof(*ids->ids), (void **)&place);
+	if (!ids->status)
+		*place = id;
+}
+
+static void ids_add_relaxed(struct ids *ids, const struct record_relaxed *relaxed)
+{
+	if (!relaxed->made)
+		return;
+	ids_add(ids, relaxed->ioas);
+	ids_add(ids, relaxed->page_table);
+}
+
+static void ids_gather(struct ids *ids, const struct restore_plan *plan)
+{
+	ids_add(ids, plan->guest.parent_ioas);
+	for (size_t i = 0; i < plan->guest.n_page_tables; i++)
+		ids_add(ids, plan->guest.page_tables[i]);
+	for (size_t i = 0; i < plan->n_devices; i++) {
+		ids_add(ids, plan->devices[i].kernel_id);
+		ids_add_relaxed(ids, &plan->devices[i].relaxed);
+	}
+	for (size_t i = 0; i < plan->n_nested; i++) {
+		ids_add(ids, plan->nested[i].ioas);
+		ids_add(ids, plan->nested[i].page_table);
+		ids_add_relaxed(ids, &plan->nested[i].relaxed);
+	}
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+static int check_ids(struct reading *reading)
+{
+	struct ids ids = {0};
+	int status;
+
+	ids_gather(&ids, reading->plan);
+	status = ids.status;
+	if (!status && ids.n)
+		qsort(ids.ids, ids.n, sizeof(*ids.ids), compare_ids);
+	for (size_t i = 1; !status && i < ids.n; i++)
+		if (ids.ids[i] == ids.ids[i - 1])
+			status = bad(reading, "guest", 1, "two objects with one id of the kernel");
+	if (!status && ids.n && ids.ids[ids.n - 1] > reading->plan->guest.highest_id)
+		status = bad(reading, "guest", 1, "highest id");
+	free(ids.ids);
+	return status;
+}
+
 static int check_answers(struct reading *reading)
 {
 	for (size_t i = 0; i < reading->plan->n_answers; i++)
@@ -380,6 +476,8 @@ static int check_all(struct reading *reading)
 		status = check_devices(reading);
 	if (!status)
 		status = check_nested(reading);
+	if (!status)
+		status = check_ids(reading);
 	return status ? status : check_answers(reading);
 }
 

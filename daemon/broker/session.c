@@ -177,7 +177,8 @@ static void session_take_over(struct session *session, struct tenant *consume_te
 	session->tenant = consume_tenant;
 	session->share = pool_share_ref(consume_tenant->share);
 	ledger_take_over(&broker->ledger, &consume_tenant->account, &amounts);
-	DL_APPEND(broker->sessions, session_ref(session));
+	session_ref(session);
+	DL_APPEND(broker->sessions, session);
 	broker->n_sessions++;
 }
 

@@ -6,7 +6,7 @@
  *
  *   restart_vmm FD_SOCK FUNCTION SECOND_FUNCTION SEED
  *
- * Four threads at once: the device's DMA in a loop over mappings that never change, which must
+ * Five threads at once: the device's DMA in a loop over mappings that never change, which must
  * never fault nor land elsewhere; a vCPU that changes its tables and refreshes, and looks through
  * the device at what a refresh that was DONE has promised; guest memory that comes and goes; a
  * second device that is opened, bound, registered, changed and closed. Whatever is not as it should
@@ -396,6 +396,68 @@ static void change_memory(uint64_t *random)
 	usleep(2000);
 }
 
+static void register_again(struct function *function)
+{
+	const struct iommubroker_anchor anchor = {
+		.iota = REGION_OF(function->number) | 0x804,
+		.pba = WINDOW_FIRST,
+		.pal = WINDOW_LAST,
+	};
+	struct iommubroker_registration registration = {0};
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_nested_replace(function->nested, &anchor, &registration, &error),
+	      "registering again", error);
+	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
+		fail("registering again: verdict %u", registration.verdict);
+}
+
+/* Away from its tables, and back to them. */
+static void attach_again(struct function *function)
+{
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_device_attach(function->device, IOMMUBROKER_ATTACHMENT_BLOCKED, NULL,
+					NULL, &error),
+	      "detaching", error);
+	if (emulated_dma_translate(function->dma, WINDOW_FIRST, &(struct emulated_dma_target){0}) !=
+	    EMULATED_DMA_BLOCKED)
+		fail("detached, and not blocked");
+	check(iommubroker_device_attach(function->device, IOMMUBROKER_ATTACHMENT_NESTED,
+					function->nested, NULL, &error),
+	      "attaching", error);
+	for (unsigned int i = 0; i < LEAVES; i += 7)
+		look(function, i);
+}
+
+/* One step of the life of another guest, which has memory and no device. */
+static void live_beside(uint64_t *random)
+{
+	static struct iommubroker_guest *guest;
+	static struct iommubroker_memory_file *file;
+	const struct iommubroker_guest_options options = {
+		.struct_bytes = sizeof(options),
+		.name = "beside",
+	};
+	struct iommubroker_error *error = NULL;
+
+	if (!guest) {
+		check(iommubroker_guest_create(vmm.session, &options, &guest, &error), "guest",
+		      error);
+	} else if (!file) {
+		check(iommubroker_memory_file_add(guest, vmm.memory_fd, true, &file, &error),
+		      "memory file", error);
+	} else if (random_below(random, 3)) {
+		check(iommubroker_memory_file_remove(file, &error), "removing a file", error);
+		file = iommubroker_memory_file_free(file);
+	} else {
+		check(iommubroker_guest_destroy(guest, &error), "destroying a guest", error);
+		file = iommubroker_memory_file_free(file);
+		guest = iommubroker_guest_free(guest);
+	}
+	usleep(3000);
+}
+
 /* One step of the second device's life; between two of them everybody can pause. */
 static void live(uint64_t *random)
 {
@@ -404,6 +466,10 @@ static void live(uint64_t *random)
 	if (!function->device) {
 		make_tables(function);
 		function_open(function);
+	} else if (!random_below(random, 20)) {
+		register_again(function);
+	} else if (!random_below(random, 20)) {
+		attach_again(function);
 	} else if (random_below(random, 12)) {
 		change_leaves(function, 0, random);
 	} else {
@@ -443,13 +509,11 @@ static void tear_down(void)
 int main(int argc, char **argv)
 {
 	static struct job jobs[] = {
-		{transfer, 0, false},
-		{run_vcpu, 0, true},
-		{change_memory, 0, true},
-		{live, 0, true},
+		{transfer, 0, false}, {run_vcpu, 0, true},    {change_memory, 0, true},
+		{live, 0, true},      {live_beside, 0, true},
 	};
 	pthread_rwlockattr_t writers_first;
-	pthread_t threads[4];
+	pthread_t threads[5];
 	char line[64];
 
 	if (argc != 5)
@@ -469,14 +533,14 @@ int main(int argc, char **argv)
 	function_open(&vmm.functions[0]);
 	puts("ready");
 	fflush(stdout);
-	for (size_t i = 0; i < 4; i++) {
-		jobs[i].random = strtoul(argv[4], NULL, 0) * 4 + i;
+	for (size_t i = 0; i < 5; i++) {
+		jobs[i].random = strtoul(argv[4], NULL, 0) * 5 + i;
 		check(-pthread_create(&threads[i], NULL, run, &jobs[i]), "thread", NULL);
 	}
 	while (fgets(line, sizeof(line), stdin) && strcmp(line, "quit\n") != 0)
 		check_all();
 	atomic_store(&vmm.stop, true);
-	for (size_t i = 0; i < 4; i++)
+	for (size_t i = 0; i < 5; i++)
 		pthread_join(threads[i], NULL);
 	tear_down();
 	puts("bye");

@@ -179,8 +179,12 @@ int arena_alloc(struct arena *arena, uint32_t *ret_page)
 	pthread_mutex_lock(&arena->lock);
 	error = arena->n_free ? arena_alloc_freed(arena, ret_page)
 			      : arena_alloc_fresh(arena, ret_page);
-	if (!error)
+	if (!error) {
 		arena->n_used++;
+		/* Written once, it is data to file_end() of whoever adopts the file. */
+		atomic_store_explicit((_Atomic uint64_t *)arena_at(arena, *ret_page), 0,
+				      memory_order_relaxed);
+	}
 	pthread_mutex_unlock(&arena->lock);
 	return error;
 }

@@ -229,7 +229,7 @@ journal_entries() {
 	like "journal: who closed it" "$(journal "IOMMUBROKER_DEVICE=$IB_VM_PCI")" \
 		"^session [0-9]+ closed device ${IB_VM_PCI//./\\.}: pid [0-9]+, uid $uid$"
 	like "journal: the refusal" "$(journal IOMMUBROKER_REASON=NO_DEVICE_RULE)" \
-		"OpenDevice refused to pid [0-9]+, uid $uid, tenant clients/$uid: no device rule lets tenant 'clients/$uid', user $uid, have ${IB_VM_PCI2//./\\.} \(NO_DEVICE_RULE\)$"
+		"OpenDevice refused to pid [0-9]+, uid $uid, tenant clients/$uid: no device rule lets tenant 'clients/$uid', user $uid, have ${IB_VM_PCI2//./\\.} \(NO_DEVICE_RULE\); the function is ${IB_VM_PCI2//./\\.}, [0-9a-f]{4}:[0-9a-f]{4}$"
 	like "journal: the VMM's death" "$(journal "IOMMUBROKER_PEER_PID=$holder")" \
 		"^session [0-9]+ closed because its (process|native connection) ended: pid $holder, uid $uid"
 	is "journal: no more warnings than the refusal's" "$(journal -p warning | grep -cv NO_DEVICE_RULE)" 0
@@ -237,43 +237,55 @@ journal_entries() {
 	is "journal: nobody's source file" "$(journalctl -q -u $unit -o json _COMM=iommubrokerd | grep -c CODE_FILE)" 0
 }
 
-# As long as its VMM lives a device cannot be opened again: it ends before the next.
-orderly() { # stop|restart
-	local faults mark
+stored() { show NFileDescriptorStore; }
+taken_over() { iommubrokerctl status 2>/dev/null | grep -q '^guests  *1, devices 1, nested domains 1$'; }
+another_pid() { [ "$(main_pid)" != 0 ] && [ "$(main_pid)" != "$1" ] && [ "$(systemctl is-active $unit)" = active ]; }
+
+# A guest outlives the daemon: restarted, killed, killed again.
+restarts() {
+	local pid faults mark _
 	hold
 	faults=$(dma_faults)
 	mark=$(mark)
-	systemctl "$1" $unit 2>/dev/null
-	is "$1: systemctl is content" "$?" 0
-	timeout 60 tail --pid="$holder" -f /dev/null
-	told "$work/hold" 16 "$1"
-	is "$1: no DMA came after its translation went" "$(dma_faults)" "$faults"
-	like "$1: in good order" "$(journalctl -q -u $unit -o cat --cursor "$mark")" 'Deactivated successfully\.$'
-	is "$1: no word of an error" "$(journal -p warning --cursor "$mark")" ""
-}
-
-restarts() {
-	local pid
+	is "state file, context, memory and device are stored" "$(stored)" 4
 	pid=$(main_pid)
-	orderly restart
+	systemctl restart $unit
+	is "restart: systemctl is content" "$?" 0
 	is "restart: active" "$(systemctl is-active $unit)" active
 	if [ "$(main_pid)" != "$pid" ]; then ok "restart: another process"; else bad "restart" "the same process"; fi
-	is "restart: nothing pinned" "$(pinned_kib "$(main_pid)")" 0
+	await "restart: the guest is taken over" taken_over
+	like "restart: it says so" "$(journal --cursor "$mark")" '^1 guests with 1 regions and [0-9]+ mappings taken over in [0-9]+ ms, 0 released$'
+	is "restart: the same is stored" "$(stored)" 4
+	for _ in 1 2 3 4 5; do
+		pid=$(main_pid)
+		systemctl kill -s KILL $unit
+		await "killed under a guest, it comes back" another_pid "$pid"
+		await "and takes the guest over" taken_over
+	done
+	is "no DMA met a missing translation" "$(dma_faults)" "$faults"
+	is "nobody had a word of an error" "$(journal -p warning --cursor "$mark" _COMM=iommubrokerd)" ""
+	kill -TERM "$holder"
+	timeout 60 tail --pid="$holder" -f /dev/null
+	told "$work/hold" 21 "the VMM noticed no more than a pause"
+	await "then nothing is stored" nothing_stored
+	await "and nothing is pinned" nothing_pinned
 	job "restart"
-	orderly stop
+	systemctl stop $unit 2>/dev/null
+	is "stop: systemctl is content" "$?" 0
+	like "stop: in good order" "$(journalctl -q -u $unit -o cat --cursor "$mark")" 'Deactivated successfully\.$'
 	is "stop: inactive" "$(systemctl is-active $unit)" inactive
 	is "stop: the sockets go on listening" \
 		"$(systemctl is-active iommubrokerd-{broker,fd,admin}.socket | sort -u)" active
 	job "stop: the next client starts it again, and"
 }
+nothing_stored() { [ "$(stored)" = 0 ]; }
 
-another_pid() { [ "$(main_pid)" != 0 ] && [ "$(main_pid)" != "$1" ] && [ "$(systemctl is-active $unit)" = active ]; }
 failures() {
 	local pid
 	pid=$(main_pid)
 	systemctl kill -s KILL $unit
 	await "killed, it comes back by itself" another_pid "$pid"
-	is "and is counted" "$(show NRestarts)" 1
+	like "and is counted" "$(show NRestarts)" "^[1-9][0-9]*$"
 	job "killed"
 	pid=$(main_pid)
 	is "the watchdog is set" "$(show WatchdogUSec)" 30s

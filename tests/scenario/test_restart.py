@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The daemon is killed, again and again, and nobody notices more than a pause.
+
+VMMs with changing tables, memory and devices run beside a DMA loop that must never fault
+(restart_vmm.c). After each death every page of their windows, as their devices see it, is compared
+with their tables; at the end nothing may be left, in the ledger or in the store."""
+
+import contextlib
+import os
+import random
+import re
+import subprocess
+
+from fixture import PATIENCE, Case, built, die_with_parent, eventually
+from supervisor import Supervised
+
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TABLE = os.path.join(SOURCE, "daemon", "util", "crash_point.h")
+POINT = re.compile(r'^\tX\(\w+, "([a-z-]+)",', re.M)
+# Points that a VMM under load passes; the others belong to what it does not do.
+REACHED_MIN = 40
+
+
+class Vmm:
+    def __init__(self, daemon, functions, seed):
+        self.process = subprocess.Popen(
+            [built("tests/scenario/restart_vmm"), daemon.run + "/fd.sock", *map(str, functions), str(seed)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent,
+        )  # fmt: skip
+        self.expect("ready")
+
+    def expect(self, word):
+        line = self.process.stdout.readline().strip()
+        if line.split(" ")[0] != word:
+            raise AssertionError("the VMM says '%s', expected '%s …'" % (line, word))
+        return line
+
+    def ask(self, command, word):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        return self.expect(word)
+
+    def check(self):
+        return [int(number) for number in re.findall(r"\d+", self.ask("check", "ok"))]
+
+    def quit(self):
+        self.ask("quit", "bye")
+        if self.process.wait(PATIENCE):
+            raise AssertionError("the VMM ended with %d" % self.process.returncode)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+
+
+class RestartCase(Case):
+    daemon_class = Supervised
+    weight = 300
+
+    def start(self, functions, seed=1):
+        vmm = Vmm(self.daemon, functions, seed)
+        self.clients.callback(vmm.kill)
+        return vmm
+
+
+class Killed(RestartCase):
+    def test_at_any_moment(self):
+        """A share of a thousand deaths."""
+        chance = random.Random(os.environ.get("IB_SEED", "restart"))
+        vmms = [self.start((1, 2), 1), self.start((3, 4), 2)]
+        before = [vmm.check() for vmm in vmms]
+        for n in range(int(os.environ.get("IB_KILLS", "300"))):
+            # how far they get differs by itself; a pause that is drawn spreads it further
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                vmms[0].process.wait(chance.random() * 0.05)
+            self.daemon.crash()
+            if n % 10 == 0:
+                for vmm in vmms:
+                    vmm.check()
+        for vmm, begun in zip(vmms, before):
+            done = vmm.check()
+            self.assertTrue(all(a > b for a, b in zip(done, begun)), (begun, done))
+            vmm.quit()
+        self.assertEqual(re.findall(".*is not taken over.*", self.daemon.log()), [])
+
+    def test_stopped_in_good_order(self):
+        """A restart by the service manager leaves guests as they are, too."""
+        vmm = self.start((1, 2))
+        for _ in range(10):
+            vmm.check()
+            self.daemon.restart()
+        vmm.check()
+        vmm.quit()
+
+    def test_a_vmm_that_dies_meanwhile(self):
+        """Its guest is released by whoever comes next, the other's lives."""
+        one, other = self.start((1, 2)), self.start((3, 4))
+        one.check()
+        self.daemon.supervisor.restart_seconds = 0.5
+        self.daemon.process.kill()
+        one.kill()
+        eventually(lambda: self.daemon.supervisor.ready and self.daemon.alive(), "a successor")
+        eventually(lambda: self.daemon.status().guests <= 2, "its guest is gone")
+        other.check()
+        other.quit()
+
+
+class CrashPoints(RestartCase):
+    def test_every_step_of_every_mutation(self):
+        """Each named point, in the table's order: the daemon dies there once, and its successor goes
+        on where it was."""
+        with open(TABLE) as f:
+            points = POINT.findall(f.read())
+        vmm = self.start((1, 2))
+        if not subprocess.run([built("daemon/iommubrokerd"), "--crash-points"], capture_output=True, text=True).stdout:
+            self.skipTest("built without -Dcrash_points=true")
+        reached = []
+        for point in points:
+            eventually(lambda: self.daemon.supervisor.ready and self.daemon.alive(), "the one before is through")
+            starts = self.daemon.supervisor.starts
+            self.daemon.crash(once={"IOMMUBROKER_CRASH_AT": point + (":3" if point == "pin-area" else "")})
+            for _ in range(6):
+                try:
+                    vmm.check()
+                except AssertionError as error:
+                    raise AssertionError("at %s: %s; log: %s" % (point, error, self.daemon.log()[-3000:])) from None
+                if self.daemon.supervisor.starts > starts + 1:
+                    reached.append(point)
+                    break
+        eventually(lambda: self.daemon.supervisor.ready and self.daemon.alive(), "the last one is through")
+        vmm.check()
+        vmm.quit()
+        self.assertGreaterEqual(len(reached), REACHED_MIN, set(points) - set(reached))
+        self.assertEqual(re.findall(".*is not taken over.*", self.daemon.log()), [])
