@@ -133,41 +133,64 @@ static int leaf_adopt(struct adoption *adoption, struct kept_table *table, unsig
 	return cut(adoption, iova, iova + S390_PAGE_BYTES - 1);
 }
 
-/* Nothing of it is taken for decided. */
+/* What it was held for is so still: nobody is told again. */
+static bool leaf_stays_held(const struct adoption *adoption, const struct kept_table *table,
+			    unsigned int i)
+{
+	uint64_t word = table->raw[i], gpa = s390_word_frame(word);
+	bool writable = !table->protect && !s390_word_protected(word);
+
+	if (!bit_get(&table->held, i) || !s390_word_valid(word))
+		return false;
+	if (table->from_frame)
+		return !memory_view_covers(adoption->view, gpa - i * S390_PAGE_BYTES,
+					   S390_SEGMENT_BYTES, writable);
+	return !memory_view_covers(adoption->view, gpa, S390_PAGE_BYTES, writable);
+}
+
+/* What is installed is decided again by the next walk; what is held was decided just now, for the
+ * window that is set next. */
 static int table_adopt(struct adoption *adoption, struct kept_table *table)
 {
 	int status = 0;
 
-	table->view_generation = UINT64_MAX;
+	table->view_generation = adoption->view->generation;
+	table->window_generation = adoption->shadow->window_generation + 1;
 	table->incomplete = true;
 	for (unsigned int i = 0; !status && i < S390_PT_ENTRIES; i++) {
 		if (bit_get(&table->installed, i)) {
 			bit_put(&table->held, i, false);
 			status = leaf_adopt(adoption, table, i);
-		} else if (!bit_get(&table->held, i) && !table->managed) {
-			table->raw[i] = htobe64(S390_PAGE_INVALID);
+		} else if (!leaf_stays_held(adoption, table, i)) {
+			leaf_unsettle(table, i);
 		}
 	}
-	adoption->shadow->kept_source =
-		table->managed ? SHADOW_SOURCE_MANAGED : SHADOW_SOURCE_ANCHOR;
 	return status;
+}
+
+/* Of a table that keeps something: one that was only just taken says nothing yet. */
+static void source_adopt(struct shadow *shadow, const struct kept_table *table)
+{
+	enum shadow_source source = table->managed ? SHADOW_SOURCE_MANAGED : SHADOW_SOURCE_ANCHOR;
+
+	if (shadow->kept_source && shadow->kept_source != source)
+		shadow->foreign = true; /* it died while they changed */
+	shadow->kept_source = source;
 }
 
 static int tables_adopt(struct adoption *adoption)
 {
 	struct kept_store *store = &adoption->shadow->store;
 	struct kept_table *table = store_at_or_after(store, 0), *next;
-	enum shadow_source source = SHADOW_SOURCE_NONE;
 	int status = 0;
 
 	for (; !status && table; table = next) {
 		next = store_next(store, table);
 		status = table_adopt(adoption, table);
-		if (source && adoption->shadow->kept_source != source)
-			adoption->shadow->foreign = true; /* it died while they changed */
-		source = adoption->shadow->kept_source;
 		if (table_is_empty(table))
 			store_remove(store, table);
+		else
+			source_adopt(adoption->shadow, table);
 	}
 	return status;
 }
