@@ -88,7 +88,7 @@ def security():
                     yield "SECURITY: no suite " + name
                 continue
             if name.startswith("unit:"):
-                if not re.search(r"^\s*'%s',$" % name[5:], units, re.M):
+                if not re.search(r"^(\s*|foreach .*|test\()'%s'[],]" % name[5:], units, re.M):
                     yield "SECURITY: no unit test " + name
                 continue
             if name.startswith("test_"):

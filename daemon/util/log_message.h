@@ -19,8 +19,10 @@
 	  "The daemon has read its configuration, has its backend and accepts clients at its sockets.") \
 	X(STOPPING, "9287c448cb924465827d7c89f419a55e", "stopping", \
 	  "iommubrokerd stops", \
-	  "The daemon was asked to stop. It takes every guest down, its devices first, and ends. Guests that\n" \
-	  "still run lose their devices' translations: stop it only when `iommubrokerctl list` shows none.") \
+	  "The daemon was asked to stop. Where the service manager keeps what guests have, they go on without\n" \
+	  "it, and the next daemon serves them; before systemd 254 that is so for a restart and not for a stop.\n" \
+	  "Otherwise every guest is taken down, its devices first: stop it only when `iommubrokerctl list`\n" \
+	  "shows none.") \
 	X(BROKEN, "a057f8c98d454c51945c135e99970635", "broken", \
 	  "iommubrokerd met an error of its own", \
 	  "Something failed that no client can cause and no client can be told. The daemon ends, and the\n" \

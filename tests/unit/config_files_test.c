@@ -88,8 +88,8 @@ static void test_more_mistakes_are_counted(void **state)
 	assert_non_null(out);
 	config_print_mistakes(out, config, -EINVAL);
 	fclose(out);
-	assert_non_null(strstr(told, ":33: [Limits] SessionsMax="));
-	assert_null(strstr(told, ":34: "));
+	assert_non_null(strstr(told, ":65: [Limits] SessionsMax="));
+	assert_null(strstr(told, ":66: "));
 	assert_non_null(strstr(told, "\nand 3 more\n"));
 	free(told);
 	config_free(config);
