@@ -180,8 +180,8 @@ IOMMUBROKER_API struct iommubroker_session *iommubroker_session_free(
  * for good, and becomes readable whenever something is to be done to get it back. */
 IOMMUBROKER_API int iommubroker_session_fd(const struct iommubroker_session *session);
 /* Read what has come and call the callbacks, without waiting. Returns how many were called, or
- * -ECONNRESET, -EPERM or -EBADMSG when the session is lost and every call has had its last callback;
- * -EBUSY if called by two threads at once or from a callback. */
+ * -ECONNRESET, -EPERM or -EBADMSG when the session is lost and every call has had its last
+ * callback; -EBUSY if called by two threads at once or from a callback. */
 IOMMUBROKER_API int iommubroker_process(struct iommubroker_session *session);
 /* End an asynchronous call. A change that has begun is undone; its callback comes with -ECANCELED,
  * or with 0 if it was too late. A refresh or a watch just ends, with -ECANCELED. -ENOENT: no
@@ -332,23 +332,23 @@ IOMMUBROKER_API int iommubroker_guest_reset(struct iommubroker_guest *guest,
 IOMMUBROKER_API int iommubroker_guest_destroy(struct iommubroker_guest *guest,
 					      struct iommubroker_error **ret_error);
 /* Announce that the guest goes on in another process: for so many seconds from now, 1 to 3600, the
- * end of this one does not take it down. block_dma: its devices are blocked while nobody has it. The
- * session must then end with its connection or the process, not by iommubroker_session_close(), which
- * would wait for the other. */
+ * end of this one does not take it down. block_dma: its devices are blocked while nobody has it.
+ * The session must then end with its connection or the process, not by iommubroker_session_close(),
+ * which would wait for the other. */
 IOMMUBROKER_API int iommubroker_guest_prepare_handover(struct iommubroker_guest *guest,
 						       uint32_t seconds, bool block_dma,
 						       struct iommubroker_error **ret_error);
 /* The other process: the guest, with all that is in it, is this session's. secret:
  * IOMMUBROKER_SECRET_BYTES, see below. iommubroker_guest_describe() tells what there is,
  * iommubroker_guest_device() gives its devices. -ENOENT: no guest has that secret, it is another
- * user's, or its time was over; -EBUSY: somebody still has it; -EDQUOT: this session's tenant has no
- * room for it, and it waits on. */
+ * user's, or its time was over; -EBUSY: somebody still has it; -EDQUOT: this session's tenant has
+ * no room for it, and it waits on. */
 IOMMUBROKER_API int iommubroker_guest_resume(struct iommubroker_session *session,
 					     const uint8_t *secret,
 					     struct iommubroker_guest **ret_guest,
 					     struct iommubroker_error **ret_error);
-/* What it can be resumed by: IOMMUBROKER_SECRET_BYTES bytes, the guest's, not to be logged; NULL of a
- * guest that was delegated to this session. */
+/* What it can be resumed by: IOMMUBROKER_SECRET_BYTES bytes, the guest's, not to be logged; NULL of
+ * a guest that was delegated to this session. */
 IOMMUBROKER_API const uint8_t *iommubroker_guest_secret(const struct iommubroker_guest *guest);
 /* The daemon's name for it, as operators see it. */
 IOMMUBROKER_API uint64_t iommubroker_guest_handle(const struct iommubroker_guest *guest);
@@ -366,8 +366,8 @@ IOMMUBROKER_API struct iommubroker_guest *iommubroker_guest_free(struct iommubro
 
 /* The same as iommubroker_guest_create() for another process, which its pidfd names: charged to
  * that one's tenant, as it is at this moment: name the VMM once it is in its cgroup and has dropped
- * its privileges; a child that is still root is charged to root's tenant, and the guest stays there.
- * -EACCES: no rule marks this process as a manager, or no rule is for that one. */
+ * its privileges; a child that is still root is charged to root's tenant, and the guest stays
+ * there. -EACCES: no rule marks this process as a manager, or no rule is for that one. */
 IOMMUBROKER_API int iommubroker_guest_create_for(struct iommubroker_session *session,
 						 int borrow_pidfd,
 						 const struct iommubroker_guest_options *options,

@@ -167,10 +167,11 @@ struct pool_share *session_share(struct session *session); /* borrowed */
 uint64_t session_id(struct session *session);              /* for logs: small, rising, no secret */
 /* Borrowed: readable when the process has died. */
 int session_pidfd(struct session *session);
-/* Whose process it is, as far as a session knows: pid, uid, and the pidfd, borrowed. pid 0: nobody's
- * yet. */
+/* Whose process it is, as far as a session knows: pid, uid, and the pidfd, borrowed. pid 0:
+ * nobody's yet. */
 void session_peer(struct session *session, struct peer *ret);
-/* INLINE. Of those that are not closed, the one with the lowest id above that: a reference, or NULL.
+/* INLINE. Of those that are not closed, the one with the lowest id above that: a reference, or
+ * NULL.
  */
 struct session *broker_next_session(struct broker *broker, uint64_t after);
 /* INLINE. No call is accepted any more; what runs is cancelled; every guest is taken down on its
@@ -248,13 +249,13 @@ int guest_destroy(struct broker *broker, struct session *session, uint64_t guest
 		  struct refusal *refusal);
 
 /* LANE. From now on, and for so many seconds, 1 .. BROKER_HANDOVER_SECONDS_MAX, the end of the last
- * session that holds the guest does not take it down: its devices are blocked then, if so asked, and
- * it waits for guest_resume(). Again: anew. */
+ * session that holds the guest does not take it down: its devices are blocked then, if so asked,
+ * and it waits for guest_resume(). Again: anew. */
 #define BROKER_HANDOVER_SECONDS_MAX 3600
 int guest_prepare_handover(struct broker *broker, struct session *session, uint64_t guest,
 			   uint32_t seconds, bool block_dma, struct refusal *refusal);
-/* LANE, of broker_lane_of_secret(). The guest that waits is that session's, as if it had created it,
- * and charged to it: all or nothing. For the user that it was of, if the rules give all of its
+/* LANE, of broker_lane_of_secret(). The guest that waits is that session's, as if it had created
+ * it, and charged to it: all or nothing. For the user that it was of, if the rules give all of its
  * devices to that session. secret: BROKER_SECRET_BYTES. */
 int guest_resume(struct broker *broker, struct session *session, const uint8_t *secret,
 		 uint64_t *ret_guest, struct refusal *refusal);

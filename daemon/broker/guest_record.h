@@ -64,11 +64,12 @@ struct record_guest {
 	uint32_t tenant_uid;
 	char rule_name[RECORD_RULE_BYTES]; /* "": the tenant has no rule */
 	uint8_t has_uuid, on_behalf, parent_made;
-	uint8_t pinned; /* all live regions are */
-	uint8_t stage;  /* LIVE or GOING */
+	uint8_t pinned;          /* all live regions are */
+	uint8_t stage;           /* LIVE or GOING */
 	uint8_t handover_blocks; /* its devices, while nobody holds it */
 	uint8_t reserved[6];
-	uint64_t handover_ns; /* until when it stays without a holder, CLOCK_BOOTTIME; 0: it does not */
+	uint64_t handover_ns; /* until when it stays without a holder, CLOCK_BOOTTIME; 0: it does
+				 not */
 };
 
 struct record_label {

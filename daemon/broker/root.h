@@ -36,7 +36,7 @@ struct broker {
 	void (*tell_high)(void *context, const struct quota_high *high); /* or NULL */
 	void *high_context;
 
-	struct fd_store *store; /* borrowed; NULL: nothing is stored */
+	struct fd_store *store;               /* borrowed; NULL: nothing is stored */
 	void (*tell_handover)(void *context); /* or NULL; lock */
 	void *handover_context;
 

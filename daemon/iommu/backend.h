@@ -110,8 +110,8 @@ struct iommu_backend_ops {
 	/* Borrowed descriptor of the context, to be stored across restarts. */
 	int (*context_fd)(struct iommu_context *context);
 	/* A context that another process made, from its stored descriptor: its objects keep their
-	 * ids, what was mapped stays mapped. consume_fd: taken also on failure. EINVAL: it is none. A
-	 * call that was under way when the other process died has ended as a whole. */
+	 * ids, what was mapped stays mapped. consume_fd: taken also on failure. EINVAL: it is none.
+	 * A call that was under way when the other process died has ended as a whole. */
 	int (*context_adopt)(struct iommu_backend *backend, int consume_fd,
 			     struct iommu_context **ret);
 	/* Whether the id is that of a bound device. What no record names and is none can be

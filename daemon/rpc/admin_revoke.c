@@ -38,10 +38,11 @@ static int check_device(struct call *call, const char *text, struct iommu_device
 
 	*ret = (struct iommu_device_address){0};
 	if (strncmp(text, "fid:", strlen("fid:")) && !strchr(text, ':'))
-		return refuse_field(&call->refusal, "device",
-				    "device: '%.40s' is neither a PCI address, as 0000:01:00.0, nor "
-				    "a zPCI function id, as fid:1f",
-				    text);
+		return refuse_field(
+			&call->refusal, "device",
+			"device: '%.40s' is neither a PCI address, as 0000:01:00.0, nor "
+			"a zPCI function id, as fid:1f",
+			text);
 	if (strncmp(text, "fid:", strlen("fid:")))
 		return check_pci_address(call, "device", text, ret->pci_address);
 	if (digits[0] == '0' && (digits[1] | 0x20) == 'x')

@@ -111,9 +111,9 @@ bool method_streams(const struct method *method); /* the server may send several
 /* 0 or a negative errno. Everything is borrowed. */
 int dispatcher_new(struct dispatcher **ret, struct broker *broker, struct loop *loop,
 		   const struct rpc_settings *settings);
-/* The sessions that a process before this one left, with what they were answered: their clients find
- * them again by their secrets, and the end of their processes is seen. After broker_restore(), before
- * anything is served. How many there are. */
+/* The sessions that a process before this one left, with what they were answered: their clients
+ * find them again by their secrets, and the end of their processes is seen. After broker_restore(),
+ * before anything is served. How many there are. */
 size_t dispatcher_restore(struct dispatcher *dispatcher);
 /* Other settings from now on. Connections, sessions and descriptors that are above a lower limit
  * stay; calls_per_connection_max and first_request_ms are those of the start. Any thread. */

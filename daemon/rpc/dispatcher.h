@@ -49,7 +49,7 @@ struct dispatcher {
 	uint64_t started_ns, started_realtime_ns;
 	struct metrics *metrics;
 	struct monitor monitor;
-	struct throttle throttle;        /* calls that come too fast */
+	struct throttle throttle; /* calls that come too fast */
 	struct handover_watch handovers;
 	struct native_transport *native; /* the loop's; NULL: there is none */
 	struct pool_share *strangers;    /* of the pool, for who has no session */

@@ -28,9 +28,8 @@ int handle_prepare_handover(struct call *call)
 	const PrepareRequest *request = (const PrepareRequest *)call->request;
 	Iommubroker__V1__PrepareHandoverResponse response =
 		IOMMUBROKER__V1__PREPARE_HANDOVER_RESPONSE__INIT;
-	int status =
-		guest_prepare_handover(call_broker(call), call_session(call), request->guest,
-				       request->seconds, request->block_dma, &call->refusal);
+	int status = guest_prepare_handover(call_broker(call), call_session(call), request->guest,
+					    request->seconds, request->block_dma, &call->refusal);
 
 	return status ? status : call_answer(call, &response.base);
 }
