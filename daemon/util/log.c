@@ -20,7 +20,7 @@
 
 static const char *log_name = "iommubrokerd";
 static bool log_to_journal;
-static log_sink_fn log_sink;
+static _Atomic(log_sink_fn) log_sink; /* for tests, which set it while threads log */
 static struct {
 	atomic_bool set; /* looked at without the lock: most of the time there is none */
 	pthread_mutex_t lock;
@@ -146,12 +146,13 @@ static void journal_write(const struct log_entry *entry, const char *text)
 static void log_write(const struct log_entry *entry, const char *raw)
 {
 	char text[LOG_TEXT_BYTES], line[LOG_TEXT_BYTES + 128];
+	log_sink_fn sink = log_sink;
 	int saved_errno = errno;
 
 	log_escape(text, sizeof(text), raw);
 	observe(entry, text);
-	if (log_sink) {
-		log_sink(entry->level, text, entry->fields, entry->n_fields);
+	if (sink) {
+		sink(entry->level, text, entry->fields, entry->n_fields);
 	} else if (log_to_journal) {
 		journal_write(entry, text);
 	} else {

@@ -129,7 +129,11 @@ class Monitor(VmmCase):
             self.assertTrue(event.kind == "lost" or event.sequence == last.sequence + 1)
             last = event
         self.assertGreater(last.lost, 0)
-        self.assertEqual(call.next()[0].sequence, last.sequence + 1)
+        # what is posted meanwhile can push more out before it is read, and that is told, too
+        after = call.next()[0]
+        while after.kind == "lost":
+            last, after = after, call.next()[0]
+        self.assertEqual(after.sequence, last.sequence + 1)
         call.cancel()
 
     def test_only_so_many_watch(self):
