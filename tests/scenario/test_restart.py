@@ -69,11 +69,11 @@ class RestartCase(Case):
 
 class Killed(RestartCase):
     def test_at_any_moment(self):
-        """A hundred and fifty deaths, or as many as $IB_KILLS says."""
+        """Sixty deaths, or as many as $IB_KILLS says."""
         chance = random.Random(os.environ.get("IB_SEED", "restart"))
         vmms = [self.start((1, 2), 1), self.start((3, 4), 2)]
         before = [vmm.check() for vmm in vmms]
-        for n in range(int(os.environ.get("IB_KILLS", "150"))):
+        for n in range(int(os.environ.get("IB_KILLS", "60"))):
             # how far they get differs by itself; a pause that is drawn spreads it further
             with contextlib.suppress(subprocess.TimeoutExpired):
                 vmms[0].process.wait(chance.random() * 0.05)
