@@ -26,8 +26,10 @@ void delegation_free(struct delegation *delegation)
 
 /* ── what it allows ────────────────────────────────────────────────────────────────────────── */
 
-static bool names_device(const struct delegation *delegation, uint64_t device)
+bool delegation_names_device(const struct delegation *delegation, uint64_t device)
 {
+	if (!delegation)
+		return true;
 	for (size_t i = 0; i < delegation->n_devices; i++)
 		if (delegation->devices[i] == device)
 			return true;
@@ -40,9 +42,10 @@ bool delegation_covers(const struct delegation *delegation, const struct object 
 		return false;
 	switch (object->type) {
 	case OBJECT_DEVICE:
-		return names_device(delegation, object->handle);
+		return delegation_names_device(delegation, object->handle);
 	case OBJECT_NESTED:
-		return names_device(delegation, ((const struct nested *)object)->device_handle);
+		return delegation_names_device(delegation,
+					       ((const struct nested *)object)->device_handle);
 	case OBJECT_GUEST:
 	case OBJECT_MEMORY_FILE:
 		break;
@@ -71,6 +74,29 @@ void delegation_limit(const struct guest *guest, struct ledger_limits *limits)
 			ledger_limits_tighten(limits, LEDGER_MAPPINGS, delegation->mappings_max,
 					      RULE_DELEGATE);
 	}
+}
+
+/* ── who is shown ──────────────────────────────────────────────────────────────────────────── */
+
+static bool holds(const struct delegation *delegation)
+{
+	return delegation->rights & 1u << GUEST_RIGHT_HOLD && !delegation->session->closed;
+}
+
+/* Who holds a guest is who operators want to see beside it: not the manager that made it. With the
+ * broker's lock held. */
+static void guest_show_holder(struct guest *guest)
+{
+	const struct delegation *delegation;
+	const struct session *holder = NULL;
+
+	DL_FOREACH (guest->delegations, delegation)
+		if (holds(delegation) && delegation->session->pidfd >= 0)
+			holder = delegation->session;
+	pthread_mutex_lock(&guest->lock);
+	guest->pid = holder ? holder->pid : guest->owner_pid;
+	guest->uid = holder ? holder->uid : guest->owner_uid;
+	pthread_mutex_unlock(&guest->lock);
 }
 
 /* ── making one ────────────────────────────────────────────────────────────────────────────── */
@@ -162,6 +188,7 @@ static int delegate_admit(struct session *session, const struct session *delegat
 	DL_APPEND(guest->delegations, delegation);
 	delegation->listed = true;
 	guest_set_limits(guest);
+	guest_show_holder(guest);
 	return 0;
 }
 
@@ -235,15 +262,6 @@ int delegation_restore(struct guest *guest, struct session *session,
 
 /* ── whose it is ───────────────────────────────────────────────────────────────────────────── */
 
-/* Who holds a guest is who operators want to see beside it: not the manager that made it. */
-static void guest_show_holder(struct guest *guest, const struct peer *peer)
-{
-	pthread_mutex_lock(&guest->lock);
-	guest->pid = peer->pid;
-	guest->uid = peer->uid;
-	pthread_mutex_unlock(&guest->lock);
-}
-
 int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal)
 {
 	struct delegation *delegation = session->delegation;
@@ -260,11 +278,12 @@ int delegation_bind(struct session *session, const struct peer *peer, struct ref
 				(int)session->pid, (int)peer->pid);
 	if (!status)
 		session->uid = peer->uid; /* it may have changed its user since Delegate */
-	pthread_mutex_unlock(&session->broker->lock);
-	if (!status && delegation->rights & 1u << GUEST_RIGHT_HOLD)
-		guest_show_holder(delegation->guest, peer);
-	if (!status)
+	/* Else it is being made, and may be refused. */
+	if (!status && delegation->listed) {
+		guest_show_holder(delegation->guest);
 		save_later(delegation->guest);
+	}
+	pthread_mutex_unlock(&session->broker->lock);
 	return status;
 }
 
@@ -294,7 +313,7 @@ struct session *delegation_heir(const struct guest *guest)
 	const struct delegation *delegation;
 
 	DL_FOREACH (guest->delegations, delegation)
-		if (delegation->rights & 1u << GUEST_RIGHT_HOLD && !delegation->session->closed)
+		if (holds(delegation))
 			return delegation->session;
 	return NULL;
 }
@@ -309,6 +328,9 @@ void delegation_leave(struct session *session)
 	guest = delegation->guest;
 	delegation->listed = false;
 	DL_DELETE(guest->delegations, delegation);
+	/* The last one to hold it stays who it was held by, while it waits. */
+	if (guest->home != session || delegation_heir(guest))
+		guest_show_holder(guest);
 	if (!guest->dying)
 		save_later(guest);
 	/* Its tenant is there as long as it is in a session's list. */

@@ -41,6 +41,8 @@ struct delegation {
 void delegation_free(struct delegation *delegation);
 /* Whether its session sees an object. With the broker's lock held. */
 bool delegation_covers(const struct delegation *delegation, const struct object *object);
+/* Whether a device of its guest's is among those it is for; delegation NULL: all are. */
+bool delegation_names_device(const struct delegation *delegation, uint64_t device);
 /* REFUSED if it is for some of the guest's devices only, and what is asked for concerns others. */
 int delegation_refuse_part(const struct session *session, struct refusal *refusal);
 

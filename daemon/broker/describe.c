@@ -148,7 +148,9 @@ static bool description_alloc_locked(const struct guest *guest, struct guest_des
 	return d->memory_files && d->regions && d->devices && d->nested;
 }
 
-static void description_fill_locked(const struct guest *guest, struct guest_description *d)
+/* delegation: only what it is for; or NULL. Counts and reservations are the guest's as a whole. */
+static void description_fill_locked(const struct guest *guest, const struct delegation *delegation,
+				    struct guest_description *d)
 {
 	const struct memory_file *file;
 	const struct device *device;
@@ -162,9 +164,11 @@ static void description_fill_locked(const struct guest *guest, struct guest_desc
 	for (size_t i = 0; i < guest->regions.n; i++)
 		region_fill(&guest->regions.items[i], &d->regions[d->n_regions++]);
 	DL_FOREACH (guest->devices, device)
-		device_fill_locked(device, &d->devices[d->n_devices++]);
+		if (delegation_names_device(delegation, device->object.handle))
+			device_fill_locked(device, &d->devices[d->n_devices++]);
 	DL_FOREACH (guest->nested, nested) {
-		nested_fill_locked(nested, &d->nested[d->n_nested++]);
+		if (delegation_names_device(delegation, nested->device_handle))
+			nested_fill_locked(nested, &d->nested[d->n_nested++]);
 		d->mappings_reserved += nested->backing.mappings_reserved;
 	}
 }
@@ -180,7 +184,8 @@ int guest_describe(struct broker *broker, struct session *session, uint64_t hand
 		pthread_mutex_lock(&guest->lock);
 		filled = description_alloc_locked(guest, description);
 		if (filled)
-			description_fill_locked(guest, description);
+			description_fill_locked(guest, session ? session->delegation : NULL,
+						description);
 		pthread_mutex_unlock(&guest->lock);
 	}
 	for (size_t i = 0; filled && i < description->n_devices; i++)

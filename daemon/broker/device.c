@@ -38,7 +38,7 @@ struct device_client device_client(const struct guest *guest)
 {
 	return (struct device_client){
 		.tenant = guest->tenant_name,
-		.uid = guest->uid,
+		.uid = guest->owner_uid,
 	};
 }
 

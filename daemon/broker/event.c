@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "broker/delegation.h"
 #include "broker/guest.h"
 #include "broker/root.h"
 #include "util/clock.h"
@@ -251,6 +252,23 @@ static bool watch_is_over(const struct event_watch *watch)
 	return over;
 }
 
+/* A delegation for some devices is told of those, and of what concerns the guest as a whole. */
+static bool watch_may_see(const struct event_watch *watch, const struct event *event)
+{
+	return !watch->session || !event->device ||
+	       delegation_names_device(watch->session->delegation, event->device);
+}
+
+/* Past what is not for it. With ring->lock held. */
+static void watch_skip(struct event_watch *watch)
+{
+	const struct event_ring *ring = watch->ring;
+
+	while (watch->next <= ring->last &&
+	       !watch_may_see(watch, &ring->slots[watch->next % ring->n_slots]))
+		watch->next++;
+}
+
 int event_watch_next(struct event_watch *watch, struct event *ret)
 {
 	struct event_ring *ring = watch->ring;
@@ -262,6 +280,8 @@ int event_watch_next(struct event_watch *watch, struct event *ret)
 
 	pthread_mutex_lock(&ring->lock);
 	oldest = event_ring_oldest(ring);
+	if (watch->next >= oldest)
+		watch_skip(watch);
 	if (watch->next < oldest) {
 		*ret = (struct event){
 			.sequence = oldest - 1,

@@ -136,8 +136,8 @@ static void guest_set_owner(struct guest *guest, const struct peer *on_behalf_of
 	struct ledger_account *parent = on_behalf_of ? &guest->tenant->account : &session->account;
 
 	guest->on_behalf = on_behalf_of != NULL;
-	guest->pid = on_behalf_of ? on_behalf_of->pid : session->pid;
-	guest->uid = on_behalf_of ? on_behalf_of->uid : session->uid;
+	guest->pid = guest->owner_pid = on_behalf_of ? on_behalf_of->pid : session->pid;
+	guest->uid = guest->owner_uid = on_behalf_of ? on_behalf_of->uid : session->uid;
 	memcpy(guest->tenant_name, guest->tenant->name, sizeof(guest->tenant_name));
 	ledger_account_init(&guest->account, parent, LIMIT_GUEST, guest->tenant_name);
 	rates_open_guest(&guest->rates, guest->tenant_name);
@@ -357,6 +357,8 @@ struct guest *guest_restore(struct broker *broker, const struct record_guest *re
 	memcpy(guest->secret, record->secret, sizeof(guest->secret));
 	guest->pid = record->pid;
 	guest->uid = record->uid;
+	guest->owner_pid = record->has_owner ? record->owner_pid : record->pid;
+	guest->owner_uid = record->has_owner ? record->owner_uid : record->uid;
 	guest->handover.deadline_ns = record->handover_ns;
 	guest->handover.blocks = record->handover_blocks;
 	guest->events = events;

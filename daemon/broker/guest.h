@@ -76,8 +76,11 @@ struct guest {
 	size_t n_nested;
 	struct leftover *leftovers; /* see domain.h */
 	bool pinned;                /* the parent has a page table and holds all regions */
-	pid_t pid;                  /* whose it is, as operators are told */
+	pid_t pid; /* who holds it, as operators are told: nobody is judged by it */
 	uid_t uid;
+	/* Whose it is, for the rules; only who resumes it changes that. */
+	pid_t owner_pid;
+	uid_t owner_uid;
 
 	struct handover handover;                  /* broker's lock */
 	struct guest *session_prev, *session_next; /* likewise */

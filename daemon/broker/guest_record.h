@@ -54,7 +54,7 @@ struct record_guest {
 	char name[RECORD_NAME_BYTES], tenant_name[RECORD_NAME_BYTES];
 	uint64_t creator, home;                  /* ids of sessions */
 	uint64_t pinned_bytes_max, mappings_max; /* asked for at CreateGuest */
-	int32_t pid;
+	int32_t pid;                             /* who holds it */
 	uint32_t uid;
 	uint32_t event_slots;
 	uint32_t parent_ioas;
@@ -70,6 +70,9 @@ struct record_guest {
 	uint8_t reserved[6];
 	uint64_t handover_ns; /* until when it stays without a holder, CLOCK_BOOTTIME; 0: it does
 				 not */
+	int32_t owner_pid;    /* with has_owner, else who holds it */
+	uint32_t owner_uid;
+	uint8_t has_owner, reserved2[7];
 };
 
 struct record_label {

@@ -238,8 +238,8 @@ static void give_guest(struct guest *guest, struct session *session, struct sess
 	guest->tenant = session->tenant;
 	guest->on_behalf = false;
 	pthread_mutex_lock(&guest->lock);
-	guest->pid = session->pid;
-	guest->uid = session->uid;
+	guest->pid = guest->owner_pid = session->pid;
+	guest->uid = guest->owner_uid = session->uid;
 	memcpy(guest->tenant_name, session->tenant_name, sizeof(guest->tenant_name));
 	pthread_mutex_unlock(&guest->lock);
 	guest->take_down.share = session->tenant->share;
@@ -252,7 +252,8 @@ static int check_waiting(const struct guest *guest, const struct session *sessio
 {
 	if (session->closed)
 		return refuse(refusal, REFUSAL_CANCELLED, "SESSION_ENDED", "the session has ended");
-	if (guest->dying || guest->down || guest->uid != session->uid)
+	if (guest->dying || guest->down ||
+	    (guest->owner_uid != session->uid && guest->uid != session->uid))
 		return refuse_not_found(refusal, "guest");
 	if (!guest->handover.waiting)
 		return refuse(refusal, REFUSAL_PRECONDITION, "GUEST_HELD",

@@ -283,6 +283,9 @@ static void put_guest(struct guest *guest)
 	pthread_mutex_lock(&guest->lock);
 	record.pid = guest->pid;
 	record.uid = guest->uid;
+	record.has_owner = true;
+	record.owner_pid = guest->owner_pid;
+	record.owner_uid = guest->owner_uid;
 	pthread_mutex_unlock(&guest->lock);
 	pthread_mutex_unlock(&broker->lock);
 	PUT(&guest->kept.writer, RECORD_GUEST, &record);
