@@ -124,6 +124,13 @@ static inline void intent_set(struct shadow_intent *intent, uint64_t first, uint
 	INTENT_STORE(intent->set, 1);
 }
 
+/* One that is set reaches further now. */
+static inline void intent_extend(struct shadow_intent *intent, uint64_t last)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	INTENT_STORE(intent->last, last);
+}
+
 static inline void intent_clear(struct shadow_intent *intent)
 {
 	atomic_signal_fence(memory_order_seq_cst);

@@ -180,14 +180,16 @@ bool run_cut_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 	/* One cut may be owed, not two: after a failure nothing more is given up. */
 	if (work->broken)
 		return false;
+	work->cut.last = iova + S390_PAGE_BYTES - 1;
 	if (!work->cut.pending) {
 		work->cut.pending = true;
 		work->cut.first = iova;
 		work->cut.weight = 0;
+		intent_set(&work->shadow->store.header->cut, iova, work->cut.last);
+	} else {
+		intent_extend(&work->shadow->store.header->cut, work->cut.last);
 	}
-	work->cut.last = iova + S390_PAGE_BYTES - 1;
 	work->cut.weight += weight;
-	intent_set(&work->shadow->store.header->cut, work->cut.first, work->cut.last);
 	leaf_refund(work->shadow, work->view, &work->hint, table, i);
 	work->op->result.unmapped++;
 	return true;
@@ -374,12 +376,13 @@ bool run_map_leaf(struct shadow_work *work, struct kept_table *table, unsigned i
 		work->map.length = work->map.weight = 0;
 		work->map.writable = writable;
 		work->map.changed = 0;
+		intent_set(&work->shadow->store.header->map, iova, iova + S390_PAGE_BYTES - 1);
+	} else {
+		intent_extend(&work->shadow->store.header->map, iova + S390_PAGE_BYTES - 1);
 	}
 	work->map.length += S390_PAGE_BYTES;
 	work->map.weight += weight;
 	work->map.changed += leaf_take_changed(work, table, i);
-	intent_set(&work->shadow->store.header->map, work->map.iova,
-		   work->map.iova + work->map.length - 1);
 	bit_put(&table->installed, i, true);
 	bit_put(&table->writable, i, writable);
 	bit_put(&table->held, i, false);

@@ -81,19 +81,54 @@ int arena_adopt(struct arena *arena, int consume_fd, uint32_t first_page)
 	return arena_reserve(arena, end - first_page);
 }
 
+static bool is_used(const uint8_t *used, uint32_t page)
+{
+	return used[page / 8] >> page % 8 & 1;
+}
+
 bool arena_claim(struct arena *arena, uint8_t *used, uint32_t page)
 {
-	if (page < arena->first_page || page >= arena->next_page || used[page / 8] >> page % 8 & 1)
+	if (page < arena->first_page || page >= arena->next_page || is_used(used, page))
 		return false;
 	used[page / 8] |= (uint8_t)(1u << page % 8);
 	return true;
 }
 
+/* A stretch of pages at once: what a page costs would be paid again at each adoption. */
+static void arena_free_stretch(struct arena *arena, uint32_t first, uint32_t end)
+{
+	uint32_t punched = 0;
+
+	if (fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)((uint64_t)first * EMULATED_PAGE_BYTES),
+		      (off_t)((uint64_t)(end - first) * EMULATED_PAGE_BYTES)) == 0)
+		punched = PAGE_PUNCHED;
+	/* The lowest is taken first, so that the file does not grow from one process to the next.
+	 */
+	for (uint32_t page = end; page-- > first;)
+		arena->free_pages[arena->n_free++] = page | punched;
+	arena->n_used -= end - first;
+}
+
 void arena_sweep(struct arena *arena, const uint8_t *used, uint32_t end)
 {
-	for (uint32_t page = arena->first_page; page < end; page++)
-		if (!(used[page / 8] >> page % 8 & 1))
-			arena_free(arena, page);
+	uint32_t last = end, first;
+
+	if (arena->generation) {
+		atomic_fetch_add_explicit(arena->generation, 1, memory_order_acq_rel);
+		atomic_thread_fence(memory_order_seq_cst);
+	}
+	pthread_mutex_lock(&arena->lock);
+	/* From the end, for the same reason. */
+	for (; last > arena->first_page; last = first) {
+		for (first = last; first > arena->first_page && !is_used(used, first - 1);)
+			first--;
+		if (first < last)
+			arena_free_stretch(arena, first, last);
+		for (; first > arena->first_page && is_used(used, first - 1);)
+			first--;
+	}
+	pthread_mutex_unlock(&arena->lock);
 }
 
 static int arena_back(struct arena *arena, uint32_t page, uint32_t n)
