@@ -163,6 +163,7 @@ struct record_answer {
 /* Words of the state file. */
 enum guest_word {
 	GUEST_WORD_EVENTS, /* sequence of the last event */
+	GUEST_WORD_TRIES,  /* times that it was begun to be taken over, and not ended */
 };
 
 #endif

@@ -347,6 +347,8 @@ static int check_devices(struct reading *reading)
 		if (device->attachment > ATTACHMENT_NESTED || device->stage > RECORD_BINDING ||
 		    device->stage == RECORD_MAKING)
 			return bad(reading, "device", i, "attachment or stage");
+		if (device->bound && !device->kernel_id)
+			return bad(reading, "device", i, "bound as nothing");
 		if (device->attachment != ATTACHMENT_NESTED)
 			continue;
 		nested = find_nested(plan, device->attached);

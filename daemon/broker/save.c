@@ -53,7 +53,14 @@ static int number_take(struct broker *broker, uint32_t *ret)
 	return 0;
 }
 
-static void number_put(struct broker *broker, uint32_t number)
+void save_number_claim(struct broker *broker, uint32_t number)
+{
+	pthread_mutex_lock(&broker->lock);
+	broker->numbers[number / 8] |= (uint8_t)(1u << number % 8);
+	pthread_mutex_unlock(&broker->lock);
+}
+
+void save_number_put(struct broker *broker, uint32_t number)
 {
 	pthread_mutex_lock(&broker->lock);
 	broker->numbers[number / 8] &= (uint8_t) ~(1u << number % 8);
@@ -157,7 +164,7 @@ void save_end(struct guest *guest)
 	if (kept->numbered) {
 		forget(guest, FD_CONTEXT, 0);
 		forget(guest, FD_STATE, 0);
-		number_put(guest->broker, kept->number);
+		save_number_put(guest->broker, kept->number);
 	}
 	kept->numbered = false;
 	kept->state = state_file_free(kept->state);

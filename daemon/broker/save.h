@@ -44,6 +44,9 @@ struct guest_kept {
 	_Atomic bool queued; /* later is */
 };
 
+/* Of a guest that is found at the start: its number is its own. */
+void save_number_claim(struct broker *broker, uint32_t number);
+void save_number_put(struct broker *broker, uint32_t number);
 /* A number and a state file, and the context's descriptor stored. After context_new. REFUSED: then
  * save_end() is still to be called. */
 int save_begin(struct guest *guest, struct refusal *refusal);

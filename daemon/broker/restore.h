@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef IB_BROKER_RESTORE_H
+#define IB_BROKER_RESTORE_H
+
+/* What the files of a restoration share; broker_restore() itself is in broker.h. */
+
+#include "broker/guest.h"
+#include "broker/restore_plan.h"
+#include "util/pool.h"
+
+struct restoration;
+
+/* One guest of a process before this one. */
+struct restoring {
+	struct broker *broker;
+	uint32_t number;
+	struct stored_fd *fds; /* of this guest; -1: taken */
+	size_t n_fds;
+	struct state_file *state; /* until the guest has it */
+	struct restore_plan plan;
+	struct guest *guest;
+	bool owns_number; /* it is given back with the guest, or else here */
+	bool promised;    /* somebody was told that it is there */
+	struct region_list live, going, making;
+	bool owned; /* live and going are the guest's */
+	struct refusal refusal;
+	char why[RESTORE_WHY_BYTES + 64];
+	/* restore.c */
+	struct pool_job job;
+	struct restoration *all;
+};
+
+/* restore.c: a stored descriptor, the caller's from now on, or -1; and why it cannot be taken over,
+ * all -EBADMSG. */
+int restore_fd_take(struct restoring *r, enum fd_kind kind, uint32_t index);
+int restore_fail(struct restoring *r, const char *what);
+int restore_fail_refused(struct restoring *r, const char *what);
+int restore_fail_missing(struct restoring *r, const char *what, uint32_t index);
+
+/* restore_guest.c: read the records and build what they name, as it is; of one that was going, as
+ * far as it is there. 0 or -EBADMSG. */
+int restore_guest(struct restoring *r);
+struct device *restore_device_of(const struct restoring *r, uint64_t handle);
+struct nested *restore_nested_of(const struct restoring *r, uint64_t handle);
+/* As what the kernel has the device bound; 0: it has not. */
+uint32_t restore_kernel_id(const struct restoring *r, const struct record_device *record);
+
+/* restore_settle.c: resolve what was under way, bring all in line, and have it found. 0 or
+ * -EBADMSG. */
+int restore_settle(struct restoring *r);
+
+/* Of objects that the kernel made after the last record. */
+#define RESTORE_IDS_BEYOND 64u
+
+#endif
