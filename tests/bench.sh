@@ -52,7 +52,7 @@ trap 'exit 130' INT TERM
 if ! {
 	[ -f "$build/build.ninja" ] || meson setup "$build" "$source" -Dbuildtype=release
 	ninja -C "$build" daemon/iommubrokerd tests/bench/fairness_bench tests/bench/grpc_echo \
-		tests/bench/refresh_bench tests/bench/shadow_bench
+		tests/bench/refresh_bench tests/bench/restart_load tests/bench/shadow_bench
 } >"$private/build.log" 2>&1; then
 	tail -n 40 "$private/build.log" >&2
 	exit 1
@@ -94,6 +94,16 @@ fairness_rows() {
 	"$build/tests/bench/fairness_bench" "$private/run"
 }
 
+# It keeps thousands of descriptors, as the service manager does.
+restart_rows() {
+	if ! (ulimit -Sn "$(ulimit -Hn)" && /usr/bin/python3 "$source/tests/bench/restart_bench.py" "$build") \
+		2>"$private/restart.log"; then
+		tail -n 5 "$private/restart.log" >&2
+		echo "FAILED restart_*" >&2
+		: >"$private/failed"
+	fi
+}
+
 # kernel_rows ARCH: those that its machine gives out.
 kernel_rows() {
 	local rows=$private/vm/$1/bench/rows status=0
@@ -117,6 +127,7 @@ kernel_rows() {
 {
 	"$build/tests/bench/refresh_bench" "$private/run" "$private/echo.sock"
 	! wanted fairness_ || fairness_rows
+	! wanted restart_ || restart_rows
 	"$build/tests/bench/shadow_bench" "$source/tests/data/traces/nvme-virtio-lazy.tables.gz"
 	for arch in x86_64 s390x; do
 		! wanted "kernel_${arch}_" || kernel_rows "$arch"
