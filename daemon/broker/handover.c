@@ -128,16 +128,6 @@ void handover_give_up(struct broker *broker)
 
 /* ── resumed ───────────────────────────────────────────────────────────────────────────────── */
 
-/* Takes the same time wherever the first difference is. */
-static bool secret_equal(const uint8_t *a, const uint8_t *b)
-{
-	unsigned int different = 0;
-
-	for (size_t i = 0; i < BROKER_SECRET_BYTES; i++)
-		different |= a[i] ^ b[i];
-	return !different;
-}
-
 /* A reference, or NULL. With the broker's lock held. */
 static struct guest *find_by_secret(struct broker *broker, const uint8_t *secret)
 {

@@ -69,6 +69,8 @@ struct session *session_alloc(struct broker *broker, const char *name);
  * held. NULL: no memory. */
 struct session *session_restore(struct broker *broker, const struct record_session *record,
 				struct tenant *consume_tenant, bool *ret_lives);
+/* Takes the same time wherever the first difference of the two secrets is. */
+bool secret_equal(const uint8_t *a, const uint8_t *b);
 bool session_same_process(const struct session *session, const struct peer *peer);
 /* The process that it is of, from now on. 0 or REFUSED. */
 int session_set_peer(struct session *session, const struct peer *peer, struct refusal *refusal);

@@ -187,13 +187,18 @@ static void connect_guest(const char *path)
 	      error);
 }
 
-static void function_open(struct function *function)
+static struct iommubroker_anchor anchor_of(const struct function *function)
 {
-	const struct iommubroker_anchor anchor = {
+	return (struct iommubroker_anchor){
 		.iota = REGION_OF(function->number) | 0x804,
 		.pba = WINDOW_FIRST,
 		.pal = WINDOW_LAST,
 	};
+}
+
+static void function_open(struct function *function)
+{
+	const struct iommubroker_anchor anchor = anchor_of(function);
 	struct iommubroker_registration registration = {0};
 	struct iommubroker_error *error = NULL;
 
@@ -398,11 +403,7 @@ static void change_memory(uint64_t *random)
 
 static void register_again(struct function *function)
 {
-	const struct iommubroker_anchor anchor = {
-		.iota = REGION_OF(function->number) | 0x804,
-		.pba = WINDOW_FIRST,
-		.pal = WINDOW_LAST,
-	};
+	const struct iommubroker_anchor anchor = anchor_of(function);
 	struct iommubroker_registration registration = {0};
 	struct iommubroker_error *error = NULL;
 
