@@ -69,11 +69,13 @@ static int resume(struct machine *m, const uint8_t *secret)
 	return status;
 }
 
+/* The guest, and then the session that it belonged to: both end on the pool. */
 static void wait_until_gone(struct machine *m)
 {
 	struct timespec pause = {0, 1000000};
 
-	while (host_usage(&m->f, LEDGER_GUESTS).current) {
+	while (host_usage(&m->f, LEDGER_GUESTS).current ||
+	       host_usage(&m->f, LEDGER_SESSIONS).current > (m->f.session != NULL)) {
 		broker_expire_handovers(m->f.broker);
 		nanosleep(&pause, NULL);
 	}
