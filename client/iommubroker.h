@@ -83,6 +83,8 @@ extern "C" {
 #define IOMMUBROKER_NO_TIMEOUT         UINT64_MAX
 #define IOMMUBROKER_REFRESH_RANGES_MAX 256 /* of one iommubroker_refresh() */
 #define IOMMUBROKER_ENTRIES_MAX        256 /* of one iommubroker_nested_update() */
+#define IOMMUBROKER_RING_LANES_MAX     64
+#define IOMMUBROKER_RING_ENTRIES_MAX   1024 /* of each queue of a lane */
 #define IOMMUBROKER_UUID_BYTES         16
 #define IOMMUBROKER_SECRET_BYTES       16
 
@@ -91,6 +93,7 @@ struct iommubroker_guest;
 struct iommubroker_memory_file;
 struct iommubroker_device;
 struct iommubroker_nested;
+struct iommubroker_ring;
 struct iommubroker_error;
 
 /* ---- Errors ---------------------------------------------------------------------------------- */
@@ -691,6 +694,56 @@ IOMMUBROKER_API int iommubroker_nested_update(struct iommubroker_nested *nested,
 					      const struct iommubroker_entry *entries, size_t n,
 					      struct iommubroker_result *ret_results, size_t *ret_n,
 					      struct iommubroker_error **ret_error);
+
+/* ---- Update rings ---------------------------------------------------------------------------- */
+
+enum iommubroker_ring_operation {
+	IOMMUBROKER_RING_REFRESH = 1,
+	IOMMUBROKER_RING_MAP = 2, /* an entry of a managed domain */
+	IOMMUBROKER_RING_UNMAP = 3,
+};
+struct iommubroker_ring_entry {
+	uint32_t operation;    /* enum iommubroker_ring_operation */
+	uint32_t nested_index; /* iommubroker_registration's index */
+	uint64_t iova, length; /* bytes, as of the calls */
+	uint64_t gpa;          /* with RING_MAP */
+	uint64_t user_data;    /* comes back with the result */
+	uint32_t writable;     /* with RING_MAP: 0 or 1 */
+	uint32_t reserved[5];
+};
+struct iommubroker_ring_result {
+	uint64_t user_data;
+	struct iommubroker_result result; /* fault_entry, fault_level and fault_outside_memory: 0 */
+};
+
+/* A ring for a guest's refreshes without a call each: `lanes` queues (1 to 64), one for each thread
+ * that submits, of `entries` (a power of two, at most 1024) submissions and as many results. It
+ * belongs to this session and ends with it, with the guest, and with the daemon's process. */
+IOMMUBROKER_API int iommubroker_ring_create(struct iommubroker_guest *guest, uint32_t lanes,
+					    uint32_t entries, struct iommubroker_ring **ret_ring,
+					    struct iommubroker_error **ret_error);
+/* What is under way may be done or not. The object stays until it is freed. */
+IOMMUBROKER_API int iommubroker_ring_destroy(struct iommubroker_ring *ring,
+					     struct iommubroker_error **ret_error);
+IOMMUBROKER_API struct iommubroker_ring *iommubroker_ring_free(struct iommubroker_ring *ring);
+/* The next three never allocate and take no lock; of one lane they are for one thread at a time.
+ * What a call would have refused is a verdict: OPERAND for what is wrong or not this session's
+ * right, GONE for an index that names nothing, BUSY above a rate (never delayed, as a call is).
+ *
+ * How many of the n were taken, which is fewer if results were not reaped: at most `entries` may be
+ * between submission and reaping. -EINVAL: no such lane. -EIO: the daemon stopped the lane, because
+ * somebody wrote nonsense into its indices; destroy the ring. */
+IOMMUBROKER_API int iommubroker_ring_submit(struct iommubroker_ring *ring, uint32_t lane,
+					    const struct iommubroker_ring_entry *entries, size_t n);
+/* Results, in the order of the lane's submissions: how many, 0 if none is there yet. -EINVAL and
+ * -EIO as above; -EBADMSG: the daemon's index makes no sense. */
+IOMMUBROKER_API int iommubroker_ring_reap(struct iommubroker_ring *ring, uint32_t lane,
+					  struct iommubroker_ring_result *ret_results,
+					  size_t n_max);
+/* Until there is something to reap. timeout_ns: nanoseconds, or IOMMUBROKER_NO_TIMEOUT. 0,
+ * -ETIMEDOUT, or -ECONNRESET: the ring has ended. */
+IOMMUBROKER_API int iommubroker_ring_wait(struct iommubroker_ring *ring, uint32_t lane,
+					  uint64_t timeout_ns);
 
 struct iommubroker_step {
 	uint32_t level; /* enum iommubroker_level */

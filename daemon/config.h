@@ -55,6 +55,7 @@ struct config {
 	atomic_uint refs;
 	struct broker_settings broker;
 	struct rpc_settings rpc;
+	uint32_t ring_threads;                   /* 1 .. 8 */
 	uint32_t descriptor_store_max;           /* 0: nothing is stored */
 	struct broker_device_rule *device_rules; /* on the heap */
 	struct tenant_rule *tenant_rules;        /* likewise */

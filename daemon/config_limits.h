@@ -10,10 +10,13 @@
  * The defaults are for a host with some hundreds of guests, and hold together by this sum:
  *
  *   descriptors   a memory file, a guest, a session, a waiting descriptor take one each, a device
- *                 two, a connection up to four (its socket, its process, and gRPC's own two):
- *                 49152 + 2048 + 2048 + 4096 + 2 * 8192 + 4 * 2048 = 81920, of LimitNOFILE=131072
+ *                 two, a connection up to four (its socket, its process, and gRPC's own two), a
+ *                 ring up to 66:
+ *                 49152 + 2048 + 2048 + 4096 + 2 * 8192 + 4 * 2048 + 66 * 512 = 115712,
+ *                 of LimitNOFILE=131072
  *   mappings      of the daemon's own address space: a memory file one, a nested domain two (its
- *                 tables and the list of what it maps): 49152 + 2 * 8192 = 65536 at the very worst;
+ *                 tables and the list of what it maps), a ring one:
+ *                 49152 + 2 * 8192 + 512 = 66048 at the very worst;
  *                 vm.max_map_count is 65530, and whoever is refused by it is told so
  *   memory        what waits, 256 MiB; events, 2097152 of 128 bytes, 256 MiB; kept tables, a
  *                 quarter of the host's memory; each only as far as clients really fill it
@@ -41,6 +44,8 @@
 	  "as LimitNOFILE= of its unit and vm.max_map_count say.")                                 \
 	R(DEVICES, "Devices", COUNT64, 1, "8192", "infinity", "32", "Devices", "")                 \
 	R(NESTED, "NestedDomains", COUNT64, 1, "8192", "infinity", "64", "Nested domains", "")     \
+	R(RINGS, "Rings", COUNT64, 1, "512", "256", "4", "Update rings",                           \
+	  " Each takes two descriptors of the daemon's and one for each lane, 66 at most.")        \
 	T(GUESTS, "Guests", COUNT64, 1, "2048", "1024", "Guests", "")                              \
 	T(EVENT_SLOTS, "EventSlots", COUNT64, 1, "2097152", "1048576",                             \
 	  "Events that may wait in the queues of all guests", "")                                  \

@@ -117,6 +117,8 @@ const struct setting config_settings[] = {
 	 "uses."},
 	{"Service", "WorkerThreadsMax", SETTING_COUNT32, BROKER(threads_max), "32", 4, 32, NULL,
 	 "Threads for long work; one tenant uses at most a quarter of them.", true},
+	{"Service", "RingThreads", SETTING_COUNT32, offsetof(struct config, ring_threads), "2", 1,
+	 8, NULL, "Threads that serve update rings.", true},
 	{"Service", "DescriptorStoreMax", SETTING_COUNT32,
 	 offsetof(struct config, descriptor_store_max), "16384", 0, 32768, NULL,
 	 "Descriptors that lie with the service manager, at most, so that guests outlive the "

@@ -21,6 +21,7 @@
 
 #include "passed.h"
 #include "reload.h"
+#include "ring_glue.h"
 #include "rpc/grpc_log.h"
 #include "rpc/listener.h"
 #include "rpc/metrics_http.h"
@@ -39,6 +40,7 @@ struct service {
 	struct passed passed;
 	struct fd_store *store;
 	struct broker *broker;
+	struct ring_server *rings;
 	struct loop *loop;
 	struct dispatcher *dispatcher;
 	struct native_transport *native;
@@ -169,6 +171,10 @@ static int model_start(struct service *service)
 	if (status)
 		return broke("cannot start dispatching", status);
 	dispatcher_restore(service->dispatcher);
+	status = ring_server_new(&service->rings, service->broker, service->config->ring_threads);
+	if (status)
+		return broke("cannot serve update rings", status);
+	dispatcher_set_rings(service->dispatcher, &ring_glue, service->rings);
 	reload_init(&service->reload, service->options, service->config, service->broker,
 		    service->dispatcher);
 	dispatcher_set_operator(service->dispatcher, &reload_operator, &service->reload);
@@ -337,6 +343,7 @@ static void give_up(struct service *service)
 {
 	native_transport_free(service->native);
 	reload_stop(&service->reload);
+	ring_server_free(service->rings);
 	broker_free(service->broker);
 	log_error("stopping without what gRPC keeps");
 	_exit(EXIT_FAILURE);
@@ -364,6 +371,7 @@ static void service_stop(struct service *service)
 	native_transport_free(service->native);
 	reload_stop(&service->reload);
 	dispatcher_free(service->dispatcher);
+	ring_server_free(service->rings);
 	broker_free(service->broker);
 	fd_store_free(service->store);
 	passed_forget_stored(&service->passed);

@@ -22,8 +22,9 @@
 #define TABLES_GPA   UINT64_C(0x180000000) /* well above the RAM of recorded guests */
 /* What a refresh did that was answered too late is in no count: so there is time, also on a machine
  * that is emulated, for one that takes out all that a lazy guest has mapped. */
-#define REFRESH_NS UINT64_C(300000000000)
-#define BUSY_TRIES 1000
+#define REFRESH_NS   UINT64_C(300000000000)
+#define BUSY_TRIES   1000
+#define RING_ENTRIES 16
 
 void machine_fail(struct machine *machine, const char *format, ...)
 {
@@ -162,7 +163,12 @@ static int open_guest(struct machine *machine, const struct machine_options *opt
 		return -ENOTCONN;
 	}
 	r = iommubroker_guest_create(machine->session, &guest_options, &machine->guest, &error);
-	return r < 0 ? broken(machine, "guest", r, error) : 0;
+	if (r < 0)
+		return broken(machine, "guest", r, error);
+	if (options->by_ring)
+		r = iommubroker_ring_create(machine->guest, 1, RING_ENTRIES, &machine->ring,
+					    &error);
+	return r < 0 ? broken(machine, "update ring", r, error) : 0;
 }
 
 int machine_open(struct machine *machine, const struct machine_options *options)
@@ -239,6 +245,7 @@ void machine_close(struct machine *machine)
 	}
 	for (size_t i = 0; i < machine->n_functions; i++)
 		close_function(machine, &machine->functions[i]);
+	iommubroker_ring_free(machine->ring);
 	iommubroker_memory_file_free(machine->file);
 	iommubroker_guest_free(machine->guest);
 	iommubroker_session_free(machine->session);
@@ -261,9 +268,10 @@ int machine_register(struct machine *machine, struct function *function,
 {
 	struct iommubroker_registration registration = {0};
 	struct iommubroker_error *error = NULL;
+	bool first = function->nested == NULL;
 	int r;
 
-	if (function->nested != NULL)
+	if (!first)
 		r = iommubroker_nested_replace(function->nested, anchor, &registration, &error);
 	else
 		r = iommubroker_nested_create_s390(function->device, anchor, true, 0,
@@ -279,6 +287,8 @@ int machine_register(struct machine *machine, struct function *function,
 		machine_fail(machine, "function %u: the walk at registration: verdict %u, event %u",
 			     function->id, registration.walk.verdict, registration.walk.event_code);
 	machine->totals.leaves_mapped += registration.walk.mapped;
+	if (first)
+		function->nested_index = registration.index;
 	machine_forget_leaves(function);
 	function->pba = anchor->pba;
 	function->pal = anchor->pal;
@@ -336,6 +346,40 @@ static void compare_counts(struct machine *machine, const struct function *funct
 		     (unsigned long long)totals->model_unmapped);
 }
 
+/* One entry at a time, as a VMM whose processor stands still for it. */
+static int refresh_by_ring(struct iommubroker_ring *ring, const struct function *function,
+			   const struct iommubroker_range *range, struct iommubroker_result *ret)
+{
+	const struct iommubroker_ring_entry entry = {
+		.operation = IOMMUBROKER_RING_REFRESH,
+		.nested_index = function->nested_index,
+		.iova = range->start,
+		.length = range->length,
+		.user_data = range->start,
+	};
+	struct iommubroker_ring_result done;
+	int r = iommubroker_ring_submit(ring, 0, &entry, 1);
+
+	if (r == 1)
+		r = iommubroker_ring_wait(ring, 0, REFRESH_NS);
+	if (r == 0)
+		r = iommubroker_ring_reap(ring, 0, &done, 1);
+	if (r < 0)
+		return r;
+	if (r != 1 || done.user_data != entry.user_data)
+		return -EBADMSG;
+	*ret = done.result;
+	return 0;
+}
+
+static int refresh(const struct machine *machine, const struct function *function,
+		   const struct iommubroker_range *range, struct iommubroker_result *ret)
+{
+	if (machine->ring != NULL)
+		return refresh_by_ring(machine->ring, function, range, ret);
+	return iommubroker_refresh(function->nested, range, 1, REFRESH_NS, ret);
+}
+
 void machine_refresh(struct machine *machine, struct function *function, uint64_t start,
 		     uint64_t length)
 {
@@ -345,7 +389,7 @@ void machine_refresh(struct machine *machine, struct function *function, uint64_
 
 	machine->totals.refreshes++;
 	for (int i = 0; i < BUSY_TRIES; i++) {
-		r = iommubroker_refresh(function->nested, &range, 1, REFRESH_NS, &result);
+		r = refresh(machine, function, &range, &result);
 		if (r < 0 || result.verdict != IOMMUBROKER_VERDICT_BUSY)
 			break;
 	}

@@ -39,6 +39,7 @@ struct function {
 	void *device_engine; /* the checker's */
 	struct workspace workspace;
 	struct iommubroker_nested *nested; /* NULL: not registered */
+	uint32_t nested_index;
 	uint64_t pba, pal;
 	struct leaf *leaves;  /* by iova */
 	struct leaf *dropped; /* unmapped since it was registered, as they were last; by iova */
@@ -66,6 +67,7 @@ struct machine {
 	void *checks_data; /* the checker's */
 	struct iommubroker_session *session;
 	struct iommubroker_guest *guest;
+	struct iommubroker_ring *ring; /* refreshes go through it; NULL: by calls */
 	struct iommubroker_memory_file *file;
 	int memory_fd;
 	uint64_t memory_dev, memory_ino;
@@ -84,6 +86,7 @@ struct machine_options {
 	/* NULL, or for each function where it is, where there are no function ids. */
 	const char *const *pci_addresses;
 	size_t n_functions;
+	bool by_ring;
 	bool own_tables; /* the replay lays out tables itself */
 	const struct check_ops *checks;
 	void *checks_data;

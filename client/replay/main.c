@@ -31,7 +31,7 @@ struct options {
 	size_t n_anchors;
 	uint64_t ram_bytes;
 	unsigned int keep_seconds;
-	bool json;
+	bool json, ring;
 };
 
 struct inputs {
@@ -53,6 +53,7 @@ static void usage(FILE *to)
 	      "  --guest-name NAME   as operators see it (replay)\n"
 	      "  --memory-mib N      the guest's memory (384)\n"
 	      "  --keep SECONDS      stay alive at the end, for a look with iommubrokerctl\n"
+	      "  --ring              refresh through an update ring\n"
 	      "  --json              print one JSON object\n"
 	      "\n"
 	      "Exit status: 0 without failures, 1 with, 2 wrong usage, 3 no daemon.\n",
@@ -126,6 +127,9 @@ static bool parse_option(int option, struct options *options)
 	case 'j':
 		options->json = true;
 		return true;
+	case 'R':
+		options->ring = true;
+		return true;
 	case 'h':
 		usage(stdout);
 		exit(EXIT_SUCCESS);
@@ -144,6 +148,7 @@ static bool parse_options(int argc, char **argv, struct options *options)
 		{"guest-name", required_argument, NULL, 'g'},
 		{"memory-mib", required_argument, NULL, 'm'},
 		{"keep", required_argument, NULL, 'k'},
+		{"ring", no_argument, NULL, 'R'},
 		{"json", no_argument, NULL, 'j'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
@@ -278,6 +283,7 @@ static int run(const struct options *options, const struct inputs *inputs)
 	struct machine_options machine_options = {
 		.guest_name = options->guest_name,
 		.ram_bytes = options->ram_bytes,
+		.by_ring = options->ring,
 		.own_tables = options->tables == NULL,
 		.checks = &check_emulated,
 	};

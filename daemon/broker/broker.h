@@ -532,6 +532,29 @@ struct refresh {
  * else on the pool. A nested domain whose device was taken away: verdict GONE. */
 void broker_refresh_run(struct broker *broker, struct session *session, struct refresh *refresh);
 
+/* ── update rings: what they are to the broker; served by ring/ ────────────────────────────── */
+
+struct ring_claim {
+	uint64_t guest;
+	uint64_t bytes; /* of memory, charged as TABLE_BYTES */
+	/* Called once if the claim was made, from any thread, with no lock held: its session or its
+	 * guest ends, or it was given back. Short, and must not call back. */
+	void (*end)(void *context);
+	void *context;
+};
+
+/* LANE of the guest. Charged to it, and the session's only. 0, REFUSED or a negative errno. */
+int ring_claim(struct broker *broker, struct session *session, const struct ring_claim *claim,
+	       uint64_t *ret_ring, struct refusal *refusal);
+/* INLINE. Give it back. REFUSED: the session has no such ring. */
+int ring_release(struct broker *broker, struct session *session, uint64_t ring,
+		 struct refusal *refusal);
+/* INLINE. All that are left. */
+void ring_release_all(struct broker *broker);
+/* INLINE. The nested domain of that index in that guest, as far as the session has it; 0: none. */
+uint64_t nested_of_index(struct broker *broker, struct session *session, uint64_t guest,
+			 uint32_t index);
+
 struct explanation {
 	uint64_t iova;
 	struct s390_explanation tables; /* n_steps 0 for a managed domain */
@@ -744,7 +767,8 @@ struct usage_past {
  * shared among them as evenly as it goes; of what is for guests and none are asked for, one
  * guest's. Mappings are shared among the nested domains likewise; 0: each reserves the default. */
 struct fit_request {
-	uint64_t guests, pinned_bytes, regions, memory_files, devices, nested_domains, mappings;
+	uint64_t guests, pinned_bytes, regions, memory_files, devices, nested_domains, mappings,
+		rings;
 };
 #define FIT_MISSING_MAX (LEDGER_RESOURCES * LIMIT_LEVELS)
 /* A limit that is too low, by missing. At the level of a guest requested is one guest's share. */

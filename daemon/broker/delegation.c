@@ -46,6 +46,8 @@ bool delegation_covers(const struct delegation *delegation, const struct object 
 	case OBJECT_NESTED:
 		return delegation_names_device(delegation,
 					       ((const struct nested *)object)->device_handle);
+	case OBJECT_RING: /* only whose it is, who has it as object->session */
+		return false;
 	case OBJECT_GUEST:
 	case OBJECT_MEMORY_FILE:
 		break;

@@ -107,6 +107,7 @@ static void fit_amounts(struct fit *fit, const struct fit_request *request,
 	fit_amount(fit, LEDGER_MEMORY_FILES, request->memory_files, guests);
 	fit_amount(fit, LEDGER_DEVICES, request->devices, guests);
 	fit_amount(fit, LEDGER_NESTED, request->nested_domains, guests);
+	fit_amount(fit, LEDGER_RINGS, request->rings, guests);
 	fit_nested(fit, request, guests, policy->settings.nested_mappings_default);
 	/* The guests themselves are their session's; and a queue is as long as its limit lets it.
 	 */

@@ -119,10 +119,9 @@ struct object *handle_find_any(struct broker *broker, struct session *session, u
 static const char *object_type_name(enum object_type type)
 {
 	static const char *const names[] = {
-		[OBJECT_GUEST] = "guest",
-		[OBJECT_MEMORY_FILE] = "memory file",
-		[OBJECT_DEVICE] = "device",
-		[OBJECT_NESTED] = "nested domain",
+		[OBJECT_GUEST] = "guest",      [OBJECT_MEMORY_FILE] = "memory file",
+		[OBJECT_DEVICE] = "device",    [OBJECT_NESTED] = "nested domain",
+		[OBJECT_RING] = "update ring",
 	};
 
 	return names[type];

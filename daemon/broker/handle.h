@@ -3,7 +3,7 @@
 #define IB_BROKER_HANDLE_H
 
 /*
- * Objects that clients name: guests, memory files, devices, nested domains.
+ * Objects that clients name: guests, memory files, devices, nested domains, update rings.
  *
  * A handle is a random 64-bit number that means something only to the session that owns the object,
  * and to those that it delegated the guest to (delegation.h).
@@ -26,6 +26,7 @@ enum object_type {
 	OBJECT_MEMORY_FILE,
 	OBJECT_DEVICE,
 	OBJECT_NESTED,
+	OBJECT_RING,
 };
 
 struct guest;

@@ -20,6 +20,7 @@ const char *ledger_resource_name(enum ledger_resource resource)
 		[LEDGER_SESSIONS] = "sessions",
 		[LEDGER_TABLE_BYTES] = "table_bytes",
 		[LEDGER_MEMORY_FILES] = "memory_files",
+		[LEDGER_RINGS] = "rings",
 		[LEDGER_EVENT_SLOTS] = "event_slots",
 		[LEDGER_WATCHES] = "event_watches",
 		[LEDGER_CONNECTIONS] = "connections",

@@ -20,8 +20,9 @@ enum ledger_resource {
 	LEDGER_DEVICES,
 	LEDGER_NESTED,
 	LEDGER_SESSIONS,
-	LEDGER_TABLE_BYTES, /* kept tables, at most */
+	LEDGER_TABLE_BYTES, /* kept tables, at most, and rings */
 	LEDGER_MEMORY_FILES,
+	LEDGER_RINGS,
 	LEDGER_EVENT_SLOTS,  /* events that may wait, of all guests' queues */
 	LEDGER_WATCHES,      /* calls of WatchEvents */
 	LEDGER_CONNECTIONS,  /* of here on: of clients, not of guests; charged through

@@ -43,9 +43,10 @@ struct broker {
 	pthread_mutex_t lock;                    /* all below */
 	uint8_t numbers[FD_NAME_GUESTS_MAX / 8]; /* a bit for each guest number that is used */
 	pthread_cond_t session_gone;
-	struct object *handles;   /* uthash */
-	struct session *sessions; /* utlist, every one that has not ended */
-	struct tenant *tenants;   /* utlist: those that are idle last, see tenant_idle.c */
+	struct object *handles;     /* uthash */
+	struct claimed_ring *rings; /* utlist: see ring.c */
+	struct session *sessions;   /* utlist, every one that has not ended */
+	struct tenant *tenants;     /* utlist: those that are idle last, see tenant_idle.c */
 	struct usage_past past;
 	uint32_t n_idle_tenants;
 	uint32_t n_sessions, n_tenants;

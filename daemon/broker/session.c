@@ -20,6 +20,7 @@
 #include "broker/delegation.h"
 #include "broker/guest.h"
 #include "broker/guest_record.h"
+#include "broker/ring.h"
 #include "broker/root.h"
 #include "util/fd.h"
 #include "util/process.h"
@@ -428,8 +429,10 @@ void session_close(struct session *session, void (*done)(void *context), void *c
 		guest_lose_home(guest);
 	}
 	pthread_mutex_unlock(&broker->lock);
-	if (first)
+	if (first) {
+		rings_end(broker, session, NULL);
 		delegation_tell_end(session);
+	}
 	if (first)
 		session_leave(session);
 	else

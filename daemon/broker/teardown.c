@@ -20,6 +20,7 @@
 #include "broker/memory_file.h"
 #include "broker/memory.h"
 #include "broker/nested.h"
+#include "broker/ring.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
 
@@ -71,6 +72,7 @@ static void guest_take_apart(struct guest *guest)
 	struct broker *broker = guest->broker;
 
 	guest_withdraw(guest);
+	rings_end(broker, NULL, guest);
 	guest->object.stage = RECORD_GOING;
 	save_now(guest);
 	CRASH_POINT(GUEST_GOES);

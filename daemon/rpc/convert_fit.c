@@ -2,13 +2,15 @@
 /* What CheckFit and CheckTenantFit share. */
 #include "rpc/convert.h"
 
+#include "rpc/dispatcher.h"
+
 typedef Iommubroker__V1__CheckFitResponse__Missing Missing;
 
-/* Of rings there are none: as CreateUpdateRing would be answered. */
+/* Without rings: as CreateUpdateRing would be answered. */
 int convert_fit_request(struct call *call, const Iommubroker__V1__CheckFitRequest *request,
 			struct fit_request *ret)
 {
-	if (request->update_rings)
+	if (request->update_rings && !call->dispatcher->ring_ops)
 		return refuse_unimplemented(&call->refusal, "UPDATE_RING",
 					    "update rings come with a later version of the daemon");
 	*ret = (struct fit_request){
@@ -19,6 +21,7 @@ int convert_fit_request(struct call *call, const Iommubroker__V1__CheckFitReques
 		.devices = request->devices,
 		.nested_domains = request->nested_domains,
 		.mappings = request->mappings,
+		.rings = request->update_rings,
 	};
 	return 0;
 }

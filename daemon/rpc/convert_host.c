@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "rpc/convert.h"
+#include "rpc/dispatcher.h"
 
 #define API_VERSION  1
 #define FEATURES_MAX 5
@@ -59,6 +60,7 @@ int convert_info(struct call *call, Iommubroker__V1__GetInfoResponse *ret)
 	ret->formats = (char **)formats;
 	ret->version = (char *)IB_VERSION;
 	ret->api_version = API_VERSION;
+	ret->ring_version = call->dispatcher->ring_ops ? call->dispatcher->ring_ops->version : 0;
 	ret->backend = (char *)broker_backend_name(call_broker(call));
 	ret->message_bytes_max = RPC_MESSAGE_BYTES_MAX;
 	ret->map_ranges_max = BROKER_MAP_RANGES_MAX;

@@ -130,3 +130,40 @@ int descriptor_answer(struct call *call, int consume_fd, Iommubroker__V1__Descri
 	ret->source_case = IOMMUBROKER__V1__DESCRIPTOR_REF__SOURCE_TOKEN;
 	return rpc_session_put_descriptor(call->session, consume_fd, true, &ret->token);
 }
+
+void descriptors_unreserve(struct call *call, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		rpc_session_unreserve_descriptor(call->session);
+}
+
+int descriptors_reserve(struct call *call, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		int status = rpc_session_reserve_place(call->session, &call->refusal);
+
+		if (!status)
+			continue;
+		descriptors_unreserve(call, i);
+		return status;
+	}
+	return 0;
+}
+
+int descriptors_answer(struct call *call, const int *consume_fds, size_t n,
+		       Iommubroker__V1__DescriptorRef *ret)
+{
+	int status = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		int error;
+
+		iommubroker__v1__descriptor_ref__init(&ret[i]);
+		ret[i].source_case = IOMMUBROKER__V1__DESCRIPTOR_REF__SOURCE_TOKEN;
+		error = rpc_session_put_descriptor(call->session, consume_fds[i], true,
+						   &ret[i].token);
+		if (error)
+			status = error;
+	}
+	return status;
+}

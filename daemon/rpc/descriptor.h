@@ -15,7 +15,7 @@
 #include "rpc/call.h"
 #include "util/refusal.h"
 
-#define DESCRIPTORS_WAITING_CAP 64 /* whatever the setting says */
+#define DESCRIPTORS_WAITING_CAP 80 /* whatever the setting says; a ring has 66 */
 
 /* Descriptors that wait in one session. Not locked: the session's lock. Zeroed memory is an empty
  * one. */
@@ -55,5 +55,11 @@ int descriptor_take(struct call *call, const Iommubroker__V1__DescriptorRef *ref
 int descriptor_reserve(struct call *call);
 void descriptor_unreserve(struct call *call);
 int descriptor_answer(struct call *call, int consume_fd, Iommubroker__V1__DescriptorRef *ret);
+/* The same for an answer with several, which are fetched one by one on either transport; more than
+ * DescriptorsWaitingMax= may wait for that. All are consumed. */
+int descriptors_reserve(struct call *call, size_t n);
+void descriptors_unreserve(struct call *call, size_t n);
+int descriptors_answer(struct call *call, const int *consume_fds, size_t n,
+		       Iommubroker__V1__DescriptorRef *ret);
 
 #endif

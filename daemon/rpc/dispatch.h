@@ -145,6 +145,20 @@ struct operator_ops {
 };
 void dispatcher_set_operator(struct dispatcher *dispatcher, const struct operator_ops *ops,
 			     void *context);
+/* Update rings, which ring/ serves. Set before the transports are made; without it there are none.
+ */
+#define RPC_RING_FDS_MAX 66
+struct ring_ops {
+	uint32_t version, entries_max;
+	/* On the guest's lane. The client's descriptors, the caller's: the memory, the doorbell for
+	 * submissions, one for each lane's completions. 0, REFUSED or a negative errno. */
+	int (*create)(void *context, struct session *session, uint64_t guest, uint32_t lanes,
+		      uint32_t entries, uint64_t *ret_ring, int ret_fds[RPC_RING_FDS_MAX],
+		      struct refusal *refusal);
+	int (*destroy)(void *context, struct session *session, uint64_t ring,
+		       struct refusal *refusal);
+};
+void dispatcher_set_rings(struct dispatcher *dispatcher, const struct ring_ops *ops, void *context);
 /* End all sessions and open no more; before the transports are freed. NULL is fine. */
 void dispatcher_stop(struct dispatcher *dispatcher);
 struct dispatcher *dispatcher_free(struct dispatcher *dispatcher);

@@ -223,6 +223,12 @@ void dispatcher_set_operator(struct dispatcher *dispatcher, const struct operato
 	dispatcher->operator_context = context;
 }
 
+void dispatcher_set_rings(struct dispatcher *dispatcher, const struct ring_ops *ops, void *context)
+{
+	dispatcher->ring_ops = ops;
+	dispatcher->ring_context = context;
+}
+
 void dispatcher_fail(struct dispatcher *dispatcher, int status)
 {
 	log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_BROKEN, "the daemon is broken and stops: %s",

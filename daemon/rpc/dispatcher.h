@@ -46,6 +46,8 @@ struct dispatcher {
 	struct rpc_settings settings;
 	const struct operator_ops *operator_ops; /* NULL: none */
 	void *operator_context;
+	const struct ring_ops *ring_ops; /* NULL: none */
+	void *ring_context;
 	uint64_t started_ns, started_realtime_ns;
 	struct metrics *metrics;
 	struct monitor monitor;

@@ -82,8 +82,12 @@ int handle_resume_guest(struct call *call);
 int prepare_invalidate_nested(struct call *call);
 int prepare_set_dirty_tracking(struct call *call);
 int prepare_read_dirty(struct call *call);
+
+/* handler_ring.c */
 int prepare_create_update_ring(struct call *call);
+int handle_create_update_ring(struct call *call);
 int prepare_destroy_update_ring(struct call *call);
+int handle_destroy_update_ring(struct call *call);
 
 /* handler_event.c */
 int prepare_watch_events(struct call *call);

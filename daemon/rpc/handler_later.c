@@ -9,11 +9,8 @@
 #include "rpc/handler.h"
 
 #include "iommubroker/v1/domains.pb-c.h"
-#include "iommubroker/v1/fastpath.pb-c.h"
 #include "rpc/check.h"
 #include "rpc/descriptor.h"
-
-#define RING_LANES_MAX 64
 
 static int lacks(struct call *call, const char *reason, const char *what)
 {
@@ -63,27 +60,4 @@ int prepare_read_dirty(struct call *call)
 		status = refuse_field(&call->refusal, "page_bytes",
 				      "page_bytes: a power of two of at least 4096 is wanted");
 	return status ? status : lacks(call, "DIRTY_TRACKING", "dirty bitmaps");
-}
-
-int prepare_create_update_ring(struct call *call)
-{
-	const Iommubroker__V1__CreateUpdateRingRequest *request =
-		(const Iommubroker__V1__CreateUpdateRingRequest *)call->request;
-	int status = check_owned(call, "guest", "guest", request->guest);
-
-	if (!status)
-		status = check_count(call, "lanes", request->lanes, 1, RING_LANES_MAX);
-	if (!status && (!request->entries || request->entries & (request->entries - 1)))
-		status = refuse_field(&call->refusal, "entries", "entries: %u is no power of two",
-				      request->entries);
-	return status ? status : lacks(call, "UPDATE_RING", "update rings");
-}
-
-int prepare_destroy_update_ring(struct call *call)
-{
-	const Iommubroker__V1__DestroyUpdateRingRequest *request =
-		(const Iommubroker__V1__DestroyUpdateRingRequest *)call->request;
-	int status = check_handle(call, "ring", request->ring);
-
-	return status ? status : lacks(call, "UPDATE_RING", "update rings");
 }

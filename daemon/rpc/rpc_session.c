@@ -497,21 +497,30 @@ void rpc_session_end_all(struct dispatcher *dispatcher)
 
 /* ── descriptors that wait ────────────────────────────────────────────────────────────────── */
 
-int rpc_session_reserve_descriptor(struct rpc_session *session, struct refusal *refusal)
+static int reserve_up_to(struct rpc_session *session, size_t max, struct refusal *refusal)
 {
-	struct rpc_settings settings = dispatcher_settings(session->dispatcher);
 	int status = broker_charge(session->dispatcher->broker, session->tenant, LEDGER_DESCRIPTORS,
 				   1, refusal);
 
 	if (status)
 		return status;
 	pthread_mutex_lock(&session->lock);
-	status = descriptor_set_reserve(&session->descriptors, settings.descriptors_waiting_max,
-					refusal);
+	status = descriptor_set_reserve(&session->descriptors, max, refusal);
 	pthread_mutex_unlock(&session->lock);
 	if (status)
 		descriptor_refund(session);
 	return status;
+}
+
+int rpc_session_reserve_descriptor(struct rpc_session *session, struct refusal *refusal)
+{
+	return reserve_up_to(
+		session, dispatcher_settings(session->dispatcher).descriptors_waiting_max, refusal);
+}
+
+int rpc_session_reserve_place(struct rpc_session *session, struct refusal *refusal)
+{
+	return reserve_up_to(session, DESCRIPTORS_WAITING_CAP, refusal);
 }
 
 void rpc_session_unreserve_descriptor(struct rpc_session *session)

@@ -63,6 +63,8 @@ void rpc_session_end(struct rpc_session *session, const char *why, void (*done)(
 void rpc_session_end_all(struct dispatcher *dispatcher);
 
 int rpc_session_reserve_descriptor(struct rpc_session *session, struct refusal *refusal);
+/* The same whatever the setting says, up to DESCRIPTORS_WAITING_CAP. */
+int rpc_session_reserve_place(struct rpc_session *session, struct refusal *refusal);
 void rpc_session_unreserve_descriptor(struct rpc_session *session);
 /* Into a reserved place. 0 or negative. A session that has ended closes it at once. */
 int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool ours,

@@ -98,6 +98,7 @@ void bench_guest_make(struct bench_guest *guest, const char *runtime_dir, uint32
 					     &registration, NULL) &&
 		     registration.verdict == IOMMUBROKER_VERDICT_DONE,
 	     "anchor");
+	guest->nested_index = registration.index;
 }
 
 void bench_guest_end(struct bench_guest *guest)

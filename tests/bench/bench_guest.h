@@ -26,6 +26,7 @@ struct bench_guest {
 	struct iommubroker_memory_file *file;
 	struct iommubroker_device *device;
 	struct iommubroker_nested *nested;
+	uint32_t nested_index;
 	int device_fd;
 	bool mapped;
 };

@@ -19,10 +19,14 @@
 #define TURNS 40
 #define CALLS 400
 
-enum kind { KIND_ECHO, KIND_GRPC, KIND_NATIVE, KINDS };
+#define RING_ENTRIES 256
+#define RING_BATCH   16 /* as many at once as a guest that unmaps in bulk has */
+
+enum kind { KIND_ECHO, KIND_GRPC, KIND_NATIVE, KIND_RING, KIND_RING_BATCH, KINDS };
 
 struct bench {
 	struct bench_guest guest;
+	struct iommubroker_ring *ring;
 	struct grpc_client *broker, *echo;
 	uint8_t request[64];
 	size_t request_bytes;
@@ -87,7 +91,44 @@ static void call_native(struct bench *bench)
 	bench_leaf_refresh(&bench->guest);
 }
 
-static void (*const calls[KINDS])(struct bench *) = {call_echo, call_grpc, call_native};
+/* n entries of the same leaf, of which the first does something. */
+static void ring_run(struct bench *bench, size_t n)
+{
+	struct iommubroker_ring_result results[RING_BATCH];
+	struct iommubroker_ring_entry entries[RING_BATCH];
+
+	for (size_t i = 0; i < n; i++)
+		entries[i] = (struct iommubroker_ring_entry){
+			.operation = IOMMUBROKER_RING_REFRESH,
+			.nested_index = bench->guest.nested_index,
+			.iova = BENCH_WINDOW_FIRST,
+			.length = 4096,
+		};
+	bench_leaf_change(&bench->guest);
+	must(iommubroker_ring_submit(bench->ring, 0, entries, n) == (int)n, "submit");
+	for (size_t done = 0; done < n;) {
+		must(!iommubroker_ring_wait(bench->ring, 0, UINT64_C(5000000000)), "wait");
+		for (int r = iommubroker_ring_reap(bench->ring, 0, results, n), i = 0; i < r; i++) {
+			must(results[i].result.verdict == IOMMUBROKER_VERDICT_DONE, "verdict");
+			must(done++ || results[i].result.mapped + results[i].result.unmapped == 1,
+			     "the refresh through the ring did nothing");
+		}
+	}
+}
+
+static void call_ring(struct bench *bench)
+{
+	ring_run(bench, 1);
+}
+
+static void call_ring_batch(struct bench *bench)
+{
+	ring_run(bench, RING_BATCH);
+}
+
+static void (*const calls[KINDS])(struct bench *) = {call_echo, call_grpc, call_native, call_ring,
+						     call_ring_batch};
+static const double per_call[KINDS] = {1, 1, 1, 1, RING_BATCH};
 
 static void turns_run(struct bench *bench)
 {
@@ -99,12 +140,26 @@ static void turns_run(struct bench *bench)
 				double begin = now_ns();
 
 				calls[kind](bench);
-				samples[i] = now_ns() - begin;
+				samples[i] = (now_ns() - begin) / per_call[kind];
 			}
 			if (turn >= 0)
 				bench->turn_ns[kind][turn] = median(samples, CALLS);
 		}
 	}
+}
+
+/* How many a second, and how that is to the native call's. */
+static void report_rate(struct bench *bench, const char *name, enum kind kind)
+{
+	double ratios[TURNS], values[TURNS];
+
+	for (int i = 0; i < TURNS; i++) {
+		ratios[i] = bench->turn_ns[KIND_NATIVE][i] / bench->turn_ns[kind][i];
+		values[i] = 1e9 / bench->turn_ns[kind][i];
+	}
+	printf("{\"name\": \"%s\", \"value\": %.0f, \"unit\": \"refreshes/s\", \"ratio\": %.3f, "
+	       "\"against\": \"native call\"}\n",
+	       name, median(values, TURNS), median(ratios, TURNS));
 }
 
 static void report(struct bench *bench, const char *name, enum kind kind)
@@ -136,10 +191,15 @@ int main(int argc, char **argv)
 	bench.broker = grpc_client_new(path);
 	bench.echo = grpc_client_new(argv[2]);
 	must(bench.broker && bench.echo, "gRPC channel");
+	must(!iommubroker_ring_create(bench.guest.guest, 1, RING_ENTRIES, &bench.ring, NULL),
+	     "update ring");
 	turns_run(&bench);
 	report(&bench, "refresh_one_leaf_grpc", KIND_GRPC);
 	report(&bench, "refresh_one_leaf_native", KIND_NATIVE);
+	report_rate(&bench, "refresh_ring_one_by_one", KIND_RING);
+	report_rate(&bench, "refresh_ring_batches_of_16", KIND_RING_BATCH);
 	report(&bench, "echo_bare_grpc", KIND_ECHO);
+	iommubroker_ring_free(bench.ring);
 	grpc_client_free(bench.broker);
 	grpc_client_free(bench.echo);
 	bench_guest_end(&bench.guest);

@@ -64,10 +64,7 @@ TABLE = {
     "CloseSession": {},
     "CheckFit": {
         name: Any("a number that does not fit is answered with fits = false: see test_limits")
-        for name in ("guests", "pinned_bytes", "regions", "devices", "nested_domains", "mappings", "memory_files")
-    }
-    | {
-        "update_rings": [Bad(1, "UNIMPLEMENTED", reason="UPDATE_RING")],
+        for name in ("guests", "pinned_bytes", "regions", "devices", "nested_domains", "mappings", "memory_files", "update_rings")
     },
     "GetUsage": {},
     "CancelOperation": {"request_id": [Bad(0), Bad(0xDEAD, "NOT_FOUND"), Bad(MAX, "NOT_FOUND")]},
@@ -223,12 +220,12 @@ TABLE = {
         "iova": Any("any IOVA is explained: test_every_iova_is_explained"),
     },
     "CreateUpdateRing": {
-        "request_id": lacks("UPDATE_RING"),
-        "guest": foreign("guest", later=True),
-        "lanes": lacks("UPDATE_RING", Bad(0), Bad(65), Bad(2**32 - 1)),
-        "entries": lacks("UPDATE_RING", Bad(0), Bad(3), Bad(2**32 - 1)),
+        "request_id": ID,
+        "guest": foreign("guest"),
+        "lanes": [Bad(0), Bad(65), Bad(2**32 - 1)],
+        "entries": [Bad(0), Bad(3), Bad(2048), Bad(2**32 - 1)],
     },
-    "DestroyUpdateRing": {"request_id": lacks("UPDATE_RING"), "ring": lacks("UPDATE_RING", Bad(0))},
+    "DestroyUpdateRing": {"request_id": ID, "ring": [Bad(0), Bad(0xDEAD, "NOT_FOUND"), Bad(MAX, "NOT_FOUND")]},
     "Delegate": {
         "request_id": ID,
         "guest": foreign("guest"),

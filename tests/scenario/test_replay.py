@@ -46,8 +46,8 @@ class Recorded(Case):
         self.assertGreater(told["dma_checks"], 0)
         return told
 
-    def trace(self, name, refreshes, mapped, unmapped, live):
-        told = self.replay("--trace", os.path.join(self.traces, name))
+    def trace(self, name, refreshes, mapped, unmapped, live, *options):
+        told = self.replay("--trace", os.path.join(self.traces, name), *options)
         self.assertEqual(
             (told["refreshes"], told["leaves_mapped"], told["leaves_unmapped"], told["live_leaves"]),
             (refreshes, mapped, unmapped, live),
@@ -58,6 +58,9 @@ class Recorded(Case):
 
     def test_lazy(self):
         self.trace("nvme-virtio-lazy.trace.xz", 4342, 56638, 56481, {"1": 24, "2": 133})
+
+    def test_lazy_through_a_ring(self):
+        self.trace("nvme-virtio-lazy.trace.xz", 4342, 56638, 56481, {"1": 24, "2": 133}, "--ring")
 
     def test_strict(self):
         self.trace("nvme-virtio-strict.trace.xz", 8465, 56621, 56432, {"1": 56, "2": 133})

@@ -95,7 +95,6 @@ class Isolation(VmmCase):
 
 UNIMPLEMENTED = {
     "InvalidateNested", "SetDirtyTracking", "ReadDirty",
-    "CreateUpdateRing", "DestroyUpdateRing",
 }  # fmt: skip
 
 

@@ -158,6 +158,24 @@ static void give_session(struct rig *rig, unsigned int i)
 	rig->sessions[i] = session_unref(rig->sessions[i]);
 }
 
+static void ring_ended(void *context)
+{
+	(void)context;
+}
+
+static int take_ring(struct rig *rig, unsigned int i)
+{
+	const struct ring_claim claim = {.guest = rig->f.guest, .bytes = PAGE, .end = ring_ended};
+
+	return ring_claim(rig->f.broker, rig->f.session, &claim, &rig->objects[i], &rig->f.refusal);
+}
+
+static void give_ring(struct rig *rig, unsigned int i)
+{
+	assert_done(&rig->f,
+		    ring_release(rig->f.broker, rig->f.session, rig->objects[i], &rig->f.refusal));
+}
+
 /* As rpc/ does for its clients. */
 static int take_charge(struct rig *rig, unsigned int i)
 {
@@ -183,6 +201,7 @@ static struct way way_of(enum ledger_resource resource)
 		[LEDGER_GUESTS] = {NEEDS_NOTHING, 1, 0, false, take_guest, give_guest},
 		[LEDGER_EVENT_SLOTS] = {NEEDS_NOTHING, QUEUE, 0, false, take_guest, give_guest},
 		[LEDGER_DEVICES] = {NEEDS_GUEST, 1, 0, false, take_device, give_device},
+		[LEDGER_RINGS] = {NEEDS_GUEST, 1, 0, false, take_ring, give_ring},
 		[LEDGER_NESTED] = {NEEDS_DEVICE, 1, 0, true, take_nested, give_nested},
 		[LEDGER_MAPPINGS] = {NEEDS_DEVICE, MAPPINGS, 0, true, take_nested, give_nested},
 		[LEDGER_TABLE_BYTES] = {NEEDS_DEVICE, shadow_storage_bytes(&limits), 0, true,
