@@ -18,23 +18,6 @@
 #include "rpc_fixture.h"
 #include "util/clock.h"
 
-static struct rpc_fixture fixture;
-
-static int setup(void **state)
-{
-	(void)state;
-	fixture_init(&fixture);
-	fixture_start(&fixture);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_stop(&fixture);
-	return 0;
-}
-
 /* The code of a small call's answer; -1: the connection ended. */
 static int ask(int socket)
 {
@@ -222,7 +205,7 @@ static void test_descriptors(void **state)
 	await(&fake.used[LEDGER_DESCRIPTORS], 0);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

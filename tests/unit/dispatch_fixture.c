@@ -9,7 +9,6 @@
 
 #include "google/rpc/error_details.pb-c.h"
 
-struct rpc_fixture fixture;
 uint8_t secret[BROKER_SECRET_BYTES];
 struct test_call call;
 
@@ -29,13 +28,6 @@ int dispatch_setup(void **state)
 	memcpy(secret, response->secret.data, sizeof(secret));
 	iommubroker__v1__open_session_response__free_unpacked(response, NULL);
 	test_call_deinit(&call);
-	return 0;
-}
-
-int dispatch_teardown(void **state)
-{
-	(void)state;
-	fixture_stop(&fixture);
 	return 0;
 }
 

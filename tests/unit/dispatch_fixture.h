@@ -8,12 +8,11 @@
 
 #define PATH(name) "/iommubroker.v1." name
 
-extern struct rpc_fixture fixture;
 extern uint8_t secret[BROKER_SECRET_BYTES];
 extern struct test_call call; /* large; each test uses it for one call at a time */
 
+/* For cmocka, with fixture_teardown(). */
 int dispatch_setup(void **state);
-int dispatch_teardown(void **state);
 
 /* One call in the session. Its code; the rest is in call. */
 int run(const char *path, const void *request);

@@ -401,7 +401,7 @@ static void test_handover(void **state)
 	assert_int_equal(run(PATH("Guests/ResumeGuest"), &resume), 5);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, dispatch_teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, fixture_teardown)
 
 int main(void)
 {

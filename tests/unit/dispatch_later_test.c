@@ -99,7 +99,7 @@ static void test_invalidate_is_checked_then_refused(void **state)
 	assert_lacks(PATH("Domains/InvalidateNested"), &request, "KERNEL_NESTED_FORMAT");
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, dispatch_teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, fixture_teardown)
 
 int main(void)
 {

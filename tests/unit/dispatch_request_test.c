@@ -531,7 +531,7 @@ static void test_too_many_descriptors_wait(void **state)
 	assert_int_equal(fake.opens, 0);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, dispatch_teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, fixture_teardown)
 
 int main(void)
 {

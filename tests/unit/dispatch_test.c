@@ -595,7 +595,7 @@ static void test_peer_allowed(void **state)
 	assert_true(peer_allowed(fixture.dispatcher, &peer, RPC_DOOR_ADMIN));
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, dispatch_teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, dispatch_setup, fixture_teardown)
 
 int main(void)
 {

@@ -4,7 +4,6 @@
  * The native transport against clients that break its rules, that do not read, that are too many.
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -21,80 +20,8 @@
 #include <cmocka.h>
 
 #include "google/rpc/error_details.pb-c.h"
-#include "rpc_fixture.h"
+#include "native_fixture.h"
 #include "util/clock.h"
-
-static struct rpc_fixture fixture;
-
-static int setup(void **state)
-{
-	(void)state;
-	fixture_init(&fixture);
-	fixture_start(&fixture);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_stop(&fixture);
-	return 0;
-}
-
-static size_t open_descriptors(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
-/* What a client sent is closed by the pool. */
-static void wait_for_descriptors(size_t n)
-{
-	while (open_descriptors() != n)
-		clock_sleep_ns(1000000);
-}
-
-static void nothing(void *context)
-{
-	(void)context;
-}
-
-/* Whatever the loop had to do with what was sent before is done. */
-static void settle(void)
-{
-	fixture_on_loop(&fixture, nothing, NULL);
-	fixture_on_loop(&fixture, nothing, NULL);
-}
-
-static void assert_ended(int socket)
-{
-	struct reply reply;
-
-	client_receive(socket, &reply, NULL);
-	assert_true(reply.ended);
-}
-
-/* The daemon lives and serves others. */
-static void assert_serves(void)
-{
-	Iommubroker__V1__GetInfoRequest request = IOMMUBROKER__V1__GET_INFO_REQUEST__INIT;
-	int socket = fixture_connect(&fixture);
-	struct reply reply;
-
-	client_call(socket, M(GET_INFO), &request, &reply,
-		    &iommubroker__v1__get_info_response__descriptor);
-	assert_false(reply.ended);
-	assert_int_equal(reply.code, 0);
-	assert_string_equal(((Iommubroker__V1__GetInfoResponse *)reply.message)->backend, "fake");
-	reply_clear(&reply);
-	close(socket);
-	settle();
-}
 
 /* ── abuse ────────────────────────────────────────────────────────────────────────────────── */
 
@@ -380,7 +307,7 @@ static void test_who_may_not_connect(void **state)
 	close(socket);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {

@@ -17,10 +17,10 @@
 #include "util/clock.h"
 #include "util/log.h"
 
-void fixture_init(struct rpc_fixture *fixture)
+void fixture_init(struct rpc_fixture *f)
 {
-	memset(fixture, 0, sizeof(*fixture));
-	fixture->settings = (struct rpc_settings){
+	memset(f, 0, sizeof(*f));
+	f->settings = (struct rpc_settings){
 		.calls_per_connection_max = 64,
 		.descriptors_waiting_max = 16,
 		.first_request_ms = 60000,
@@ -41,39 +41,36 @@ static void no_log(enum log_level level, const char *text, const char (*fields)[
 
 static void *serve(void *context)
 {
-	struct rpc_fixture *fixture = context;
+	struct rpc_fixture *f = context;
 
-	fixture->loop_status = loop_run(fixture->loop);
+	f->loop_status = loop_run(f->loop);
 	return NULL;
 }
 
-void fixture_start(struct rpc_fixture *fixture)
+void fixture_start(struct rpc_fixture *f)
 {
-	fixture->broker = fake_broker_new();
-	fixture->joined = false;
+	f->broker = fake_broker_new();
+	f->joined = false;
 	log_set_sink(no_log);
-	assert_int_equal(loop_new(&fixture->loop), 0);
-	assert_int_equal(dispatcher_new(&fixture->dispatcher, fixture->broker, fixture->loop,
-					&fixture->settings),
-			 0);
-	assert_int_equal(native_transport_new(&fixture->native, fixture->dispatcher, fixture->loop),
-			 0);
-	fixture->peer = (struct peer){.pid = getpid(), .uid = geteuid(), .gid = getegid()};
-	fixture->peer.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	assert_true(fixture->peer.pidfd >= 0);
-	assert_int_equal(pthread_create(&fixture->thread, NULL, serve, fixture), 0);
+	assert_int_equal(loop_new(&f->loop), 0);
+	assert_int_equal(dispatcher_new(&f->dispatcher, f->broker, f->loop, &f->settings), 0);
+	assert_int_equal(native_transport_new(&f->native, f->dispatcher, f->loop), 0);
+	f->peer = (struct peer){.pid = getpid(), .uid = geteuid(), .gid = getegid()};
+	f->peer.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	assert_true(f->peer.pidfd >= 0);
+	assert_int_equal(pthread_create(&f->thread, NULL, serve, f), 0);
 }
 
-void fixture_stop(struct rpc_fixture *fixture)
+void fixture_stop(struct rpc_fixture *f)
 {
-	loop_exit(fixture->loop, 0);
-	if (!fixture->joined)
-		pthread_join(fixture->thread, NULL);
-	native_transport_free(fixture->native);
-	dispatcher_free(fixture->dispatcher);
-	broker_free(fixture->broker);
-	loop_free(fixture->loop);
-	close(fixture->peer.pidfd);
+	loop_exit(f->loop, 0);
+	if (!f->joined)
+		pthread_join(f->thread, NULL);
+	native_transport_free(f->native);
+	dispatcher_free(f->dispatcher);
+	broker_free(f->broker);
+	loop_free(f->loop);
+	close(f->peer.pidfd);
 	/* Whatever a test did, every session's memory is given back. */
 	assert_int_equal(fake.sessions, 0);
 	assert_int_equal(fake.watches, 0);
@@ -97,14 +94,31 @@ static void on_loop_run(struct loop_post *post)
 	sem_post(&on_loop->done);
 }
 
-void fixture_on_loop(struct rpc_fixture *fixture, void (*function)(void *context), void *context)
+struct rpc_fixture fixture;
+
+int fixture_setup(void **state)
+{
+	(void)state;
+	fixture_init(&fixture);
+	fixture_start(&fixture);
+	return 0;
+}
+
+int fixture_teardown(void **state)
+{
+	(void)state;
+	fixture_stop(&fixture);
+	return 0;
+}
+
+void fixture_on_loop(struct rpc_fixture *f, void (*function)(void *context), void *context)
 {
 	struct on_loop on_loop = {.post.function = on_loop_run};
 
 	on_loop.function = function;
 	on_loop.context = context;
 	sem_init(&on_loop.done, 0, 0);
-	loop_post(fixture->loop, &on_loop.post);
+	loop_post(f->loop, &on_loop.post);
 	while (sem_wait(&on_loop.done) && errno == EINTR)
 		;
 	sem_destroy(&on_loop.done);
@@ -113,7 +127,7 @@ void fixture_on_loop(struct rpc_fixture *fixture, void (*function)(void *context
 /* ── native clients ───────────────────────────────────────────────────────────────────────── */
 
 struct accept {
-	struct rpc_fixture *fixture;
+	struct rpc_fixture *f;
 	const struct peer *peer;
 	int fd;
 };
@@ -122,30 +136,30 @@ static void accept_on_loop(void *context)
 {
 	struct accept *accept = context;
 
-	native_transport_accept(accept->fixture->native, accept->fd, accept->peer);
+	native_transport_accept(accept->f->native, accept->fd, accept->peer);
 }
 
-int fixture_connect_as(struct rpc_fixture *fixture, const struct peer *peer)
+int fixture_connect_as(struct rpc_fixture *f, const struct peer *peer)
 {
-	struct accept accept = {.fixture = fixture, .peer = peer};
+	struct accept accept = {.f = f, .peer = peer};
 	int ends[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
 	assert_int_equal(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
 	accept.fd = ends[0];
-	fixture_on_loop(fixture, accept_on_loop, &accept);
+	fixture_on_loop(f, accept_on_loop, &accept);
 	return ends[1];
 }
 
-int fixture_connect(struct rpc_fixture *fixture)
+int fixture_connect(struct rpc_fixture *f)
 {
-	return fixture_connect_as(fixture, &fixture->peer);
+	return fixture_connect_as(f, &f->peer);
 }
 
-int fixture_open_session(struct rpc_fixture *fixture, uint8_t ret_secret[BROKER_SECRET_BYTES])
+int fixture_open_session(struct rpc_fixture *f, uint8_t ret_secret[BROKER_SECRET_BYTES])
 {
 	Iommubroker__V1__OpenSessionRequest request = IOMMUBROKER__V1__OPEN_SESSION_REQUEST__INIT;
-	int socket = fixture_connect(fixture);
+	int socket = fixture_connect(f);
 	Iommubroker__V1__OpenSessionResponse *response;
 	struct reply reply;
 
@@ -369,7 +383,7 @@ static void on_finish(struct rpc_call *rpc, const struct rpc_status *status, con
 
 static const struct rpc_call_ops test_ops = {.send = on_send, .finish = on_finish};
 
-void test_call_init(struct test_call *call, struct rpc_fixture *fixture, enum rpc_door door,
+void test_call_init(struct test_call *call, struct rpc_fixture *f, enum rpc_door door,
 		    const uint8_t *secret)
 {
 	memset(call, 0, sizeof(*call));
@@ -378,7 +392,7 @@ void test_call_init(struct test_call *call, struct rpc_fixture *fixture, enum rp
 	call->fd = -1;
 	call->rpc.ops = &test_ops;
 	call->rpc.door = door;
-	call->rpc.peer = &fixture->peer;
+	call->rpc.peer = &f->peer;
 	call->rpc.secret = secret;
 	call->rpc.secret_bytes = secret ? BROKER_SECRET_BYTES : 0;
 }
@@ -391,7 +405,7 @@ void test_call_deinit(struct test_call *call)
 	pthread_mutex_destroy(&call->lock);
 }
 
-void test_call_start(struct test_call *call, struct rpc_fixture *fixture, const char *path,
+void test_call_start(struct test_call *call, struct rpc_fixture *f, const char *path,
 		     const void *request)
 {
 	const struct method *method = method_by_path(path, strlen(path), call->rpc.door);
@@ -402,7 +416,7 @@ void test_call_start(struct test_call *call, struct rpc_fixture *fixture, const 
 	protobuf_c_message_pack(request, bytes);
 	call->rpc.request = bytes;
 	call->rpc.request_bytes = n_bytes;
-	dispatch_call(fixture->dispatcher, method, &call->rpc);
+	dispatch_call(f->dispatcher, method, &call->rpc);
 	free(bytes);
 }
 
@@ -422,10 +436,10 @@ void test_call_wait_sends(struct test_call *call, size_t sends)
 	pthread_mutex_unlock(&call->lock);
 }
 
-int test_call_run(struct test_call *call, struct rpc_fixture *fixture, const char *path,
+int test_call_run(struct test_call *call, struct rpc_fixture *f, const char *path,
 		  const void *request)
 {
-	test_call_start(call, fixture, path, request);
+	test_call_start(call, f, path, request);
 	test_call_wait(call);
 	return call->status.code;
 }

@@ -39,19 +39,25 @@ struct rpc_fixture {
 	bool joined;      /* the loop ended by itself, and its thread was waited for */
 };
 
-void fixture_init(struct rpc_fixture *fixture);
-void fixture_start(struct rpc_fixture *fixture);
-void fixture_stop(struct rpc_fixture *fixture);
+void fixture_init(struct rpc_fixture *f);
+void fixture_start(struct rpc_fixture *f);
+void fixture_stop(struct rpc_fixture *f);
+
+/* The one of most tests, and its start and end for cmocka. */
+extern struct rpc_fixture fixture;
+int fixture_setup(void **state);
+int fixture_teardown(void **state);
+
 /* Run function on the loop's thread and wait for it. */
-void fixture_on_loop(struct rpc_fixture *fixture, void (*function)(void *context), void *context);
+void fixture_on_loop(struct rpc_fixture *f, void (*function)(void *context), void *context);
 
 /* ── native clients ───────────────────────────────────────────────────────────────────────── */
 
 /* A connection of this process, or of another one's pid and pidfd. The client's end. */
-int fixture_connect(struct rpc_fixture *fixture);
-int fixture_connect_as(struct rpc_fixture *fixture, const struct peer *peer);
+int fixture_connect(struct rpc_fixture *f);
+int fixture_connect_as(struct rpc_fixture *f, const struct peer *peer);
 /* Connected, with a session open. ret_secret may be NULL. */
-int fixture_open_session(struct rpc_fixture *fixture, uint8_t ret_secret[BROKER_SECRET_BYTES]);
+int fixture_open_session(struct rpc_fixture *f, uint8_t ret_secret[BROKER_SECRET_BYTES]);
 
 void client_send_bytes(int socket, const void *bytes, size_t n_bytes, const int *fds, size_t n_fds);
 void client_send_raw(int socket, uint32_t method, uint64_t call, const void *bytes, size_t n_bytes,
@@ -96,15 +102,15 @@ struct test_call {
 	int fd; /* or -1 */
 };
 /* As a gRPC call through door, with a session's secret or NULL. */
-void test_call_init(struct test_call *call, struct rpc_fixture *fixture, enum rpc_door door,
+void test_call_init(struct test_call *call, struct rpc_fixture *f, enum rpc_door door,
 		    const uint8_t *secret);
 void test_call_deinit(struct test_call *call);
-void test_call_start(struct test_call *call, struct rpc_fixture *fixture, const char *path,
+void test_call_start(struct test_call *call, struct rpc_fixture *f, const char *path,
 		     const void *request);
 void test_call_wait(struct test_call *call);
 void test_call_wait_sends(struct test_call *call, size_t sends);
 /* start, wait. The code. */
-int test_call_run(struct test_call *call, struct rpc_fixture *fixture, const char *path,
+int test_call_run(struct test_call *call, struct rpc_fixture *f, const char *path,
 		  const void *request);
 
 /* Wait, without a limit of its own, until *counter is n. */

@@ -19,8 +19,6 @@
 
 #include "rpc_fixture.h"
 
-static struct rpc_fixture fixture;
-
 /* ── failing allocations ──────────────────────────────────────────────────────────────────── */
 
 void *__real_malloc(size_t bytes);
@@ -90,18 +88,8 @@ static bool disarm(void)
 
 static int setup(void **state)
 {
-	(void)state;
 	is_client = true;
-	fixture_init(&fixture);
-	fixture_start(&fixture);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_stop(&fixture);
-	return 0;
+	return fixture_setup(state);
 }
 
 /* ── the calls ────────────────────────────────────────────────────────────────────────────── */
@@ -376,7 +364,7 @@ static void test_refresh_allocates_nothing(void **state)
 	close(socket);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
 
 int main(void)
 {

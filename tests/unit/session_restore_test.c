@@ -15,23 +15,6 @@
 #include "rpc/request_table.h"
 #include "rpc_fixture.h"
 
-static struct rpc_fixture fixture;
-
-static int setup(void **state)
-{
-	(void)state;
-	fixture_init(&fixture);
-	fixture_start(&fixture);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_stop(&fixture);
-	return 0;
-}
-
 /* As broker_restore() would make it. */
 static void leave_session(const struct peer *peer, uint8_t ret_secret[BROKER_SECRET_BYTES])
 {
@@ -170,10 +153,10 @@ static void test_unclaimed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_joined, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_answers, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_death, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unclaimed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_joined, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_answers, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_death, fixture_setup, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_unclaimed, fixture_setup, fixture_teardown),
 	};
 
 	return cmocka_run_group_tests_name("session_restore", tests, NULL, NULL);

@@ -20,23 +20,6 @@
 #define MS      UINT64_C(1000000)
 #define HOUR_MS (UINT64_C(3600) * 1000)
 
-static struct rpc_fixture fixture;
-
-static int setup(void **state)
-{
-	(void)state;
-	fixture_init(&fixture);
-	fixture_start(&fixture);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	fixture_stop(&fixture);
-	return 0;
-}
-
 /* So many at once, each one more a step later than the one before; nobody waits longer than
  * delay_ms. What was taken before does not count. */
 static void rate_set(enum rate_kind kind, uint64_t tokens, uint64_t step_ms, uint32_t delay_ms)
@@ -403,7 +386,7 @@ static void test_bound(void **state)
 	loop_free(loop);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
 {
