@@ -26,6 +26,7 @@
 #include "util/clock.h"
 #include "util/fd.h"
 #include "util/log.h"
+#include "util/trace.h"
 
 #define IDS_UNKNOWN 4096u /* where no record can be read */
 
@@ -74,6 +75,12 @@ int restore_fail_missing(struct restoring *r, const char *what, uint32_t index)
 	snprintf(r->why, sizeof(r->why), "the descriptor of %s %u is not in the store", what,
 		 index);
 	return -EBADMSG;
+}
+
+int restore_step(const struct restoring *r, const char *step, int status)
+{
+	TRACE(restore__step, r->number, r->plan.guest.name, step, -status);
+	return status;
 }
 
 /* ── one that cannot be taken over ─────────────────────────────────────────────────────────── */
@@ -206,6 +213,7 @@ static void restore_one(struct restoring *r, struct restore_report *report)
 		status = restore_settle(r);
 	if (status || r->plan.guest.stage == RECORD_GOING) {
 		release(r, status);
+		restore_step(r, "released", status);
 		report->released += status && r->promised;
 	} else {
 		tell_taken_over(r, report);

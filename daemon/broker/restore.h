@@ -37,6 +37,9 @@ int restore_fail(struct restoring *r, const char *what);
 int restore_fail_refused(struct restoring *r, const char *what);
 int restore_fail_missing(struct restoring *r, const char *what, uint32_t index);
 
+/* One more step, named in util/trace.h, has ended: for whoever watches. The status. */
+int restore_step(const struct restoring *r, const char *step, int status);
+
 /* restore_guest.c: read the records and build what they name, as it is; of one that was going, as
  * far as it is there. 0 or -EBADMSG. */
 int restore_guest(struct restoring *r);

@@ -443,16 +443,16 @@ static int devices_build(struct restoring *r)
 
 int restore_guest(struct restoring *r)
 {
-	int status = state_read(r);
+	int status = restore_step(r, "state", state_read(r));
 
 	if (!status)
-		status = guest_build(r);
+		status = restore_step(r, "guest", guest_build(r));
 	if (!status)
-		status = context_build(r);
+		status = restore_step(r, "context", context_build(r));
 	if (status || !r->guest->context)
 		return status;
-	status = files_build(r);
+	status = restore_step(r, "files", files_build(r));
 	if (!status)
-		status = regions_build(r);
-	return status ? status : devices_build(r);
+		status = restore_step(r, "regions", regions_build(r));
+	return status ? status : restore_step(r, "devices", devices_build(r));
 }

@@ -284,31 +284,42 @@ static int guest_announce(struct restoring *r)
 	return 0;
 }
 
+static int state_save(struct restoring *r)
+{
+	if (save_guest(r->guest, &r->refusal))
+		return restore_fail_refused(r, "writing it down");
+	atomic_store(state_word(r->guest->kept.state, GUEST_WORD_TRIES), 0);
+	return 0;
+}
+
 int restore_settle(struct restoring *r)
 {
 	int status;
 
 	for (size_t i = 0; i < r->plan.n_devices; i++)
 		device_settle(r, &r->plan.devices[i]);
+	restore_step(r, "attached", 0);
 	CRASH_POINT(RESTORE_DEVICES);
 	settle_pins(r);
-	status = settle_memory(r);
+	status = restore_step(r, "memory", settle_memory(r));
 	if (status)
 		return status;
 	settle_relaxed(r);
+	restore_step(r, "relaxed", 0);
 	settle_going(r);
+	restore_step(r, "going", 0);
 	CRASH_POINT(RESTORE_SETTLED);
 	sweep(r);
+	restore_step(r, "swept", 0);
 	CRASH_POINT(RESTORE_SWEPT);
 	reconcile(r);
+	restore_step(r, "reconciled", 0);
 	CRASH_POINT(RESTORE_RECONCILED);
 	/* Where the kernel counts by process, it is ours now; where not, nothing is wrong. */
 	broker_ops(r->broker)->context_change_process(r->guest->context);
-	status = guest_announce(r);
-	if (!status && save_guest(r->guest, &r->refusal))
-		status = restore_fail_refused(r, "writing it down");
+	status = restore_step(r, "announced", guest_announce(r));
 	if (!status)
-		atomic_store(state_word(r->guest->kept.state, GUEST_WORD_TRIES), 0);
+		status = restore_step(r, "saved", state_save(r));
 	CRASH_POINT(RESTORE_DONE);
 	return status;
 }

@@ -27,7 +27,12 @@
 	  "the ledger had no room at that account, and charged none")                         \
 	X(ioctl__enter, 2, "call (text), ioctl number (0: emulated)",                         \
 	  "the backend is about to call the kernel, or does the same in software")            \
-	X(ioctl__exit, 3, "call (text), ioctl number (0: emulated), errno or 0", "it has returned")
+	X(ioctl__exit, 3, "call (text), ioctl number (0: emulated), errno or 0",              \
+	  "it has returned")                                                                  \
+	X(restore__step, 4, "guest number, guest name (text), step (text), errno or 0",       \
+	  "at the start, a step of taking over a guest has ended: state, guest, context, "    \
+	  "files, regions, devices, attached, memory, relaxed, going, swept, reconciled, "    \
+	  "announced, saved; released: it is not taken over")
 
 #ifdef IB_TRACEPOINTS
 #define SDT_USE_VARIADIC
