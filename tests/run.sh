@@ -343,13 +343,15 @@ part_s390x-unit() {
 }
 part_asan() { single "builds with ASan and UBSan" made asan; }
 part_asan-unit() { need asan && unit asan 5; }
-part_asan-scenario() { need asan && scenario asan --without test_replay; }
+# A thousand deaths of the daemon are for the plain build: here each costs more, and fewer tell enough.
+part_asan-scenario() { need asan && IB_KILLS=240 scenario asan --without test_replay; }
 part_asan-traces() { need asan && scenario asan test_replay; }
 part_tsan() { single "builds with TSan" made tsan; }
 part_tsan-unit() { need tsan && unit tsan 10; }
 part_tsan-scenario() {
-	need tsan && scenario tsan test_main_job test_death test_sessions test_events test_memory.LongPins \
-		test_memory.Shrunk test_verdicts.Refresh test_limits.Mappings
+	need tsan && IB_KILLS=100 scenario tsan test_main_job test_death test_sessions test_events \
+		test_memory.LongPins test_memory.Shrunk test_verdicts.Refresh test_limits.Mappings \
+		test_restart.Killed test_handover test_managers test_ring
 }
 
 # Suites of tests/vm on real kernels. Kernels are never built here; what is not at hand is skipped.

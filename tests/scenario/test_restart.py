@@ -59,7 +59,7 @@ class Vmm:
 
 class RestartCase(Case):
     daemon_class = Supervised
-    weight = 300
+    weight = 100
 
     def start(self, functions, seed=1):
         vmm = Vmm(self.daemon, functions, seed)
@@ -68,12 +68,14 @@ class RestartCase(Case):
 
 
 class Killed(RestartCase):
-    def test_at_any_moment(self):
-        """Three hundred deaths, or as many as $IB_KILLS says."""
-        chance = random.Random(os.environ.get("IB_SEED", "restart"))
-        vmms = [self.start((1, 2), 1), self.start((3, 4), 2)]
-        before = [vmm.check() for vmm in vmms]
-        for n in range(int(os.environ.get("IB_KILLS", "300"))):
+    """A thousand deaths, or as many as $IB_KILLS says. $IB_SEED draws others."""
+
+    def kill(self, share, functions):
+        """So many of them, under a VMM for each two functions."""
+        chance = random.Random("%s %r" % (os.environ.get("IB_SEED"), functions))
+        vmms = [self.start(two, chance.randrange(1 << 30)) for two in functions]
+        before, stored = [vmm.check() for vmm in vmms], []
+        for n in range(int(int(os.environ.get("IB_KILLS", "1000")) * share)):
             # how far they get differs by itself; a pause that is drawn spreads it further
             with contextlib.suppress(subprocess.TimeoutExpired):
                 vmms[0].process.wait(chance.random() * 0.05)
@@ -81,12 +83,35 @@ class Killed(RestartCase):
             if n % 10 == 0:
                 for vmm in vmms:
                     vmm.check()
+                stored.append(self.daemon.supervisor.stored_bytes())
         for vmm, begun in zip(vmms, before):
             done = vmm.check()
             self.assertTrue(all(a > b for a, b in zip(done, begun)), (begun, done))
             vmm.quit()
         self.assertEqual(re.findall(".*is not taken over.*", self.daemon.log()), [])
+        self.assert_level(stored)
 
+    def assert_level(self, samples):
+        """Nothing stays behind at each death: one page a time would be twice of what is let pass."""
+        part = len(samples) // 4
+        if part >= 6:
+            growth = (sum(samples[-part:]) - sum(samples[:part])) / part
+            self.assertLess(growth, 512 * 1024, samples)
+
+    def test_under_one_vmm(self):
+        self.kill(0.25, [(1, 2)])
+
+    def test_under_two(self):
+        self.kill(0.25, [(3, 4), (5, 6)])
+
+    def test_under_three(self):
+        self.kill(0.25, [(1, 2), (3, 4), (5, 6)])
+
+    def test_under_four(self):
+        self.kill(0.25, [(1, 2), (3, 4), (5, 6), (7, 8)])
+
+
+class Restarted(RestartCase):
     def test_stopped_in_good_order(self):
         """A restart by the service manager leaves guests as they are, too."""
         vmm = self.start((1, 2))
