@@ -718,7 +718,8 @@ struct iommubroker_ring_result {
 
 /* A ring for a guest's refreshes without a call each: `lanes` queues (1 to 64), one for each thread
  * that submits, of `entries` (a power of two, at most 1024) submissions and as many results. It
- * belongs to this session and ends with it, with the guest, and with the daemon's process. */
+ * belongs to this session and ends with it and with the guest. It outlives the daemon's process:
+ * what is submitted while there is none is done by the next. */
 IOMMUBROKER_API int iommubroker_ring_create(struct iommubroker_guest *guest, uint32_t lanes,
 					    uint32_t entries, struct iommubroker_ring **ret_ring,
 					    struct iommubroker_error **ret_error);
@@ -732,15 +733,15 @@ IOMMUBROKER_API struct iommubroker_ring *iommubroker_ring_free(struct iommubroke
  *
  * How many of the n were taken, which is fewer if results were not reaped: at most `entries` may be
  * between submission and reaping. -EINVAL: no such lane. -EIO: the daemon stopped the lane, because
- * somebody wrote nonsense into its indices; destroy the ring. */
+ * somebody wrote nonsense into its indices; destroy the ring. -ECONNRESET: the ring has ended. */
 IOMMUBROKER_API int iommubroker_ring_submit(struct iommubroker_ring *ring, uint32_t lane,
 					    const struct iommubroker_ring_entry *entries, size_t n);
-/* Results, in the order of the lane's submissions: how many, 0 if none is there yet. -EINVAL and
- * -EIO as above; -EBADMSG: the daemon's index makes no sense. */
+/* Results, in the order of the lane's submissions: how many, 0 if none is there yet. -EINVAL,
+ * -EIO and -ECONNRESET as above; -EBADMSG: the daemon's index makes no sense. */
 IOMMUBROKER_API int iommubroker_ring_reap(struct iommubroker_ring *ring, uint32_t lane,
 					  struct iommubroker_ring_result *ret_results,
 					  size_t n_max);
-/* Until there is something to reap. timeout_ns: nanoseconds, or IOMMUBROKER_NO_TIMEOUT. 0,
+/* Until there is something to reap, or never will be, as the next call says. timeout_ns: nanoseconds, or IOMMUBROKER_NO_TIMEOUT. 0,
  * -ETIMEDOUT, or -ECONNRESET: the ring has ended. */
 IOMMUBROKER_API int iommubroker_ring_wait(struct iommubroker_ring *ring, uint32_t lane,
 					  uint64_t timeout_ns);

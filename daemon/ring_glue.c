@@ -12,7 +12,7 @@ static int glue_create(void *context, struct session *session, uint64_t guest, u
 {
 	const struct ring_request request = {guest, lanes, entries};
 	struct ring_ends ends;
-	int status = ring_create(context, session, &request, NULL, ret_ring, &ends, refusal);
+	int status = ring_create(context, session, &request, ret_ring, &ends, refusal);
 
 	if (status)
 		return status;

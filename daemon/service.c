@@ -174,6 +174,7 @@ static int model_start(struct service *service)
 	status = ring_server_new(&service->rings, service->broker, service->config->ring_threads);
 	if (status)
 		return broke("cannot serve update rings", status);
+	ring_server_adopt(service->rings);
 	dispatcher_set_rings(service->dispatcher, &ring_glue, service->rings);
 	reload_init(&service->reload, service->options, service->config, service->broker,
 		    service->dispatcher);

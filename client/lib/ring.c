@@ -25,6 +25,8 @@
 typedef Iommubroker__V1__DescriptorRef DescriptorRef;
 typedef Iommubroker__V1__CreateUpdateRingResponse CreateResponse;
 
+#define CREATE_TRIES 10
+
 struct lane {
 	int doorbell;
 	uint32_t submitted, reaped;
@@ -115,6 +117,27 @@ static int take_ends(struct iommubroker_ring *ring, const CreateResponse *respon
 	return r;
 }
 
+static void lanes_init(struct iommubroker_ring *ring)
+{
+	ring->doorbell = -1;
+	for (uint32_t i = 0; i < ring->n_lanes; i++)
+		ring->lanes[i].doorbell = -1;
+}
+
+/* What was taken of a ring that is none. */
+static void lanes_clear(struct iommubroker_ring *ring)
+{
+	if (ring->memory != NULL)
+		munmap(ring->memory, ring_memory_bytes(ring->n_lanes, ring->entries));
+	ring->memory = NULL;
+	if (ring->doorbell >= 0)
+		close(ring->doorbell);
+	for (uint32_t i = 0; i < ring->n_lanes; i++)
+		if (ring->lanes[i].doorbell >= 0)
+			close(ring->lanes[i].doorbell);
+	lanes_init(ring);
+}
+
 static struct iommubroker_ring *ring_new(struct iommubroker_session *session, uint32_t lanes,
 					 uint32_t entries)
 {
@@ -125,9 +148,7 @@ static struct iommubroker_ring *ring_new(struct iommubroker_session *session, ui
 	ring->session = session;
 	ring->n_lanes = lanes;
 	ring->entries = entries;
-	ring->doorbell = -1;
-	for (uint32_t i = 0; i < lanes; i++)
-		ring->lanes[i].doorbell = -1;
+	lanes_init(ring);
 	return ring;
 }
 
@@ -159,6 +180,29 @@ static int create(struct iommubroker_ring *ring, struct iommubroker_guest *guest
 	return r;
 }
 
+/* The daemon can have been another one in between, and what it had ready for us is lost with it:
+ * then this ring is given back and another made. */
+static int create_again(struct iommubroker_ring *ring, struct iommubroker_guest *guest,
+			struct iommubroker_error **ret_error)
+{
+	struct iommubroker_error *error = NULL;
+	int r = 0;
+
+	for (int i = 0; i < CREATE_TRIES; i++) {
+		error = iommubroker_error_free(error);
+		lanes_clear(ring);
+		ring->handle = 0;
+		r = create(ring, guest, &error);
+		if (ring->handle == 0 || (r != -EBADMSG && r != -ENOENT))
+			break;
+	}
+	if (ret_error)
+		*ret_error = error;
+	else
+		iommubroker_error_free(error);
+	return r;
+}
+
 int iommubroker_ring_create(struct iommubroker_guest *guest, uint32_t lanes, uint32_t entries,
 			    struct iommubroker_ring **ret_ring,
 			    struct iommubroker_error **ret_error)
@@ -175,7 +219,7 @@ int iommubroker_ring_create(struct iommubroker_guest *guest, uint32_t lanes, uin
 	ring = ring_new(guest->session, lanes, entries);
 	if (ring == NULL)
 		return error_transport(-ENOMEM, ret_error);
-	r = create(ring, guest, ret_error);
+	r = create_again(ring, guest, ret_error);
 	if (r < 0)
 		iommubroker_ring_free(ring);
 	else
@@ -191,6 +235,7 @@ int iommubroker_ring_destroy(struct iommubroker_ring *ring, struct iommubroker_e
 		.method = IOMMUBROKER__V1__METHOD__METHOD_DESTROY_UPDATE_RING,
 		.request = &request.base,
 		.response = &iommubroker__v1__destroy_update_ring_response__descriptor,
+		.takes_away = true,
 	};
 
 	request.request_id = session_request_id(ring->session);
@@ -202,13 +247,7 @@ struct iommubroker_ring *iommubroker_ring_free(struct iommubroker_ring *ring)
 {
 	if (ring == NULL)
 		return NULL;
-	if (ring->memory != NULL)
-		munmap(ring->memory, ring_memory_bytes(ring->n_lanes, ring->entries));
-	if (ring->doorbell >= 0)
-		close(ring->doorbell);
-	for (uint32_t i = 0; i < ring->n_lanes; i++)
-		if (ring->lanes[i].doorbell >= 0)
-			close(ring->lanes[i].doorbell);
+	lanes_clear(ring);
 	free(ring);
 	return NULL;
 }
@@ -247,19 +286,34 @@ static void ring_doorbell(const struct iommubroker_ring *ring)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+/* Why nothing comes any more: 0, -ECONNRESET (the ring has ended) or -EIO. */
+static int lane_fault(const struct ring_lane *shared)
+{
+	switch (load(&shared->fault)) {
+	case RING_FAULT_NONE:
+		return 0;
+	case RING_FAULT_ENDED:
+		return -ECONNRESET;
+	default:
+		return -EIO;
+	}
+}
+
 int iommubroker_ring_submit(struct iommubroker_ring *ring, uint32_t lane,
 			    const struct iommubroker_ring_entry *entries, size_t n)
 {
 	struct ring_lane *shared;
 	struct lane *own;
 	uint32_t room;
+	int r;
 
 	if (lane >= ring->n_lanes)
 		return -EINVAL;
 	own = &ring->lanes[lane];
 	shared = ring_lane_at(ring->memory, ring->entries, lane);
-	if (load(&shared->fault) != RING_FAULT_NONE)
-		return -EIO;
+	r = lane_fault(shared);
+	if (r < 0)
+		return r;
 	room = ring->entries - (own->submitted - own->reaped);
 	if (n > room)
 		n = room;
@@ -306,7 +360,7 @@ int iommubroker_ring_reap(struct iommubroker_ring *ring, uint32_t lane,
 	if (ready > own->submitted - own->reaped)
 		return -EBADMSG;
 	if (ready == 0)
-		return load(&shared->fault) != RING_FAULT_NONE ? -EIO : 0;
+		return lane_fault(shared);
 	if (ready > n_max)
 		ready = (uint32_t)n_max;
 	for (uint32_t i = 0; i < ready; i++)

@@ -534,6 +534,17 @@ void broker_refresh_run(struct broker *broker, struct session *session, struct r
 
 /* ── update rings: what they are to the broker; served by ring/ ────────────────────────────── */
 
+#define BROKER_RING_LANES_MAX 64
+
+/* What a ring's maker has open. */
+struct ring_parts {
+	uint32_t lanes, entries;
+	int memory; /* shared with the client */
+	int state;  /* the maker's own, which outlives it */
+	int submit; /* its ends of the doorbells */
+	int complete[BROKER_RING_LANES_MAX];
+};
+
 struct ring_claim {
 	uint64_t guest;
 	uint64_t bytes; /* of memory, charged as TABLE_BYTES */
@@ -546,6 +557,24 @@ struct ring_claim {
 /* LANE of the guest. Charged to it, and the session's only. 0, REFUSED or a negative errno. */
 int ring_claim(struct broker *broker, struct session *session, const struct ring_claim *claim,
 	       uint64_t *ret_ring, struct refusal *refusal);
+/* LANE of the guest. Write it down and have its descriptors outlive this process, where anything
+ * does: behind the next broker_settle(). They stay the caller's. 0 or REFUSED. */
+int ring_keep(struct broker *broker, struct session *session, uint64_t ring,
+	      const struct ring_parts *borrow_parts, struct refusal *refusal);
+
+/* A ring of a process before this one, which nobody serves yet. */
+struct ring_left {
+	uint64_t ring, guest;
+	struct session *session; /* a reference */
+	struct ring_parts parts;
+};
+/* At the start, before anybody calls. One of those that broker_restore() found: with its session
+ * and descriptors, the caller's now. false: none is left. */
+bool ring_take_left(struct broker *broker, struct ring_left *ret);
+/* From here on end() is called as of a claim. false: it has ended already. */
+bool ring_serve_left(struct broker *broker, uint64_t ring, void (*end)(void *context),
+		     void *context);
+
 /* INLINE. Give it back. REFUSED: the session has no such ring. */
 int ring_release(struct broker *broker, struct session *session, uint64_t ring,
 		 struct refusal *refusal);

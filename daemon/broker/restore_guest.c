@@ -6,6 +6,7 @@
 #include "broker/restore.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -16,8 +17,10 @@
 #include "broker/memory.h"
 #include "broker/memory_file.h"
 #include "broker/nested.h"
+#include "broker/ring.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
+#include "util/log.h"
 
 /* Deaths in a row while this guest was being taken over, after which it is not any more: it would
  * be what they are for. */
@@ -441,6 +444,60 @@ static int devices_build(struct restoring *r)
 	return status;
 }
 
+/* ── update rings ─────────────────────────────────────────────────────────────────────────── */
+
+static bool ring_is_sound(const struct record_ring *record)
+{
+	return record->handle && record->index < RING_INDICES_MAX && record->lanes &&
+	       record->lanes <= BROKER_RING_LANES_MAX && record->bytes <= UINT64_C(1) << 32;
+}
+
+static struct ring_parts ring_parts_of(struct restoring *r, const struct record_ring *record)
+{
+	struct ring_parts parts = {
+		.lanes = record->lanes,
+		.entries = record->entries,
+		.memory = restore_fd_take(r, FD_RING, RING_FD_MEMORY(record->index)),
+		.state = restore_fd_take(r, FD_RING, RING_FD_STATE(record->index)),
+		.submit = restore_fd_take(r, FD_DOORBELL, RING_FD_SUBMIT(record->index)),
+	};
+
+	for (uint32_t i = 0; i < record->lanes; i++)
+		parts.complete[i] =
+			restore_fd_take(r, FD_DOORBELL, RING_FD_COMPLETE(record->index, i));
+	return parts;
+}
+
+/* A guest lives without them: its client sees at the doorbells that one has ended. */
+static void ring_build(struct restoring *r, const struct record_ring *record)
+{
+	const struct record_session *owner = restore_plan_session(&r->plan, record->session);
+	struct ring_parts parts;
+	struct session *session;
+	bool lives;
+
+	if (!ring_is_sound(record)) {
+		log_error("guest '%s': the record of an update ring is damaged: it has ended",
+			  r->guest->name);
+		return;
+	}
+	session = owner ? session_get(r, owner) : NULL;
+	lives = session && !session->gone;
+	parts = ring_parts_of(r, record);
+	if (!ring_restore(r->guest, lives ? session : NULL, record, &parts) && lives)
+		log_error("guest '%s': an update ring of session %" PRIu64
+			  " cannot be taken over: it has ended",
+			  r->guest->name, record->session);
+	session_unref(session);
+}
+
+static int rings_build(struct restoring *r)
+{
+	for (size_t i = 0; i < r->plan.n_rings; i++)
+		ring_build(r, &r->plan.rings[i]);
+	return 0;
+}
+
 int restore_guest(struct restoring *r)
 {
 	int status = restore_step(r, "state", state_read(r));
@@ -454,5 +511,7 @@ int restore_guest(struct restoring *r)
 	status = restore_step(r, "files", files_build(r));
 	if (!status)
 		status = restore_step(r, "regions", regions_build(r));
-	return status ? status : restore_step(r, "devices", devices_build(r));
+	if (!status)
+		status = restore_step(r, "devices", devices_build(r));
+	return status ? status : restore_step(r, "rings", rings_build(r));
 }

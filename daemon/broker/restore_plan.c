@@ -104,7 +104,7 @@ static int read_one(struct reading *reading, const struct record *record)
 	case RECORD_ANSWER:
 		return keep_answer(plan, record);
 	case RECORD_RING:
-		break;
+		return KEEP(rings);
 	}
 	if (!(record->flags & RECORD_MUST_KNOW))
 		return 0;
@@ -509,5 +509,6 @@ void restore_plan_clear(struct restore_plan *plan)
 	free(plan->nested);
 	free(plan->leftovers);
 	free(plan->answers);
+	free(plan->rings);
 	*plan = (struct restore_plan){0};
 }

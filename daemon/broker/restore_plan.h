@@ -25,7 +25,7 @@ struct restore_answer {
 struct restore_plan {
 	struct record_guest guest;
 	size_t n_labels, n_sessions, n_files, n_regions, n_devices, n_nested, n_leftovers,
-		n_answers;
+		n_answers, n_rings;
 	struct record_label *labels;
 	struct record_session *sessions;
 	struct record_file *files;
@@ -34,6 +34,7 @@ struct restore_plan {
 	struct record_nested *nested;
 	struct record_leftover *leftovers;
 	struct restore_answer *answers;
+	struct record_ring *rings; /* not looked at: each for itself is taken over or not */
 };
 
 /* 0; -EBADMSG: ret_why says which record and what of it; -ENOMEM. Then *ret is empty. */

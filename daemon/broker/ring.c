@@ -5,6 +5,10 @@
  * What is in a ring, and who serves it, is ring/'s affair, which is told of the end.
  *
  * Who takes a claim out of the list ends it: so that is done once.
+ *
+ * One that is to outlive this process is in a list of its guest's, too, which is the lane's: who
+ * ends the claim only marks it there, and what is stored is forgotten when the guest is next
+ * written down.
  */
 #include "broker/ring.h"
 
@@ -14,15 +18,27 @@
 
 #include "broker/delegation.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/nested.h"
 #include "broker/root.h"
+#include "broker/save.h"
+#include "util/crash_point.h"
+#include "util/fd.h"
 
 struct claimed_ring {
 	struct object object; /* object.session: whose it is, a reference */
 	uint64_t bytes;
-	void (*end)(void *context);
+	/* broker's lock */
+	void (*end)(void *context); /* NULL: nobody serves it */
 	void *context;
-	struct claimed_ring *prev, *next; /* broker's lock */
+	bool left;               /* parts are its own: of a process before this one */
+	struct ring_parts parts; /* with left, else only its shape */
+	struct claimed_ring *prev, *next;
+	/* guest's lane */
+	uint32_t index;
+	bool unwritten; /* no record names it any more */
+	struct claimed_ring *kept_prev, *kept_next;
+	_Atomic bool ended; /* any thread */
 };
 
 static void claimed_free(struct object *object)
@@ -52,9 +68,24 @@ static void claimed_take(struct broker *broker, struct claimed_ring *ring)
 	ledger_refund(&broker->ledger, &ring->object.guest->account, &amounts);
 }
 
+static void parts_close(const struct ring_parts *parts)
+{
+	fd_close(parts->memory);
+	fd_close(parts->state);
+	fd_close(parts->submit);
+	for (uint32_t i = 0; i < parts->lanes; i++)
+		fd_close(parts->complete[i]);
+}
+
+/* After claimed_take(): nobody else looks at it any more. */
 static void claimed_end(struct claimed_ring *ring)
 {
-	ring->end(ring->context);
+	if (ring->left)
+		parts_close(&ring->parts);
+	if (ring->end)
+		ring->end(ring->context);
+	atomic_store(&ring->ended, true);
+	save_later(ring->object.guest);
 	object_unref(&ring->object);
 }
 
@@ -161,8 +192,219 @@ int ring_release(struct broker *broker, struct session *session, uint64_t handle
 	pthread_mutex_unlock(&broker->lock);
 	if (ours)
 		claimed_end(ring);
+	CRASH_POINT(RING_ENDED);
 	object_unref(object);
 	return ours ? 0 : refuse_not_found(refusal, "update ring");
+}
+
+/* ── beyond this process ───────────────────────────────────────────────────────────────────── */
+
+static bool index_used(const struct guest *guest, uint32_t index)
+{
+	const struct claimed_ring *ring;
+
+	DL_FOREACH2(guest->kept.rings, ring, kept_next)
+	if (ring->index == index)
+		return true;
+	return false;
+}
+
+static void kept_add(struct guest *guest, struct claimed_ring *ring)
+{
+	object_ref(&ring->object);
+	DL_APPEND2(guest->kept.rings, ring, kept_prev, kept_next);
+}
+
+static void parts_forget(struct guest *guest, uint32_t index, uint32_t lanes)
+{
+	save_forget_fd(guest, FD_RING, RING_FD_MEMORY(index));
+	save_forget_fd(guest, FD_RING, RING_FD_STATE(index));
+	save_forget_fd(guest, FD_DOORBELL, RING_FD_SUBMIT(index));
+	for (uint32_t i = 0; i < lanes; i++)
+		save_forget_fd(guest, FD_DOORBELL, RING_FD_COMPLETE(index, i));
+}
+
+static void kept_remove(struct guest *guest, struct claimed_ring *ring)
+{
+	parts_forget(guest, ring->index, ring->parts.lanes);
+	DL_DELETE2(guest->kept.rings, ring, kept_prev, kept_next);
+	object_unref(&ring->object);
+}
+
+void rings_forget(struct guest *guest, bool all)
+{
+	struct claimed_ring *ring, *next;
+
+	DL_FOREACH_SAFE2(guest->kept.rings, ring, next, kept_next)
+	if (all || ring->unwritten)
+		kept_remove(guest, ring);
+}
+
+void rings_put(struct guest *guest)
+{
+	struct claimed_ring *ring;
+
+	DL_FOREACH2(guest->kept.rings, ring, kept_next)
+	{
+		const struct record_ring record = {
+			.handle = ring->object.handle,
+			.session = ring->object.session->id,
+			.index = ring->index,
+			.lanes = ring->parts.lanes,
+			.entries = ring->parts.entries,
+			.bytes = ring->bytes,
+		};
+
+		ring->unwritten = atomic_load(&ring->ended);
+		if (ring->unwritten)
+			continue;
+		record_put(&guest->kept.writer, RECORD_RING, 0, &record, sizeof(record), NULL, 0);
+	}
+}
+
+static int parts_store(struct guest *guest, uint32_t index, const struct ring_parts *parts,
+		       struct refusal *refusal)
+{
+	int status = save_fd(guest, FD_RING, RING_FD_MEMORY(index), parts->memory, refusal);
+
+	if (!status)
+		status = save_fd(guest, FD_RING, RING_FD_STATE(index), parts->state, refusal);
+	if (!status)
+		status = save_fd(guest, FD_DOORBELL, RING_FD_SUBMIT(index), parts->submit, refusal);
+	for (uint32_t i = 0; !status && i < parts->lanes; i++)
+		status = save_fd(guest, FD_DOORBELL, RING_FD_COMPLETE(index, i), parts->complete[i],
+				 refusal);
+	return status;
+}
+
+static int kept_make(struct claimed_ring *ring, const struct ring_parts *parts,
+		     struct refusal *refusal)
+{
+	struct guest *guest = ring->object.guest;
+	int status;
+
+	ring->index = 0;
+	while (index_used(guest, ring->index))
+		ring->index++;
+	if (ring->index >= RING_INDICES_MAX)
+		return refuse_errno(refusal, ENOSPC, "update ring");
+	ring->parts = *parts;
+	kept_add(guest, ring);
+	status = parts_store(guest, ring->index, parts, refusal);
+	CRASH_POINT(RING_STORED);
+	if (status)
+		kept_remove(guest, ring);
+	return status;
+}
+
+int ring_keep(struct broker *broker, struct session *session, uint64_t handle,
+	      const struct ring_parts *borrow_parts, struct refusal *refusal)
+{
+	struct object *object = handle_find(broker, session, handle, OBJECT_RING, refusal);
+	int status;
+
+	if (!object)
+		return REFUSED;
+	if (!fd_store_keeps(broker->store))
+		status = 0;
+	else
+		status = object->guest->down
+				 ? guest_refuse_cancelled(object->guest, refusal)
+				 : kept_make((struct claimed_ring *)object, borrow_parts, refusal);
+	object_unref(object);
+	return status;
+}
+
+/* Listed, with a handle and charged, or not at all. */
+static bool left_list(struct claimed_ring *ring, uint64_t handle)
+{
+	const struct ledger_amounts amounts = amounts_of(ring->bytes);
+	struct guest *guest = ring->object.guest;
+	struct broker *broker = guest->broker;
+	struct refusal refusal;
+
+	if (handle_publish_as(broker, &ring->object, handle, &refusal))
+		return false;
+	pthread_mutex_lock(&broker->lock);
+	ledger_take_over(&broker->ledger, &guest->account, &amounts);
+	DL_APPEND(broker->rings, ring);
+	pthread_mutex_unlock(&broker->lock);
+	return true;
+}
+
+static struct claimed_ring *left_make(struct guest *guest, struct session *session,
+				      const struct record_ring *record,
+				      const struct ring_parts *parts)
+{
+	struct claimed_ring *ring = calloc(1, sizeof(*ring));
+
+	if (!ring)
+		return NULL;
+	object_init(&ring->object, OBJECT_RING, session_ref(session), guest_ref(guest),
+		    claimed_free);
+	ring->bytes = record->bytes;
+	ring->index = record->index;
+	ring->parts = *parts;
+	ring->left = true;
+	return ring;
+}
+
+bool ring_restore(struct guest *guest, struct session *session, const struct record_ring *record,
+		  const struct ring_parts *consume_parts)
+{
+	bool ours = !index_used(guest, record->index);
+	struct claimed_ring *ring = NULL;
+
+	if (ours && session && !session->closed)
+		ring = left_make(guest, session, record, consume_parts);
+	if (ring && left_list(ring, record->handle)) {
+		kept_add(guest, ring);
+		return true;
+	}
+	if (ring)
+		object_unref(&ring->object);
+	if (ours)
+		parts_forget(guest, record->index, record->lanes);
+	parts_close(consume_parts);
+	return false;
+}
+
+bool ring_take_left(struct broker *broker, struct ring_left *ret)
+{
+	struct claimed_ring *ring;
+
+	pthread_mutex_lock(&broker->lock);
+	DL_FOREACH (broker->rings, ring)
+		if (ring->left)
+			break;
+	if (ring) {
+		ring->left = false;
+		*ret = (struct ring_left){
+			.ring = ring->object.handle,
+			.guest = ring->object.guest->object.handle,
+			.session = session_ref(ring->object.session),
+			.parts = ring->parts,
+		};
+	}
+	pthread_mutex_unlock(&broker->lock);
+	return ring;
+}
+
+bool ring_serve_left(struct broker *broker, uint64_t handle, void (*end)(void *context),
+		     void *context)
+{
+	struct claimed_ring *ring;
+
+	pthread_mutex_lock(&broker->lock);
+	DL_FOREACH (broker->rings, ring)
+		if (ring->object.handle == handle)
+			break;
+	if (ring) {
+		ring->end = end;
+		ring->context = context;
+	}
+	pthread_mutex_unlock(&broker->lock);
+	return ring;
 }
 
 static uint64_t index_handle(struct guest *guest, uint32_t index)

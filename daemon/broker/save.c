@@ -23,6 +23,7 @@
 #include "broker/guest_record.h"
 #include "broker/memory_file.h"
 #include "broker/nested.h"
+#include "broker/ring.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
 #include "util/fd.h"
@@ -92,8 +93,7 @@ static int refuse_store(int error, struct refusal *refusal)
 	return refuse_errno(refusal, -error, "storing a descriptor with the service manager");
 }
 
-static int push(struct guest *guest, enum fd_kind kind, uint32_t index, int fd,
-		struct refusal *refusal)
+int save_fd(struct guest *guest, enum fd_kind kind, uint32_t index, int fd, struct refusal *refusal)
 {
 	const struct fd_name name = name_of(guest, kind, index);
 	int error;
@@ -107,7 +107,7 @@ static int push(struct guest *guest, enum fd_kind kind, uint32_t index, int fd,
 	return 0;
 }
 
-static void forget(struct guest *guest, enum fd_kind kind, uint32_t index)
+void save_forget_fd(struct guest *guest, enum fd_kind kind, uint32_t index)
 {
 	const struct fd_name name = name_of(guest, kind, index);
 
@@ -147,11 +147,11 @@ int save_begin(struct guest *guest, struct refusal *refusal)
 		error = state_file_new(&kept->state, "iommubroker guest");
 	if (error)
 		return refuse_errno(refusal, -error, "the guest's state file");
-	if (push(guest, FD_STATE, 0, state_file_fd(kept->state), refusal))
+	if (save_fd(guest, FD_STATE, 0, state_file_fd(kept->state), refusal))
 		return REFUSED;
 	CRASH_POINT(STATE_STORED);
-	if (push(guest, FD_CONTEXT, 0, broker_ops(guest->broker)->context_fd(guest->context),
-		 refusal))
+	if (save_fd(guest, FD_CONTEXT, 0, broker_ops(guest->broker)->context_fd(guest->context),
+		    refusal))
 		return REFUSED;
 	CRASH_POINT(CONTEXT_STORED);
 	return 0;
@@ -161,9 +161,10 @@ void save_end(struct guest *guest)
 {
 	struct guest_kept *kept = &guest->kept;
 
+	rings_forget(guest, true);
 	if (kept->numbered) {
-		forget(guest, FD_CONTEXT, 0);
-		forget(guest, FD_STATE, 0);
+		save_forget_fd(guest, FD_CONTEXT, 0);
+		save_forget_fd(guest, FD_STATE, 0);
 		save_number_put(guest->broker, kept->number);
 	}
 	kept->numbered = false;
@@ -217,7 +218,7 @@ int save_memory_file(struct memory_file *file, struct refusal *refusal)
 	if (file->index >= FD_NAME_INDICES_MAX)
 		return refuse_store(-ENOSPC, refusal);
 	file_reopen(file);
-	return push(guest, FD_MEMORY, file->index, file->fd, refusal);
+	return save_fd(guest, FD_MEMORY, file->index, file->fd, refusal);
 }
 
 int save_device(struct device *device, struct refusal *refusal)
@@ -229,18 +230,18 @@ int save_device(struct device *device, struct refusal *refusal)
 		device->index++;
 	if (device->index >= FD_NAME_INDICES_MAX)
 		return refuse_store(-ENOSPC, refusal);
-	return push(guest, FD_DEVICE, device->index,
-		    broker_ops(guest->broker)->device_fd(device->backend), refusal);
+	return save_fd(guest, FD_DEVICE, device->index,
+		       broker_ops(guest->broker)->device_fd(device->backend), refusal);
 }
 
 void save_forget_memory_file(struct memory_file *file)
 {
-	forget(file->object.guest, FD_MEMORY, file->index);
+	save_forget_fd(file->object.guest, FD_MEMORY, file->index);
 }
 
 void save_forget_device(struct device *device)
 {
-	forget(device->object.guest, FD_DEVICE, device->index);
+	save_forget_fd(device->object.guest, FD_DEVICE, device->index);
 }
 
 /* ── records ───────────────────────────────────────────────────────────────────────────────── */
@@ -557,12 +558,14 @@ int save_guest(struct guest *guest, struct refusal *refusal)
 	put_files(guest);
 	put_memory(guest);
 	put_devices(guest);
+	rings_put(guest);
 	put_answers(guest);
 	error = kept->writer.failed
 			? -ENOMEM
 			: state_file_commit(kept->state, kept->writer.bytes, kept->writer.n);
 	if (error)
 		return refuse_errno(refusal, -error, "writing the guest's state down");
+	rings_forget(guest, false);
 	kept->going = guest->object.stage == RECORD_GOING;
 	return 0;
 }

@@ -21,6 +21,7 @@
 #include "util/pool.h"
 
 struct broker;
+struct claimed_ring;
 struct device;
 struct guest;
 struct kept_answers;
@@ -40,6 +41,7 @@ struct guest_kept {
 	 * regions. NULL: it is not. */
 	const struct region_list *stay, *go, *come;
 	struct kept_answers *answers;
+	struct claimed_ring *rings; /* utlist: that are written down, see ring.c */
 	struct pool_job later;
 	_Atomic bool queued; /* later is */
 };
@@ -72,6 +74,10 @@ int save_device(struct device *device, struct refusal *refusal);
  * hold its descriptor until save_barrier(). */
 void save_forget_memory_file(struct memory_file *file);
 void save_forget_device(struct device *device);
+/* The same for what has several descriptors, by name. */
+int save_fd(struct guest *guest, enum fd_kind kind, uint32_t index, int borrow_fd,
+	    struct refusal *refusal);
+void save_forget_fd(struct guest *guest, enum fd_kind kind, uint32_t index);
 /* What was stored is, what was forgotten is not: wait for the service manager. Logs if that does
  * not answer. */
 void save_barrier(struct guest *guest);

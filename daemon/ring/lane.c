@@ -10,6 +10,7 @@
 
 #include "ring/ring_internal.h"
 #include "util/clock.h"
+#include "util/crash_point.h"
 
 static struct broker *broker_of(const struct ring_lane_work *lane)
 {
@@ -81,8 +82,11 @@ static void lane_complete(struct ring_lane_work *lane, size_t n)
 	for (size_t i = 0; i < n; i++)
 		completions[i] = completion_of(&lane->batch[i], &lane->refresh.results[i]);
 	queue_write(queue, lane->index, completions, n);
+	CRASH_POINT(RING_WRITTEN);
 	queue_commit(queue, lane->index, n);
+	CRASH_POINT(RING_COMMITTED);
 	queue_publish(queue, lane->index);
+	CRASH_POINT(RING_PUBLISHED);
 	if (queue_client_sleeps(queue, lane->index))
 		lane_ring(lane);
 }
@@ -265,6 +269,7 @@ static bool lane_begin(struct ring_lane_work *lane)
 
 	if (!n)
 		return false;
+	CRASH_POINT(RING_LOADED);
 	lane->n = batch_length(lane, n);
 	lane->finished = false;
 	refused = batch_check(lane);

@@ -143,6 +143,12 @@ void queue_publish(struct ring_queue *queue, uint32_t lane)
 	store(&shared->complete_tail, done);
 }
 
+void queue_end(struct ring_queue *queue)
+{
+	for (uint32_t i = 0; i < queue->lanes; i++)
+		store(&lane_of(queue, i)->fault, RING_FAULT_ENDED);
+}
+
 bool queue_client_sleeps(struct ring_queue *queue, uint32_t lane)
 {
 	return load(&lane_of(queue, lane)->client_sleeps);

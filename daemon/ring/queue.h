@@ -53,6 +53,8 @@ void queue_write(struct ring_queue *queue, uint32_t lane, const struct ring_comp
 		 size_t n);
 void queue_commit(struct ring_queue *queue, uint32_t lane, size_t n);
 void queue_publish(struct ring_queue *queue, uint32_t lane);
+/* Nobody serves it any more; what was taken last was completed. */
+void queue_end(struct ring_queue *queue);
 /* After the last: whether the lane's client sleeps. */
 bool queue_client_sleeps(struct ring_queue *queue, uint32_t lane);
 /* Tell the clients whether we sleep; every lane is to be looked at again before one does. */

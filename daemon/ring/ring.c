@@ -9,13 +9,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "ring/ring_internal.h"
+#include "util/crash_point.h"
 #include "util/fd.h"
+#include "util/log.h"
+
+_Static_assert(BROKER_RING_LANES_MAX == RING_LANES_MAX, "the broker keeps as many doorbells");
+
+#define STATE_BYTES 4096
 
 static void fds_close(int *fds, size_t n)
 {
@@ -37,11 +44,13 @@ static void ring_free(struct ring *ring)
 	session_unref(ring->session);
 	if (ring->memory)
 		munmap(ring->memory, ring->memory_bytes);
+	if (ring->state)
+		munmap(ring->state, STATE_BYTES);
 	fd_close(ring->memory_fd);
+	fd_close(ring->state_fd);
 	fd_close(ring->submit_fd);
 	fds_close(ring->complete_fds, RING_LANES_MAX);
 	free(ring->lanes);
-	free(ring->own_state);
 	free(ring);
 }
 
@@ -80,7 +89,7 @@ static struct ring *ring_alloc(struct ring_server *server, struct session *sessi
 	ring->tenant = broker_tenant_of(server->broker, session);
 	ring->guest = guest;
 	atomic_init(&ring->refs, 2);
-	ring->memory_fd = ring->submit_fd = -1;
+	ring->memory_fd = ring->state_fd = ring->submit_fd = -1;
 	fds_clear(ring->complete_fds, RING_LANES_MAX);
 	ring->lanes = calloc(lanes, sizeof(*ring->lanes));
 	for (uint32_t i = 0; ring->lanes && i < lanes; i++) {
@@ -97,7 +106,7 @@ static struct ring *ring_alloc(struct ring_server *server, struct session *sessi
 static uint64_t ring_bytes(uint32_t lanes, uint32_t entries)
 {
 	return ring_memory_bytes(lanes, entries) + lanes * sizeof(struct ring_lane_work) +
-	       sizeof(struct ring) + sizeof(struct ring_state);
+	       sizeof(struct ring) + STATE_BYTES;
 }
 
 /* Charge it, and have it end with its session and guest. Then both references are to be given up by
@@ -120,25 +129,35 @@ static int ring_claim_it(struct ring *ring, uint32_t lanes, uint32_t entries, ui
 
 /* ── memory and doorbells ─────────────────────────────────────────────────────────────────── */
 
-static int ring_map(struct ring *ring)
+static int file_map(int fd, uint64_t bytes, void **ret)
 {
-	void *memory = mmap(NULL, ring->memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-			    ring->memory_fd, 0);
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	if (memory == MAP_FAILED)
 		return errno;
-	ring->memory = memory;
+	*ret = memory;
 	return 0;
 }
 
+static int file_make(const char *name, uint64_t bytes, int *ret_fd, void **ret_memory)
+{
+	*ret_fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (*ret_fd < 0 || ftruncate(*ret_fd, (off_t)bytes) ||
+	    fcntl(*ret_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		return errno;
+	return file_map(*ret_fd, bytes, ret_memory);
+}
+
+/* The positions have a file of their own, which no client sees. */
 static int memory_make(struct ring *ring, uint32_t lanes, uint32_t entries)
 {
+	int error;
+
 	ring->memory_bytes = ring_memory_bytes(lanes, entries);
-	ring->memory_fd = memfd_create("iommubroker-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (ring->memory_fd < 0 || ftruncate(ring->memory_fd, (off_t)ring->memory_bytes) ||
-	    fcntl(ring->memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-		return errno;
-	return ring_map(ring);
+	error = file_make("iommubroker-ring", ring->memory_bytes, &ring->memory_fd, &ring->memory);
+	return error ? error
+		     : file_make("iommubroker-ring-state", STATE_BYTES, &ring->state_fd,
+				 (void **)&ring->state);
 }
 
 /* ours, theirs: read end and write end, or the other way round. */
@@ -169,18 +188,13 @@ static void ends_close(struct ring_ends *ends)
 	fds_close(ends->complete, ends->lanes);
 }
 
-static int ring_make(struct ring *ring, const struct ring_request *request,
-		     struct ring_state *state, struct ring_ends *ends)
+static int ring_make(struct ring *ring, const struct ring_request *request, struct ring_ends *ends)
 {
 	int error = memory_make(ring, request->lanes, request->entries);
 
 	ends->lanes = request->lanes;
 	ends->memory = ends->submit = -1;
 	fds_clear(ends->complete, RING_LANES_MAX);
-	if (!error && !state) {
-		state = ring->own_state = calloc(1, sizeof(*state));
-		error = state ? 0 : ENOMEM;
-	}
 	if (!error)
 		error = doorbells_make(ring, request->lanes, ends);
 	if (!error) {
@@ -190,18 +204,51 @@ static int ring_make(struct ring *ring, const struct ring_request *request,
 	if (error)
 		ends_close(ends);
 	else
-		queue_init(&ring->queue, ring->memory, request->lanes, request->entries, state);
+		queue_init(&ring->queue, ring->memory, request->lanes, request->entries,
+			   ring->state);
 	return error;
 }
 
+/* What outlives this process, where anything does. */
+static int ring_store(struct ring *ring, uint64_t handle, struct refusal *refusal)
+{
+	struct ring_parts parts = {
+		.lanes = ring->queue.lanes,
+		.entries = ring->queue.entries,
+		.memory = ring->memory_fd,
+		.state = ring->state_fd,
+		.submit = ring->submit_fd,
+	};
+
+	memcpy(parts.complete, ring->complete_fds, sizeof(parts.complete));
+	CRASH_POINT(RING_MADE);
+	return ring_keep(ring->server->broker, ring->session, handle, &parts, refusal);
+}
+
 /* It is claimed already: nobody hears of it. */
-static int ring_undo(struct ring *ring, uint64_t handle, int error, struct refusal *refusal)
+static void ring_undo(struct ring *ring, uint64_t handle)
 {
 	struct refusal ignored;
 
 	ring_release(ring->server->broker, ring->session, handle, &ignored);
 	ring_unref(ring);
-	return refuse_errno(refusal, error, "update ring");
+}
+
+/* Charged and with a handle; all that it has, and served. On failure the caller undoes it. */
+static int ring_complete(struct ring *ring, const struct ring_request *request, uint64_t handle,
+			 struct ring_ends *ends, struct refusal *refusal)
+{
+	int error = ring_make(ring, request, ends), status;
+
+	if (error)
+		return refuse_errno(refusal, error, "update ring");
+	status = ring_store(ring, handle, refusal);
+	error = status ? 0 : server_serve(ring->server, ring);
+	if (error)
+		status = refuse_errno(refusal, error, "update ring");
+	if (status)
+		ends_close(ends);
+	return status;
 }
 
 static int request_check(const struct ring_request *request, struct refusal *refusal)
@@ -217,8 +264,8 @@ static int request_check(const struct ring_request *request, struct refusal *ref
 }
 
 int ring_create(struct ring_server *server, struct session *session,
-		const struct ring_request *request, struct ring_state *state, uint64_t *ret_ring,
-		struct ring_ends *ret_ends, struct refusal *refusal)
+		const struct ring_request *request, uint64_t *ret_ring, struct ring_ends *ret_ends,
+		struct refusal *refusal)
 {
 	struct ring_ends ends;
 	struct ring *ring;
@@ -233,10 +280,11 @@ int ring_create(struct ring_server *server, struct session *session,
 	status = ring_claim_it(ring, request->lanes, request->entries, &handle, refusal);
 	if (status)
 		return status;
-	status = ring_make(ring, request, state, &ends);
-	if (status)
-		return ring_undo(ring, handle, status, refusal);
-	server_serve(server, ring);
+	status = ring_complete(ring, request, handle, &ends, refusal);
+	if (status) {
+		ring_undo(ring, handle);
+		return status;
+	}
 	*ret_ring = handle;
 	*ret_ends = ends;
 	return 0;
@@ -248,75 +296,108 @@ int ring_destroy(struct ring_server *server, struct session *session, uint64_t h
 	return ring_release(server->broker, session, handle, refusal);
 }
 
-/* ── adopted ──────────────────────────────────────────────────────────────────────────────── */
+/* ── of a process before this one ─────────────────────────────────────────────────────────── */
 
-static int refuse_state(struct refusal *refusal)
+static bool file_holds(int fd, uint64_t bytes)
 {
-	return refuse(refusal, REFUSAL_PRECONDITION, "RING_STATE",
-		      "the state of the ring is damaged, or of another version");
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && seals & F_SEAL_SHRINK && lseek(fd, 0, SEEK_END) >= (off_t)bytes;
 }
 
-static int kept_size(const struct ring_kept *kept, uint64_t *ret_bytes)
+static bool doorbells_are_there(const struct ring *ring, uint32_t lanes)
 {
-	off_t bytes = lseek(kept->memory, 0, SEEK_END);
-	int seals = fcntl(kept->memory, F_GET_SEALS);
-
-	if (bytes <= 0 || seals < 0 || !(seals & F_SEAL_SHRINK))
-		return EBADMSG;
-	*ret_bytes = (uint64_t)bytes;
-	return 0;
-}
-
-static void kept_close(const struct ring_kept *kept, uint32_t lanes)
-{
-	fd_close(kept->memory);
-	fd_close(kept->submit);
 	for (uint32_t i = 0; i < lanes; i++)
-		fd_close(kept->complete[i]);
+		if (ring->complete_fds[i] < 0)
+			return false;
+	return ring->submit_fd >= 0;
 }
 
 /* The descriptors are the ring's from here on. */
-static void ring_take_kept(struct ring *ring, const struct ring_kept *kept, uint32_t lanes)
+static void ring_take_parts(struct ring *ring, const struct ring_parts *parts)
 {
-	ring->memory_fd = kept->memory;
-	ring->submit_fd = kept->submit;
-	memcpy(ring->complete_fds, kept->complete, lanes * sizeof(kept->complete[0]));
+	ring->memory_fd = parts->memory;
+	ring->state_fd = parts->state;
+	ring->submit_fd = parts->submit;
+	memcpy(ring->complete_fds, parts->complete, parts->lanes * sizeof(parts->complete[0]));
 }
 
-static bool ring_go_on(struct ring *ring, const struct ring_kept *kept)
+static bool ring_go_on(struct ring *ring, const struct ring_request *shape)
 {
-	return !kept_size(kept, &ring->memory_bytes) && !ring_map(ring) &&
-	       queue_adopt(&ring->queue, ring->memory, ring->memory_bytes, kept->state);
+	ring->memory_bytes = ring_memory_bytes(shape->lanes, shape->entries);
+	return file_holds(ring->memory_fd, ring->memory_bytes) &&
+	       file_holds(ring->state_fd, STATE_BYTES) && doorbells_are_there(ring, shape->lanes) &&
+	       !file_map(ring->memory_fd, ring->memory_bytes, &ring->memory) &&
+	       !file_map(ring->state_fd, STATE_BYTES, (void **)&ring->state) &&
+	       ring->state->lanes == shape->lanes && ring->state->entries == shape->entries &&
+	       queue_adopt(&ring->queue, ring->memory, ring->memory_bytes, ring->state);
 }
 
-int ring_adopt(struct ring_server *server, struct session *session,
-	       const struct ring_kept *consume_kept, uint64_t *ret_ring, struct refusal *refusal)
+static void parts_close(const struct ring_parts *parts)
 {
-	const struct ring_kept *kept = consume_kept;
-	const struct ring_state *state = kept->state;
-	const struct ring_request shape = {kept->guest, state->lanes, state->entries};
+	fd_close(parts->memory);
+	fd_close(parts->state);
+	fd_close(parts->submit);
+	for (uint32_t i = 0; i < parts->lanes; i++)
+		fd_close(parts->complete[i]);
+}
+
+/* What it is, and no more than can be. NULL: it cannot be taken over. */
+static struct ring *ring_of_left(struct ring_server *server, const struct ring_left *left)
+{
+	const struct ring_request shape = {left->guest, left->parts.lanes, left->parts.entries};
+	struct refusal refusal;
 	struct ring *ring = NULL;
-	uint64_t handle;
-	int status = request_check(&shape, refusal) ? refuse_state(refusal) : 0;
 
-	if (!status) {
-		ring = ring_alloc(server, session, kept->guest, shape.lanes);
-		status = ring ? 0 : refuse_errno(refusal, ENOMEM, "update ring");
+	if (!request_check(&shape, &refusal))
+		ring = ring_alloc(server, left->session, left->guest, shape.lanes);
+	if (!ring) {
+		parts_close(&left->parts);
+		return NULL;
 	}
-	if (!status)
-		status = ring_claim_it(ring, shape.lanes, shape.entries, &handle, refusal);
-	if (status) {
-		kept_close(kept, shape.lanes <= RING_LANES_MAX ? shape.lanes : RING_LANES_MAX);
-		return status;
+	ring_take_parts(ring, &left->parts);
+	if (ring_go_on(ring, &shape))
+		return ring;
+	ring_free(ring);
+	return NULL;
+}
+
+static bool ring_adopt(struct ring_server *server, const struct ring_left *left)
+{
+	struct ring *ring = ring_of_left(server, left);
+	uint32_t lanes = left->parts.lanes;
+
+	if (!ring)
+		return false;
+	if (!ring_serve_left(server->broker, left->ring, ring_end, ring)) {
+		ring_free(ring);
+		return false;
 	}
-	ring_take_kept(ring, kept, shape.lanes);
-	if (!ring_go_on(ring, kept)) {
-		ring_undo(ring, handle, EBADMSG, refusal);
-		return refuse_state(refusal);
-	}
-	for (uint32_t i = 0; i < shape.lanes; i++)
+	/* Who slept when the former process died may have missed its bell. */
+	for (uint32_t i = 0; i < lanes; i++)
 		lane_ring(&ring->lanes[i]);
-	server_serve(server, ring);
-	*ret_ring = handle;
-	return 0;
+	if (!server_serve(server, ring))
+		return true;
+	ring_undo(ring, left->ring);
+	return false;
+}
+
+size_t ring_server_adopt(struct ring_server *server)
+{
+	struct refusal refusal;
+	struct ring_left left;
+	size_t n = 0;
+
+	while (ring_take_left(server->broker, &left)) {
+		if (ring_adopt(server, &left)) {
+			n++;
+		} else {
+			ring_release(server->broker, left.session, left.ring, &refusal);
+			log_error("session %" PRIu64 ": an update ring of the process before this "
+				  "one cannot be served: it has ended",
+				  session_id(left.session));
+		}
+		session_unref(left.session);
+	}
+	return n;
 }

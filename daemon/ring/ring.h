@@ -40,25 +40,16 @@ struct ring_ends {
 	int complete[RING_LANES_MAX];
 };
 
-/* On the guest's lane. 0, REFUSED or a negative errno. state: NULL, or where the positions are
- * kept, borrowed until the ring has ended. */
+/* On the guest's lane. 0, REFUSED or a negative errno. */
 int ring_create(struct ring_server *server, struct session *session,
-		const struct ring_request *request, struct ring_state *state, uint64_t *ret_ring,
-		struct ring_ends *ret_ends, struct refusal *refusal);
+		const struct ring_request *request, uint64_t *ret_ring, struct ring_ends *ret_ends,
+		struct refusal *refusal);
 /* Any thread. */
 int ring_destroy(struct ring_server *server, struct session *session, uint64_t ring,
 		 struct refusal *refusal);
 
-/* The daemon's ends of a ring that a process before this one served. */
-struct ring_kept {
-	uint64_t guest;
-	int memory, submit;
-	int complete[RING_LANES_MAX];
-	struct ring_state *state; /* borrowed until the ring has ended */
-};
-/* On the guest's lane. Goes on where that process was. consume: the descriptors, also on failure.
- * REFUSED: also a state that cannot be. */
-int ring_adopt(struct ring_server *server, struct session *session,
-	       const struct ring_kept *consume_kept, uint64_t *ret_ring, struct refusal *refusal);
+/* At the start, before anybody calls: the rings of a process before this one go on where they were;
+ * one that cannot is ended, and said so. How many go on. */
+size_t ring_server_adopt(struct ring_server *server);
 
 #endif

@@ -62,15 +62,16 @@ struct ring {
 	uint64_t guest;
 	atomic_uint refs;    /* of the broker's claim, and of who makes or serves it */
 	_Atomic bool ending; /* any thread */
+	bool entered;        /* its thread has it in its list */
 	bool is_active;
 	bool hung_up; /* nobody has the submissions' doorbell any more */
 	unsigned int n_running;
 	uint32_t next_lane; /* of the next turn */
-	int memory_fd, submit_fd;
+	int memory_fd, state_fd, submit_fd;
 	int complete_fds[RING_LANES_MAX];
 	void *memory;
 	uint64_t memory_bytes;
-	struct ring_state *own_state; /* if nobody else keeps it */
+	struct ring_state *state; /* a mapping, of its own file */
 	struct ring_queue queue;
 	struct ring_lane_work *lanes;
 	struct ring *prev, *next, *active_prev, *active_next;
@@ -89,8 +90,9 @@ void lane_ring(struct ring_lane_work *lane);
 
 /* ── server.c ─────────────────────────────────────────────────────────────────────────────── */
 
-/* Hand a ring that is complete to a thread, with the maker's reference. */
-void server_serve(struct ring_server *server, struct ring *ring);
+/* Hand a ring that is complete to a thread, with the maker's reference. 0, or an errno: it is the
+ * maker's still. */
+int server_serve(struct ring_server *server, struct ring *ring);
 /* Any thread: it looks at its rings. */
 void thread_wake(struct ring_thread *thread);
 

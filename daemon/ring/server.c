@@ -80,6 +80,7 @@ static void ring_leave_thread(struct ring *ring)
 	atomic_fetch_sub(&thread->n_rings, 1);
 	if (!ring->hung_up)
 		epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, ring->submit_fd, NULL);
+	queue_end(&ring->queue);
 	ring_unref(ring);
 }
 
@@ -97,8 +98,11 @@ static void ring_serve(struct ring *ring)
 static void ring_heard(struct ring *ring, uint32_t events)
 {
 	char bytes[4096];
-	ssize_t n = read(ring->submit_fd, bytes, sizeof(bytes));
+	ssize_t n;
 
+	if (!ring->entered) /* what brings it waits, too */
+		return;
+	n = read(ring->submit_fd, bytes, sizeof(bytes));
 	if (n <= 0 && (events & (EPOLLHUP | EPOLLERR))) {
 		epoll_ctl(ring->thread->epoll_fd, EPOLL_CTL_DEL, ring->submit_fd, NULL);
 		ring->hung_up = true;
@@ -110,12 +114,8 @@ static void ring_heard(struct ring *ring, uint32_t events)
 
 static void ring_enter_thread(struct ring *ring)
 {
-	struct ring_thread *thread = ring->thread;
-	struct epoll_event event = {.events = EPOLLIN, .data.ptr = ring};
-
-	DL_APPEND(thread->rings, ring);
-	if (epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, ring->submit_fd, &event))
-		ring->hung_up = true; /* no memory: never served, as the client sees */
+	DL_APPEND(ring->thread->rings, ring);
+	ring->entered = true;
 	ring_activate(ring);
 }
 
@@ -209,19 +209,27 @@ static void thread_stop(struct ring_thread *thread)
 
 /* ── all of them ──────────────────────────────────────────────────────────────────────────── */
 
-void server_serve(struct ring_server *server, struct ring *ring)
+int server_serve(struct ring_server *server, struct ring *ring)
 {
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = ring};
 	struct ring_thread *thread = &server->threads[0];
+	int error = 0;
 
 	for (unsigned int i = 1; i < server->n_threads; i++)
 		if (server->threads[i].n_rings < thread->n_rings)
 			thread = &server->threads[i];
-	atomic_fetch_add(&thread->n_rings, 1);
 	pthread_mutex_lock(&thread->lock);
-	__atomic_store_n(&ring->thread, thread, __ATOMIC_SEQ_CST);
-	DL_APPEND(thread->incoming, ring);
+	if (epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, ring->submit_fd, &event)) {
+		error = errno;
+	} else {
+		atomic_fetch_add(&thread->n_rings, 1);
+		__atomic_store_n(&ring->thread, thread, __ATOMIC_SEQ_CST);
+		DL_APPEND(thread->incoming, ring);
+	}
 	pthread_mutex_unlock(&thread->lock);
-	thread_wake(thread);
+	if (!error)
+		thread_wake(thread);
+	return error;
 }
 
 int ring_server_new(struct ring_server **ret, struct broker *broker, unsigned int n_threads)

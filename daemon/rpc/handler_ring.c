@@ -77,6 +77,7 @@ int handle_create_update_ring(struct call *call)
 	const struct dispatcher *dispatcher = call->dispatcher;
 	int status = descriptors_reserve(call, 2 + request->lanes);
 	int fds[RPC_RING_FDS_MAX];
+	struct refusal ignored;
 	uint64_t ring;
 
 	if (status)
@@ -84,9 +85,14 @@ int handle_create_update_ring(struct call *call)
 	status = dispatcher->ring_ops->create(dispatcher->ring_context, call_session(call),
 					      request->guest, request->lanes, request->entries,
 					      &ring, fds, &call->refusal);
-	if (!status)
-		return create_answer(call, ring, fds, request->lanes);
-	descriptors_unreserve(call, 2 + request->lanes);
+	if (status) {
+		descriptors_unreserve(call, 2 + request->lanes);
+		return status;
+	}
+	status = create_answer(call, ring, fds, request->lanes);
+	if (status) /* who is not told of it cannot give it back */
+		dispatcher->ring_ops->destroy(dispatcher->ring_context, call_session(call), ring,
+					      &ignored);
 	return status;
 }
 

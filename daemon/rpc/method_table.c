@@ -402,7 +402,7 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.FastPath/CreateUpdateRing"),
 		.number = N(CREATE_UPDATE_RING),
-		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_REPEATABLE,
+		.flags = METHOD_CLIENT | METHOD_MUTATION,
 		.right = GUEST_RIGHT_REFRESH,
 		.place = PLACE_LANE,
 		.request = &R(create_update_ring_request),
@@ -414,9 +414,9 @@ static const struct method methods[] = {
 	{
 		PATH("/iommubroker.v1.FastPath/DestroyUpdateRing"),
 		.number = N(DESTROY_UPDATE_RING),
-		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_GIVES_BACK | METHOD_REPEATABLE,
+		.flags = METHOD_CLIENT | METHOD_MUTATION | METHOD_GIVES_BACK,
 		.right = GUEST_RIGHT_REFRESH,
-		.place = PLACE_INLINE,
+		.place = PLACE_LANE,
 		.request = &R(destroy_update_ring_request),
 		.request_id_offset =
 			offsetof(Iommubroker__V1__DestroyUpdateRingRequest, request_id),

@@ -77,6 +77,13 @@
 	X(ATTACH_WALKED, "attach-walked", "Attach: the nested domain is filled")                 \
 	X(RESET_BLOCKED, "reset-blocked", "ResetGuest: a device is blocked")                     \
 	X(RESET_DROPPED, "reset-dropped", "ResetGuest: a nested domain is gone")                 \
+	X(RING_MADE, "ring-made", "CreateUpdateRing: charged, with memory and doorbells")        \
+	X(RING_STORED, "ring-stored", "CreateUpdateRing: its descriptors are stored")            \
+	X(RING_LOADED, "ring-loaded", "update ring: entries are read, nothing done")             \
+	X(RING_WRITTEN, "ring-written", "update ring: done, completions are written")            \
+	X(RING_COMMITTED, "ring-committed", "update ring: booked, not published")                \
+	X(RING_PUBLISHED, "ring-published", "update ring: published, nobody rung")               \
+	X(RING_ENDED, "ring-ended", "DestroyUpdateRing: it has ended, a record names it")        \
 	X(DELEGATED, "delegated", "Delegate: the session is made")                               \
 	X(HOME_LOST, "home-lost", "a guest goes to the next session that holds it")              \
 	X(GUEST_GOES, "guest-goes", "DestroyGuest: written down, nothing done")                  \

@@ -9,8 +9,9 @@
  * Five threads at once: the device's DMA in a loop over mappings that never change, which must
  * never fault nor land elsewhere; a vCPU that changes its tables and refreshes, and looks through
  * the device at what a refresh that was DONE has promised; guest memory that comes and goes; a
- * second device that is opened, bound, registered, changed and closed. Whatever is not as it should
- * be is said on one line that begins with FAIL, and ends the program.
+ * second device that is opened, bound, registered, changed and closed. Every other refresh goes
+ * through an update ring. Whatever is not as it should be is said on one line that begins with
+ * FAIL, and ends the program.
  *
  * Lines on stdin: "check" lets the threads pause, compares every page of both windows, as the
  * devices see them, with the tables, and answers "ok" with counts of what was done since the start;
@@ -66,6 +67,9 @@ struct function {
 	int fd;
 	struct iommubroker_device *device;
 	struct iommubroker_nested *nested;
+	uint32_t nested_index;
+	struct iommubroker_ring *ring; /* for every other refresh */
+	uint64_t n_entries;            /* that went through it */
 	struct emulated_dma *dma;
 	uint64_t leaves[LEAVES]; /* as its tables have them */
 };
@@ -80,7 +84,7 @@ static struct {
 	struct function functions[2];
 	atomic_bool piece_there[PIECES]; /* certain */
 	atomic_bool piece_gone[PIECES];  /* certain; neither: it is changing */
-	atomic_ulong n_transfers, n_refreshes, n_busy, n_updates, n_lives;
+	atomic_ulong n_transfers, n_refreshes, n_entries, n_busy, n_updates, n_lives;
 	pthread_rwlock_t running; /* read: a thread does one more thing; write: all pause */
 	atomic_bool stop;
 } vmm;
@@ -213,18 +217,50 @@ static void function_open(struct function *function)
 	      "register", error);
 	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
 		fail("register: verdict %u", registration.verdict);
+	function->nested_index = registration.index;
+	function->n_entries = 0;
+	check(iommubroker_ring_create(vmm.guest, 2, 8, &function->ring, &error), "ring", error);
 }
 
 static void function_close(struct function *function)
 {
 	struct iommubroker_error *error = NULL;
 
+	check(iommubroker_ring_destroy(function->ring, &error), "destroying a ring", error);
+	function->ring = iommubroker_ring_free(function->ring);
 	check(iommubroker_nested_destroy(function->nested, NULL, &error), "deregister", error);
 	function->nested = iommubroker_nested_free(function->nested);
 	function->dma = emulated_dma_close(function->dma);
 	close(function->fd);
 	check(iommubroker_device_close(function->device, NULL, &error), "close", error);
 	function->device = iommubroker_device_free(function->device);
+}
+
+/* One entry in flight at a time; none is lost, and none answered twice. */
+static void refresh_by_ring(struct function *function, const struct iommubroker_range *range,
+			    struct iommubroker_result *ret)
+{
+	const struct iommubroker_ring_entry entry = {
+		.operation = IOMMUBROKER_RING_REFRESH,
+		.nested_index = function->nested_index,
+		.iova = range->start,
+		.length = range->length,
+		.user_data = ++function->n_entries,
+	};
+	struct iommubroker_ring_result result;
+	uint32_t lane = function->n_entries / 64 % 2;
+
+	if (iommubroker_ring_submit(function->ring, lane, &entry, 1) != 1)
+		fail("the ring takes no entry");
+	check(iommubroker_ring_wait(function->ring, lane, PATIENCE_NS), "waiting for the ring",
+	      NULL);
+	if (iommubroker_ring_reap(function->ring, lane, &result, 1) != 1)
+		fail("the ring has nothing");
+	if (result.user_data != entry.user_data)
+		fail("the ring answers %" PRIu64 ", not %" PRIu64, result.user_data,
+		     entry.user_data);
+	*ret = result.result;
+	vmm.n_entries++;
 }
 
 /* As a Linux guest does: on BUSY again. */
@@ -235,8 +271,12 @@ static void refresh(struct function *function, uint64_t start, uint64_t length)
 	struct iommubroker_result result;
 
 	do {
-		check(iommubroker_refresh(function->nested, &range, 1, REFRESH_TIMEOUT_NS, &result),
-		      "refresh", NULL);
+		if (start / PAGE % 2)
+			refresh_by_ring(function, &range, &result);
+		else
+			check(iommubroker_refresh(function->nested, &range, 1, REFRESH_TIMEOUT_NS,
+						  &result),
+			      "refresh", NULL);
 		vmm.n_busy += result.verdict == IOMMUBROKER_VERDICT_BUSY;
 		if (now_ns() > end)
 			fail("refresh: BUSY for two minutes");
@@ -488,8 +528,9 @@ static void check_all(void)
 	for (size_t f = 0; f < 2; f++)
 		for (unsigned int i = 0; vmm.functions[f].device && i < LEAVES; i++)
 			look(&vmm.functions[f], i);
-	printf("ok %lu transfers, %lu refreshes, %lu busy, %lu updates, %lu lives\n",
-	       vmm.n_transfers, vmm.n_refreshes, vmm.n_busy, vmm.n_updates, vmm.n_lives);
+	printf("ok %lu transfers, %lu refreshes, %lu by ring, %lu busy, %lu updates, %lu lives\n",
+	       vmm.n_transfers, vmm.n_refreshes, vmm.n_entries, vmm.n_busy, vmm.n_updates,
+	       vmm.n_lives);
 	fflush(stdout);
 	pthread_rwlock_unlock(&vmm.running);
 }

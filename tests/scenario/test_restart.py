@@ -61,6 +61,12 @@ class RestartCase(Case):
     daemon_class = Supervised
     weight = 100
 
+    def check(self, vmm, when):
+        try:
+            return vmm.check()
+        except AssertionError as error:
+            raise AssertionError("%s: %s; log: %s" % (when, error, self.daemon.log()[-5000:])) from None
+
     def start(self, functions, seed=1):
         vmm = Vmm(self.daemon, functions, seed)
         self.clients.callback(vmm.kill)
@@ -82,7 +88,7 @@ class Killed(RestartCase):
             self.daemon.crash()
             if n % 10 == 0:
                 for vmm in vmms:
-                    vmm.check()
+                    self.check(vmm, "after death %d" % n)
                 stored.append(self.daemon.supervisor.stored_bytes())
         for vmm, begun in zip(vmms, before):
             done = vmm.check()
@@ -152,10 +158,7 @@ class CrashPoints(RestartCase):
                 # time for what the VMM does to come round; some points belong to what it does not
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     vmm.process.wait(0.03)
-                try:
-                    vmm.check()
-                except AssertionError as error:
-                    raise AssertionError("at %s: %s; log: %s" % (point, error, self.daemon.log()[-3000:])) from None
+                self.check(vmm, "at " + point)
                 if self.daemon.supervisor.starts > starts + 1:
                     reached.append(point)
                     break
@@ -163,4 +166,5 @@ class CrashPoints(RestartCase):
         vmm.check()
         vmm.quit()
         self.assertGreaterEqual(len(reached), REACHED_MIN, set(points) - set(reached))
+        print("UNREACHED", sorted(set(points) - set(reached)), len(points))
         self.assertEqual(re.findall(".*is not taken over.*", self.daemon.log()), [])

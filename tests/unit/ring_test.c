@@ -14,7 +14,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "broker/guest.h"
+#include "broker/guest_record.h"
+#include "broker/ring.h"
 #include "ring/ring.h"
+#include "util/fd.h"
 
 #define ENTRIES    16
 #define PATIENCE_S 60
@@ -31,14 +35,18 @@ struct rings {
 	struct test t;
 	struct ring_server *server;
 	struct nested_created nested;
+	uint64_t table_bytes; /* charged without any ring */
+	uint32_t n_left;
 };
 
 static void rings_init(struct rings *r, const struct broker_settings *settings)
 {
+	memset(r, 0, sizeof(*r));
 	nested_test_init(&r->t, settings);
 	assert_int_equal(ring_server_new(&r->server, r->t.f.broker, 2), 0);
 	r->nested = register_tables(&r->t, true);
 	assert_int_equal(r->nested.verdict, VERDICT_DONE);
+	r->table_bytes = host_usage(&r->t.f, LEDGER_TABLE_BYTES).current;
 }
 
 static int setup(void **state)
@@ -63,15 +71,14 @@ static int teardown(void **state)
 
 /* ── the client's side ─────────────────────────────────────────────────────────────────────── */
 
-static int user_try(struct rings *r, struct user *user, uint32_t lanes, uint32_t entries,
-		    struct ring_state *state)
+static int user_try(struct rings *r, struct user *user, uint32_t lanes, uint32_t entries)
 {
 	const struct ring_request request = {r->t.f.guest, lanes, entries};
 
 	user->lanes = lanes;
 	user->entries = entries;
 	user->memory = NULL;
-	return ring_create(r->server, r->t.f.session, &request, state, &user->ring, &user->ends,
+	return ring_create(r->server, r->t.f.session, &request, &user->ring, &user->ends,
 			   &r->t.f.refusal);
 }
 
@@ -84,7 +91,7 @@ static void user_map(struct user *user)
 
 static void user_init(struct rings *r, struct user *user, uint32_t lanes)
 {
-	assert_done(&r->t.f, user_try(r, user, lanes, ENTRIES, NULL));
+	assert_done(&r->t.f, user_try(r, user, lanes, ENTRIES));
 	user_map(user);
 }
 
@@ -356,7 +363,7 @@ static void test_n_fit_and_one_more_does_not(void **state)
 	for (int i = 0; i < 3; i++)
 		user_init(r, &users[i], 2);
 	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 3);
-	assert_refused(&r->t.f, user_try(r, &users[3], 1, ENTRIES, NULL), REFUSAL_QUOTA);
+	assert_refused(&r->t.f, user_try(r, &users[3], 1, ENTRIES), REFUSAL_QUOTA);
 	assert_string_equal(r->t.f.refusal.resource, "rings");
 	user_deinit(r, &users[1]);
 	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 2);
@@ -373,11 +380,11 @@ static void test_wrong_shapes_are_refused(void **state)
 	struct rings *r = *state;
 	struct user user;
 
-	assert_refused(&r->t.f, user_try(r, &user, 0, 16, NULL), REFUSAL_INVALID);
-	assert_refused(&r->t.f, user_try(r, &user, 65, 16, NULL), REFUSAL_INVALID);
-	assert_refused(&r->t.f, user_try(r, &user, 1, 0, NULL), REFUSAL_INVALID);
-	assert_refused(&r->t.f, user_try(r, &user, 1, 24, NULL), REFUSAL_INVALID);
-	assert_refused(&r->t.f, user_try(r, &user, 1, 2048, NULL), REFUSAL_INVALID);
+	assert_refused(&r->t.f, user_try(r, &user, 0, 16), REFUSAL_INVALID);
+	assert_refused(&r->t.f, user_try(r, &user, 65, 16), REFUSAL_INVALID);
+	assert_refused(&r->t.f, user_try(r, &user, 1, 0), REFUSAL_INVALID);
+	assert_refused(&r->t.f, user_try(r, &user, 1, 24), REFUSAL_INVALID);
+	assert_refused(&r->t.f, user_try(r, &user, 1, 2048), REFUSAL_INVALID);
 	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 0);
 }
 
@@ -443,78 +450,174 @@ static void test_it_ends_with_its_server(void **state)
 
 /* ── adopted ──────────────────────────────────────────────────────────────────────────────── */
 
-static void kept_init(const struct rings *r, const struct user *user, struct ring_state *state,
-		      struct ring_kept *ret, int ret_theirs[1 + RING_LANES_MAX])
+/* What a process that served `user` left, with positions as told: its client has the other ends
+ * now. state_bytes: of the file. */
+static struct ring_parts parts_left(struct user *user, const struct ring_state *state,
+				    off_t state_bytes)
 {
+	struct ring_parts parts = {.lanes = user->lanes, .entries = user->entries};
 	int fds[2];
 
-	ret->guest = r->t.f.guest;
-	ret->state = state;
-	ret->memory = dup(user->ends.memory);
+	parts.memory = dup(user->ends.memory);
+	parts.state = memfd_create("state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(parts.state, state_bytes), 0);
+	assert_int_equal(pwrite(parts.state, state, sizeof(*state), 0), sizeof(*state));
+	assert_int_equal(fcntl(parts.state, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
 	assert_int_equal(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
-	ret->submit = fds[0];
-	ret_theirs[0] = fds[1];
+	parts.submit = fds[0];
+	assert_int_equal(dup2(fds[1], user->ends.submit), user->ends.submit);
+	close(fds[1]);
 	for (uint32_t i = 0; i < user->lanes; i++) {
 		assert_int_equal(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
-		ret->complete[i] = fds[1];
-		ret_theirs[1 + i] = fds[0];
+		parts.complete[i] = fds[1];
+		assert_int_equal(dup2(fds[0], user->ends.complete[i]), user->ends.complete[i]);
+		close(fds[0]);
 	}
+	return parts;
+}
+
+static struct ring_state state_left(const struct user *user)
+{
+	return (struct ring_state){
+		.version = RING_STATE_VERSION,
+		.lanes = user->lanes,
+		.entries = user->entries,
+	};
+}
+
+/* The broker took the guest over, and has the ring. */
+static void leave(struct rings *r, const struct user *user, const struct ring_parts *parts)
+{
+	const struct record_ring record = {
+		.handle = user->ring,
+		.index = r->n_left++,
+		.lanes = user->lanes,
+		.entries = user->entries,
+		.bytes = 12288,
+	};
+	struct guest *guest =
+		guest_find(r->t.f.broker, r->t.f.session, r->t.f.guest, &r->t.f.refusal);
+
+	assert_true(ring_restore(guest, r->t.f.session, &record, parts));
+	guest_unref(guest);
+}
+
+static void serve_anew(struct rings *r)
+{
+	r->server = ring_server_free(r->server);
+	assert_int_equal(ring_server_new(&r->server, r->t.f.broker, 1), 0);
+	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 0);
 }
 
 /* What was submitted while nobody served is answered, and what was answered is not again. */
 static void test_goes_on_where_another_was(void **state)
 {
 	struct rings *r = *state;
-	struct ring_state kept_state;
-	struct ring_kept kept;
+	struct ring_state positions;
+	struct ring_parts parts;
 	struct user user;
-	int theirs[1 + RING_LANES_MAX];
 
-	assert_done(&r->t.f, user_try(r, &user, 2, ENTRIES, &kept_state));
-	user_map(&user);
+	user_init(r, &user, 2);
 	for (int i = 0; i < 21; i++)
 		run(&user, 1, refresh_of(r, IOVA, PAGE));
-	kept_init(r, &user, &kept_state, &kept, theirs);
-	r->server = ring_server_free(r->server);
-	for (int i = 0; i < 2; i++) {
+	serve_anew(r);
+	for (uint64_t i = 0; i < 2; i++) {
 		struct ring_submission entry = refresh_of(r, IOVA, PAGE);
 
 		entry.user_data = 1000 + i;
 		*ring_submission_at(lane_of(&user, 1), ENTRIES, lane_of(&user, 1)->submit_tail++) =
 			entry;
 	}
-	assert_int_equal((uint32_t)kept_state.words[1], 21);
-	close(user.ends.submit);
-	user.ends.submit = theirs[0];
-	for (int i = 0; i < 2; i++) {
-		close(user.ends.complete[i]);
-		user.ends.complete[i] = theirs[1 + i];
-	}
-	assert_int_equal(ring_server_new(&r->server, r->t.f.broker, 1), 0);
-	assert_done(&r->t.f,
-		    ring_adopt(r->server, r->t.f.session, &kept, &user.ring, &r->t.f.refusal));
+	positions = state_left(&user);
+	positions.words[1] = 21;
+	parts = parts_left(&user, &positions, 4096);
+	leave(r, &user, &parts);
+	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 1);
+	assert_int_equal(ring_server_adopt(r->server), 1);
 	assert_int_equal(user_reap(&user, 1).user_data, 1000);
 	assert_int_equal(user_reap(&user, 1).user_data, 1001);
 	assert_int_equal(run(&user, 0, refresh_of(r, IOVA, PAGE)).verdict, VERDICT_DONE);
+	assert_int_equal(ring_server_adopt(r->server), 0);
 	user_deinit(r, &user);
+	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 0);
+	assert_int_equal(host_usage(&r->t.f, LEDGER_TABLE_BYTES).current, r->table_bytes);
 }
 
-static void test_a_state_that_cannot_be_is_refused(void **state)
+/* It has ended, its client sees it, and nothing of it is left or charged. */
+static void assert_not_adopted(struct rings *r, struct user *user, const struct ring_parts *parts)
+{
+	leave(r, user, parts);
+	assert_int_equal(ring_server_adopt(r->server), 0);
+	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 0);
+	assert_int_equal(host_usage(&r->t.f, LEDGER_TABLE_BYTES).current, r->table_bytes);
+	assert_refused(&r->t.f,
+		       ring_destroy(r->server, r->t.f.session, user->ring, &r->t.f.refusal),
+		       REFUSAL_NOT_FOUND);
+	for (uint32_t i = 0; i < user->lanes; i++) {
+		char byte;
+
+		assert_int_equal(read(user->ends.complete[i], &byte, 1), 0);
+	}
+}
+
+static void test_what_cannot_be_is_not_taken_over(void **state)
 {
 	struct rings *r = *state;
-	struct ring_state kept_state = {.version = RING_STATE_VERSION, .lanes = 2, .entries = 64};
-	struct ring_kept kept;
+	struct timespec pause = {0, 1000000};
+	struct ring_state bad[8];
+	struct ring_parts parts;
 	struct user user;
-	int theirs[1 + RING_LANES_MAX];
+	size_t n;
 
 	user_init(r, &user, 2);
-	kept_init(r, &user, &kept_state, &kept, theirs); /* of a larger ring */
-	assert_refused(&r->t.f,
-		       ring_adopt(r->server, r->t.f.session, &kept, &user.ring, &r->t.f.refusal),
-		       REFUSAL_PRECONDITION);
-	for (int i = 0; i < 3; i++)
-		close(theirs[i]);
-	assert_int_equal(host_usage(&r->t.f, LEDGER_RINGS).current, 1);
+	serve_anew(r);
+	n = descriptors_open() - 4; /* user's ends */
+	for (size_t i = 0; i < 8; i++)
+		bad[i] = state_left(&user);
+	bad[0].version = 0;
+	bad[1].version = RING_STATE_VERSION + 1;
+	bad[2].lanes = 1;
+	bad[3].lanes = UINT32_MAX;
+	bad[4].entries = 0;
+	bad[5].entries = ENTRIES * 2;
+	bad[6].entries = 3;
+	for (size_t i = 0; i < 7; i++) {
+		parts = parts_left(&user, &bad[i], 4096);
+		assert_not_adopted(r, &user, &parts);
+	}
+	parts = parts_left(&user, &bad[7], 2048); /* a file that ends too early */
+	assert_not_adopted(r, &user, &parts);
+	parts = parts_left(&user, &bad[7], 4096); /* a doorbell that was not stored */
+	parts.complete[1] = fd_close(parts.complete[1]);
+	assert_not_adopted(r, &user, &parts);
+	parts = parts_left(&user, &bad[7], 4096); /* a record of a larger ring than its memory */
+	parts.entries = RING_ENTRIES_MAX;
+	assert_not_adopted(r, &user, &parts);
+	parts.entries = ENTRIES;
+	parts = parts_left(&user, &bad[7], 4096);
+	leave(r, &user, &parts);
+	assert_int_equal(ring_server_adopt(r->server), 1);
+	user_deinit(r, &user);
+	/* It closes them when it has nothing under way. */
+	while (descriptors_open() != n)
+		nanosleep(&pause, NULL);
+}
+
+/* Who only polls learns it, too. */
+static void test_the_end_is_told(void **state)
+{
+	struct rings *r = *state;
+	struct timespec pause = {0, 1000000};
+	struct user user;
+
+	user_init(r, &user, 3);
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(lane_of(&user, i)->fault, RING_FAULT_NONE);
+	assert_done(&r->t.f, ring_destroy(r->server, r->t.f.session, user.ring, &r->t.f.refusal));
+	for (uint32_t i = 0; i < 3; i++)
+		while (__atomic_load_n(&lane_of(&user, i)->fault, __ATOMIC_SEQ_CST) !=
+		       RING_FAULT_ENDED)
+			nanosleep(&pause, NULL);
 	user_close(&user);
 }
 
@@ -611,21 +714,14 @@ static void test_the_memory_cannot_be_shrunk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_refreshes_as_the_call_does),
-		TEST(test_keeps_the_order_of_a_lane),
-		TEST(test_long_work_is_done_elsewhere),
-		TEST(test_nonsense_is_a_verdict),
-		TEST(test_entries_of_a_managed_domain),
-		TEST(test_above_a_rate_it_is_busy),
-		TEST(test_n_fit_and_one_more_does_not),
-		TEST(test_wrong_shapes_are_refused),
-		TEST(test_it_ends_with_its_guest),
-		TEST(test_it_ends_with_its_session),
-		TEST(test_it_ends_with_its_server),
-		TEST(test_goes_on_where_another_was),
-		TEST(test_a_state_that_cannot_be_is_refused),
-		TEST(test_a_vandal_harms_nobody_else),
-		TEST(test_a_bad_index_stops_one_lane),
+		TEST(test_refreshes_as_the_call_does),       TEST(test_keeps_the_order_of_a_lane),
+		TEST(test_long_work_is_done_elsewhere),      TEST(test_nonsense_is_a_verdict),
+		TEST(test_entries_of_a_managed_domain),      TEST(test_above_a_rate_it_is_busy),
+		TEST(test_n_fit_and_one_more_does_not),      TEST(test_wrong_shapes_are_refused),
+		TEST(test_it_ends_with_its_guest),           TEST(test_it_ends_with_its_session),
+		TEST(test_it_ends_with_its_server),          TEST(test_goes_on_where_another_was),
+		TEST(test_what_cannot_be_is_not_taken_over), TEST(test_the_end_is_told),
+		TEST(test_a_vandal_harms_nobody_else),       TEST(test_a_bad_index_stops_one_lane),
 		TEST(test_the_memory_cannot_be_shrunk),
 	};
 
