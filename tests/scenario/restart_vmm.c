@@ -4,14 +4,15 @@
  * A VMM under which the daemon is killed again and again, and which must not notice more than a
  * pause.
  *
- *   restart_vmm FD_SOCK FUNCTION SECOND_FUNCTION SEED
+ *   restart_vmm FD_SOCK FUNCTION SECOND_FUNCTION SEED [RELAXED_FUNCTION]
  *
  * Five threads at once: the device's DMA in a loop over mappings that never change, which must
  * never fault nor land elsewhere; a vCPU that changes its tables and refreshes, and looks through
  * the device at what a refresh that was DONE has promised; guest memory that comes and goes; a
- * second device that is opened, bound, registered, changed and closed. Every other refresh goes
- * through an update ring. Whatever is not as it should be is said on one line that begins with
- * FAIL, and ends the program.
+ * second device that is opened, bound, registered, changed and closed; another guest that comes and
+ * goes, with a device if a function is given for it that may have relaxed translation. Every other
+ * refresh goes through an update ring. Whatever is not as it should be is said on one line that
+ * begins with FAIL, and ends the program.
  *
  * Lines on stdin: "check" lets the threads pause, compares every page of both windows, as the
  * devices see them, with the tables, and answers "ok" with counts of what was done since the start;
@@ -62,7 +63,7 @@
 #define PATIENCE_NS        UINT64_C(120000000000)
 
 struct function {
-	unsigned int number; /* 0 or 1 */
+	unsigned int number; /* 0 to 2 */
 	uint32_t fid;
 	int fd;
 	struct iommubroker_device *device;
@@ -471,30 +472,172 @@ static void attach_again(struct function *function)
 		look(function, i);
 }
 
-/* One step of the life of another guest, which has memory and no device. */
-static void live_beside(uint64_t *random)
+/* ── another guest ─────────────────────────────────────────────────────────────────────────── */
+
+static struct {
+	struct iommubroker_guest *guest;
+	struct iommubroker_memory_file *file;
+	struct function function; /* number 2 */
+	unsigned int step;
+} beside;
+
+static void beside_map(void)
 {
-	static struct iommubroker_guest *guest;
-	static struct iommubroker_memory_file *file;
+	const struct iommubroker_map map = {
+		.file = beside.file,
+		.length = FIXED_BYTES / 2,
+		.access = IOMMUBROKER_ACCESS_READ_WRITE,
+	};
+	const struct iommubroker_memory_update update = {.n_map = 1, .map = &map};
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_memory_update(beside.guest, &update, NULL, NULL, NULL, &error), "memory",
+	      error);
+}
+
+/* The first one of a guest: its memory is pinned now. */
+static void beside_bind(void)
+{
+	struct function *function = &beside.function;
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_device_open_function(beside.guest, function->fid, &function->device,
+					       &function->fd, &error),
+	      "open", error);
+	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", error);
+}
+
+static void beside_attach(enum iommubroker_attachment to)
+{
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_device_attach(beside.function.device, to, NULL, NULL, &error), "attach",
+	      error);
+}
+
+static void beside_register(void)
+{
+	const struct iommubroker_anchor anchor = anchor_of(&beside.function);
+	struct iommubroker_registration registration = {0};
+	struct iommubroker_error *error = NULL;
+
+	make_tables(&beside.function);
+	check(iommubroker_nested_create_s390(beside.function.device, &anchor, true, 0,
+					     &beside.function.nested, &registration, &error),
+	      "register", error);
+}
+
+/* To an anchor that shows all memory, and back to tables. */
+static void beside_replace(bool relaxed)
+{
+	struct iommubroker_anchor anchor = anchor_of(&beside.function);
+	struct iommubroker_registration registration = {0};
+	struct iommubroker_error *error = NULL;
+
+	if (relaxed)
+		anchor.iota = 0;
+	check(iommubroker_nested_replace(beside.function.nested, &anchor, &registration, &error),
+	      "registering again", error);
+	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
+		fail("registering again: verdict %u", registration.verdict);
+}
+
+static void beside_reset(void)
+{
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_guest_reset(beside.guest, NULL, &error), "reset", error);
+	beside.function.nested = iommubroker_nested_free(beside.function.nested);
+}
+
+static void beside_close(void)
+{
+	struct function *function = &beside.function;
+	struct iommubroker_error *error = NULL;
+
+	close(function->fd);
+	check(iommubroker_device_close(function->device, NULL, &error), "close", error);
+	function->device = iommubroker_device_free(function->device);
+}
+
+static void beside_create(void)
+{
 	const struct iommubroker_guest_options options = {
 		.struct_bytes = sizeof(options),
 		.name = "beside",
 	};
 	struct iommubroker_error *error = NULL;
 
-	if (!guest) {
-		check(iommubroker_guest_create(vmm.session, &options, &guest, &error), "guest",
-		      error);
-	} else if (!file) {
-		check(iommubroker_memory_file_add(guest, vmm.memory_fd, true, &file, &error),
-		      "memory file", error);
-	} else if (random_below(random, 3)) {
-		check(iommubroker_memory_file_remove(file, &error), "removing a file", error);
-		file = iommubroker_memory_file_free(file);
-	} else {
-		check(iommubroker_guest_destroy(guest, &error), "destroying a guest", error);
-		file = iommubroker_memory_file_free(file);
-		guest = iommubroker_guest_free(guest);
+	check(iommubroker_guest_create(vmm.session, &options, &beside.guest, &error), "guest",
+	      error);
+}
+
+static void beside_add_file(void)
+{
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_memory_file_add(beside.guest, vmm.memory_fd, true, &beside.file, &error),
+	      "memory file", error);
+}
+
+static void beside_remove_file(void)
+{
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_memory_file_remove(beside.file, &error), "removing a file", error);
+	beside.file = iommubroker_memory_file_free(beside.file);
+}
+
+static void beside_destroy(void)
+{
+	struct iommubroker_error *error = NULL;
+
+	check(iommubroker_guest_destroy(beside.guest, &error), "destroying a guest", error);
+	beside.file = iommubroker_memory_file_free(beside.file);
+	beside.guest = iommubroker_guest_free(beside.guest);
+}
+
+/* One step of the life of a guest that has, with a function of its own, a device as well. */
+static void live_beside(uint64_t *random)
+{
+	switch (beside.step++) {
+	case 0:
+		beside_create();
+		break;
+	case 1:
+		beside_add_file();
+		if (!beside.function.fid)
+			beside.step = random_below(random, 3) ? 9 : 10;
+		break;
+	case 2:
+		beside_map();
+		break;
+	case 3:
+		beside_bind();
+		break;
+	case 4:
+		beside_attach(IOMMUBROKER_ATTACHMENT_RELAXED);
+		break;
+	case 5:
+		beside_register();
+		break;
+	case 6:
+		beside_replace(true);
+		beside_replace(false);
+		break;
+	case 7:
+		beside_reset();
+		break;
+	case 8:
+		beside_close();
+		beside.step = 10;
+		break;
+	case 9:
+		beside_remove_file();
+		break;
+	default:
+		beside_destroy();
+		beside.step = 0;
 	}
 	usleep(3000);
 }
@@ -558,7 +701,7 @@ int main(int argc, char **argv)
 	pthread_t threads[5];
 	char line[64];
 
-	if (argc != 5)
+	if (argc != 5 && argc != 6)
 		return 2;
 	pthread_rwlockattr_init(&writers_first);
 	pthread_rwlockattr_setkind_np(&writers_first, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -571,6 +714,8 @@ int main(int argc, char **argv)
 		vmm.functions[f].number = f;
 		vmm.functions[f].fid = (uint32_t)strtoul(argv[2 + f], NULL, 0);
 	}
+	beside.function.number = 2;
+	beside.function.fid = argc == 6 ? (uint32_t)strtoul(argv[5], NULL, 0) : 0;
 	make_tables(&vmm.functions[0]);
 	function_open(&vmm.functions[0]);
 	puts("ready");

@@ -17,14 +17,14 @@ from supervisor import Supervised
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TABLE = os.path.join(SOURCE, "daemon", "util", "crash_point.h")
 POINT = re.compile(r'^\tX\(\w+, "([a-z-]+)",', re.M)
-# Points that a VMM under load passes; the others belong to what it does not do.
-REACHED_MIN = 40
+# Points that need more than one VMM, or memory that cannot be mapped back: see test_restart_sessions.
+ELSEWHERE = {"home-lost", "delegated", "memory-put-back"}
 
 
 class Vmm:
-    def __init__(self, daemon, functions, seed):
+    def __init__(self, daemon, functions, seed, relaxed=()):
         self.process = subprocess.Popen(
-            [built("tests/scenario/restart_vmm"), daemon.run + "/fd.sock", *map(str, functions), str(seed)],
+            [built("tests/scenario/restart_vmm"), daemon.run + "/fd.sock", *map(str, (*functions, seed, *relaxed))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent,
         )  # fmt: skip
         self.expect("ready")
@@ -67,8 +67,8 @@ class RestartCase(Case):
         except AssertionError as error:
             raise AssertionError("%s: %s; log: %s" % (when, error, self.daemon.log()[-5000:])) from None
 
-    def start(self, functions, seed=1):
-        vmm = Vmm(self.daemon, functions, seed)
+    def start(self, functions, seed=1, relaxed=None):
+        vmm = Vmm(self.daemon, functions, seed, [relaxed] if relaxed else [])
         self.clients.callback(vmm.kill)
         return vmm
 
@@ -141,30 +141,34 @@ class Restarted(RestartCase):
 
 
 class CrashPoints(RestartCase):
+    """Each named point, in the table's order: the daemon dies there once, and its successor goes on
+    where it was."""
+
+    settings = {"device.d/all.conf": "[Device]\nFunctionId=3\nRelaxedTranslation=yes\n[Device]\nFunctionId=1 2\n"}
+
     def test_every_step_of_every_mutation(self):
-        """Each named point, in the table's order: the daemon dies there once, and its successor goes
-        on where it was."""
         with open(TABLE) as f:
             points = POINT.findall(f.read())
-        vmm = self.start((1, 2))
         if not subprocess.run([built("daemon/iommubrokerd"), "--crash-points"], capture_output=True, text=True).stdout:
             self.skipTest("built without -Dcrash_points=true")
-        reached = []
-        for point in points:
-            eventually(lambda: self.daemon.supervisor.ready and self.daemon.alive(), "the one before is through")
-            starts = self.daemon.supervisor.starts
-            self.daemon.crash(once={"IOMMUBROKER_CRASH_AT": point + (":3" if point == "pin-area" else "")})
-            for _ in range(12):
-                # time for what the VMM does to come round; some points belong to what it does not
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    vmm.process.wait(0.03)
-                self.check(vmm, "at " + point)
-                if self.daemon.supervisor.starts > starts + 1:
-                    reached.append(point)
-                    break
+        vmm = self.start((1, 2), relaxed=3)
+        missed = [point for point in points if point not in ELSEWHERE and not self.dies(vmm, point)]
         eventually(lambda: self.daemon.supervisor.ready and self.daemon.alive(), "the last one is through")
         vmm.check()
         vmm.quit()
-        self.assertGreaterEqual(len(reached), REACHED_MIN, set(points) - set(reached))
-        print("UNREACHED", sorted(set(points) - set(reached)), len(points))
+        self.assertEqual(missed, [])
         self.assertEqual(re.findall(".*is not taken over.*", self.daemon.log()), [])
+
+    def dies(self, vmm, point):
+        """Whether the daemon passed the point before long."""
+        eventually(lambda: self.daemon.supervisor.ready and self.daemon.alive(), "the one before is through")
+        starts = self.daemon.supervisor.starts
+        self.daemon.crash(once={"IOMMUBROKER_CRASH_AT": point + (":3" if point == "pin-area" else "")})
+        for _ in range(200):
+            # time for what the VMM does to come round
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                vmm.process.wait(0.03)
+            self.check(vmm, "at " + point)
+            if self.daemon.supervisor.starts > starts + 1:
+                return True
+        return False
