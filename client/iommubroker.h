@@ -223,6 +223,7 @@ struct iommubroker_demand {
 	uint64_t nested_domains;
 	uint64_t mappings; /* sum of the reservations of all nested domains, 4 KiB leaves */
 	uint64_t update_rings;
+	uint32_t ring_lanes, ring_entries; /* of each; 0: one lane, 64 entries */
 };
 struct iommubroker_missing {
 	const char *resource;

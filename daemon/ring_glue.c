@@ -31,6 +31,7 @@ static int glue_destroy(void *context, struct session *session, uint64_t ring,
 const struct ring_ops ring_glue = {
 	.version = RING_VERSION,
 	.entries_max = RING_ENTRIES_MAX,
+	.bytes = ring_bytes,
 	.create = glue_create,
 	.destroy = glue_destroy,
 };

@@ -48,6 +48,12 @@ static bool is_told_what(const struct options *options)
 	       options->nested_domains.given || options->mappings.given || options->rings.given;
 }
 
+/* What is no 32-bit number is none of a ring either, and the daemon says so. */
+static uint32_t shape_of(const struct number *option)
+{
+	return option->value > UINT32_MAX ? UINT32_MAX : (uint32_t)option->value;
+}
+
 int command_check_fit(struct command_context *context, int argc, char **argv)
 {
 	Iommubroker__V1__CheckTenantFitRequest request =
@@ -74,6 +80,8 @@ int command_check_fit(struct command_context *context, int argc, char **argv)
 	wanted.nested_domains = options->nested_domains.value;
 	wanted.mappings = options->mappings.value;
 	wanted.update_rings = options->rings.value;
+	wanted.ring_lanes = shape_of(&options->ring_lanes);
+	wanted.ring_entries = shape_of(&options->ring_entries);
 	rpc_call(context->rpc, "CheckTenantFit", &request.base,
 		 &iommubroker__v1__check_fit_response__descriptor, take, &fit, &status);
 	r = command_outcome(context, &status);

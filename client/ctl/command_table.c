@@ -45,6 +45,9 @@ static const struct option_row check_fit_options[] = {
 	{"nested", "N", OPTION_NUMBER, AT(nested_domains), "nested domains"},
 	{"mappings", "N", OPTION_NUMBER, AT(mappings), "mappings reserved by all nested domains"},
 	{"rings", "N", OPTION_NUMBER, AT(rings), "update rings"},
+	{"ring-lanes", "N", OPTION_NUMBER, AT(ring_lanes), "lanes of each ring, 1 if not given"},
+	{"ring-entries", "N", OPTION_NUMBER, AT(ring_entries),
+	 "entries of each lane, 64 if not given"},
 	{0},
 };
 

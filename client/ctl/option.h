@@ -22,7 +22,7 @@ struct options {
 	struct number count, interval_ms, timeout_ms;
 	struct number function_id, nested, pid;
 	struct number guests, pinned_bytes, memory_files, regions, devices, nested_domains,
-		mappings, rings;
+		mappings, rings, ring_lanes, ring_entries;
 };
 
 enum option_kind {

@@ -102,6 +102,8 @@ int iommubroker_check_fit(struct iommubroker_session *session,
 	request.nested_domains = demand->nested_domains;
 	request.mappings = demand->mappings;
 	request.update_rings = demand->update_rings;
+	request.ring_lanes = demand->ring_lanes;
+	request.ring_entries = demand->ring_entries;
 	r = exchange_run(session, &exchange, &message, ret_error);
 	if (r < 0)
 		return r;

@@ -797,7 +797,7 @@ struct usage_past {
  * guest's. Mappings are shared among the nested domains likewise; 0: each reserves the default. */
 struct fit_request {
 	uint64_t guests, pinned_bytes, regions, memory_files, devices, nested_domains, mappings,
-		rings;
+		rings, ring_bytes; /* charged for each */
 };
 #define FIT_MISSING_MAX (LEDGER_RESOURCES * LIMIT_LEVELS)
 /* A limit that is too low, by missing. At the level of a guest requested is one guest's share. */

@@ -89,6 +89,13 @@ static void fit_nested(struct fit *fit, const struct fit_request *request, uint6
 	fit->guest.amount[LEDGER_MAPPINGS] = share_of_first(request->mappings, guests);
 }
 
+static void add_rings(struct ledger_amounts *amounts, uint64_t n, uint64_t bytes)
+{
+	amounts->amount[LEDGER_RINGS] = n;
+	amounts->amount[LEDGER_TABLE_BYTES] =
+		sum(amounts->amount[LEDGER_TABLE_BYTES], product(n, bytes));
+}
+
 static void fit_amount(struct fit *fit, enum ledger_resource resource, uint64_t amount,
 		       uint64_t guests)
 {
@@ -107,8 +114,9 @@ static void fit_amounts(struct fit *fit, const struct fit_request *request,
 	fit_amount(fit, LEDGER_MEMORY_FILES, request->memory_files, guests);
 	fit_amount(fit, LEDGER_DEVICES, request->devices, guests);
 	fit_amount(fit, LEDGER_NESTED, request->nested_domains, guests);
-	fit_amount(fit, LEDGER_RINGS, request->rings, guests);
 	fit_nested(fit, request, guests, policy->settings.nested_mappings_default);
+	add_rings(&fit->all, request->rings, request->ring_bytes);
+	add_rings(&fit->guest, share_of_first(request->rings, guests), request->ring_bytes);
 	/* The guests themselves are their session's; and a queue is as long as its limit lets it.
 	 */
 	fit->all.amount[LEDGER_GUESTS] = request->guests;

@@ -102,8 +102,7 @@ static struct ring *ring_alloc(struct ring_server *server, struct session *sessi
 	return NULL;
 }
 
-/* What it costs the daemon. */
-static uint64_t ring_bytes(uint32_t lanes, uint32_t entries)
+uint64_t ring_bytes(uint32_t lanes, uint32_t entries)
 {
 	return ring_memory_bytes(lanes, entries) + lanes * sizeof(struct ring_lane_work) +
 	       sizeof(struct ring) + STATE_BYTES;

@@ -40,6 +40,8 @@ struct ring_ends {
 	int complete[RING_LANES_MAX];
 };
 
+/* What one of that shape is charged. */
+uint64_t ring_bytes(uint32_t lanes, uint32_t entries);
 /* On the guest's lane. 0, REFUSED or a negative errno. */
 int ring_create(struct ring_server *server, struct session *session,
 		const struct ring_request *request, uint64_t *ret_ring, struct ring_ends *ret_ends,

@@ -3,16 +3,38 @@
 #include "rpc/convert.h"
 
 #include "rpc/dispatcher.h"
+#include "rpc/handler.h"
 
 typedef Iommubroker__V1__CheckFitResponse__Missing Missing;
 
-/* Without rings: as CreateUpdateRing would be answered. */
+#define RING_ENTRIES_DEFAULT 64
+
+/* As CreateUpdateRing would be answered. */
+static int convert_rings(struct call *call, const Iommubroker__V1__CheckFitRequest *request,
+			 uint64_t *ret_bytes)
+{
+	const struct ring_ops *ops = call->dispatcher->ring_ops;
+	uint32_t lanes = request->ring_lanes ? request->ring_lanes : 1;
+	uint32_t entries = request->ring_entries ? request->ring_entries : RING_ENTRIES_DEFAULT;
+	int status;
+
+	*ret_bytes = 0;
+	if (!request->update_rings && !request->ring_lanes && !request->ring_entries)
+		return 0;
+	status = check_ring_shape(call, "ring_lanes", lanes, "ring_entries", entries);
+	if (!status)
+		*ret_bytes = ops->bytes(lanes, entries);
+	return status;
+}
+
 int convert_fit_request(struct call *call, const Iommubroker__V1__CheckFitRequest *request,
 			struct fit_request *ret)
 {
-	if (request->update_rings && !call->dispatcher->ring_ops)
-		return refuse_unimplemented(&call->refusal, "UPDATE_RING",
-					    "update rings come with a later version of the daemon");
+	uint64_t ring_bytes;
+	int status = convert_rings(call, request, &ring_bytes);
+
+	if (status)
+		return status;
 	*ret = (struct fit_request){
 		.guests = request->guests,
 		.pinned_bytes = request->pinned_bytes,
@@ -22,6 +44,7 @@ int convert_fit_request(struct call *call, const Iommubroker__V1__CheckFitReques
 		.nested_domains = request->nested_domains,
 		.mappings = request->mappings,
 		.rings = request->update_rings,
+		.ring_bytes = ring_bytes,
 	};
 	return 0;
 }

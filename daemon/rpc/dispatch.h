@@ -150,6 +150,8 @@ void dispatcher_set_operator(struct dispatcher *dispatcher, const struct operato
 #define RPC_RING_FDS_MAX 66
 struct ring_ops {
 	uint32_t version, entries_max;
+	/* What one of that shape is charged. */
+	uint64_t (*bytes)(uint32_t lanes, uint32_t entries);
 	/* On the guest's lane. The client's descriptors, the caller's: the memory, the doorbell for
 	 * submissions, one for each lane's completions. 0, REFUSED or a negative errno. */
 	int (*create)(void *context, struct session *session, uint64_t guest, uint32_t lanes,

@@ -84,6 +84,9 @@ int prepare_set_dirty_tracking(struct call *call);
 int prepare_read_dirty(struct call *call);
 
 /* handler_ring.c */
+/* Of CreateUpdateRing and what asks about it: the fields' names for a refusal. 0 or REFUSED. */
+int check_ring_shape(struct call *call, const char *lanes_field, uint32_t lanes,
+		     const char *entries_field, uint32_t entries);
 int prepare_create_update_ring(struct call *call);
 int handle_create_update_ring(struct call *call);
 int prepare_destroy_update_ring(struct call *call);

@@ -19,17 +19,27 @@ static int check_served(struct call *call)
 				    "update rings are not served here");
 }
 
-static int check_entries(struct call *call, uint32_t entries)
+static int check_entries(struct call *call, const char *field, uint32_t entries)
 {
 	const struct ring_ops *ops = call->dispatcher->ring_ops;
 
 	if (!entries || entries & (entries - 1))
-		return refuse_field(&call->refusal, "entries", "entries: %u is no power of two",
+		return refuse_field(&call->refusal, field, "%s: %u is no power of two", field,
 				    entries);
 	if (ops && entries > ops->entries_max)
-		return refuse_field(&call->refusal, "entries", "entries: %u, at most %u", entries,
+		return refuse_field(&call->refusal, field, "%s: %u, at most %u", field, entries,
 				    ops->entries_max);
 	return 0;
+}
+
+int check_ring_shape(struct call *call, const char *lanes_field, uint32_t lanes,
+		     const char *entries_field, uint32_t entries)
+{
+	int status = check_count(call, lanes_field, lanes, 1, LANES_MAX);
+
+	if (!status)
+		status = check_entries(call, entries_field, entries);
+	return status ? status : check_served(call);
 }
 
 int prepare_create_update_ring(struct call *call)
@@ -37,11 +47,9 @@ int prepare_create_update_ring(struct call *call)
 	const CreateRequest *request = (const CreateRequest *)call->request;
 	int status = check_owned(call, "guest", "guest", request->guest);
 
-	if (!status)
-		status = check_count(call, "lanes", request->lanes, 1, LANES_MAX);
-	if (!status)
-		status = check_entries(call, request->entries);
-	return status ? status : check_served(call);
+	return status ? status
+		      : check_ring_shape(call, "lanes", request->lanes, "entries",
+					 request->entries);
 }
 
 static int create_answer(struct call *call, uint64_t ring, const int *consume_fds, uint32_t lanes)

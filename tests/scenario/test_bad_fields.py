@@ -63,6 +63,10 @@ TABLE = {
     "OpenSession": {"name": STRING},
     "CloseSession": {},
     "CheckFit": {
+        "ring_lanes": [Bad(65), Bad(2**32 - 1)],
+        "ring_entries": [Bad(3), Bad(2048), Bad(2**32 - 1)],
+    }
+    | {
         name: Any("a number that does not fit is answered with fits = false: see test_limits")
         for name in ("guests", "pinned_bytes", "regions", "devices", "nested_domains", "mappings", "memory_files", "update_rings")
     },

@@ -98,3 +98,29 @@ class Refreshes(RingCase):
                 self.assertEqual(near.refresh(neighbour.created.index, IOVA, PAGE).verdict, pb.VERDICT_DONE)
             ring.destroy()
             self.assertTrue(ring.ended())
+
+
+class Fits(RingCase):
+    settings = {"iommubrokerd.conf": "[Limits]\nTableMemoryMax=2M\nRingsPerGuestMax=100\nRingsMax=100\n"}
+
+    def test_check_fit_answers_as_the_call(self):
+        """Rings of a shape until no more fit: before each the question is answered as the call is."""
+        for lanes, entries in ((1, 1), (3, 64), (64, 8), (8, 256)):
+            made = []
+            while len(made) < 100:
+                fit = self.vmm.ask("CheckFit", update_rings=1, ring_lanes=lanes, ring_entries=entries)
+                try:
+                    made.append(self.ring(lanes=lanes, entries=entries))
+                except Refused as refused:
+                    self.assertEqual(refused.code, "RESOURCE_EXHAUSTED")
+                    self.assertEqual([m.resource for m in fit.missing], ["table_bytes"])
+                    break
+                self.assertTrue(fit.fits, (lanes, entries, len(made), fit))
+            self.assertIn(len(made), range(1, 100), (lanes, entries, fit))
+            all_of_them = self.vmm.ask("CheckFit", update_rings=len(made) + 1, ring_lanes=lanes, ring_entries=entries)
+            self.assertFalse(all_of_them.fits)
+            for ring in made:
+                self.vmm.mutate("DestroyUpdateRing", ring=ring.handle)
+            self.assertTrue(
+                self.vmm.ask("CheckFit", update_rings=len(made), ring_lanes=lanes, ring_entries=entries).fits
+            )

@@ -395,10 +395,11 @@ static void test_check_fit(void **state)
 	json_decref(expect_json("check-fit --guests 1 --json", EXIT_REFUSED));
 	expect_asked(
 		"check-fit --tenant t --guests 1 --pinned 16G --files 8 --regions 2 --devices 3 "
-		"--nested 4 --mappings 5 --rings 6",
+		"--nested 4 --mappings 5 --rings 6 --ring-lanes 7 --ring-entries 8",
 		"CheckTenantFit "
 		"{\"fit\":{\"devices\":3,\"guests\":1,\"mappings\":5,\"memory_files\":8,"
 		"\"nested_domains\":4,\"pinned_bytes\":17179869184,\"regions\":2,"
+		"\"ring_entries\":8,\"ring_lanes\":7,"
 		"\"update_rings\":6},\"tenant\":\"t\"}");
 	fake_admin_reset();
 	response.fits = true;
