@@ -102,6 +102,10 @@ const struct setting config_settings[] = {
 	 600000, NULL, "How long such a descriptor waits before it is closed."},
 	{"Clients", "FirstRequestTimeout", SETTING_MILLISECONDS, RPC(first_request_ms), "10s", 10,
 	 600000, NULL, "How long a new connection may stay silent before it is dropped.", true},
+	{"Clients", "DelegationClaimTimeout", SETTING_MILLISECONDS, BROKER(delegation_claim_ms),
+	 "600s", 10, 86400000, NULL,
+	 "How long a guest waits for the process that it was delegated to with HOLD, once nobody "
+	 "else holds it and that process has not come yet; then it is taken down."},
 	{"Clients", "RateDelayMax", SETTING_MILLISECONDS, RPC(rate_delay_ms), "1s", 10, 60000, NULL,
 	 "How long a call waits, at most, when its tenant or the host is above a rate; one that "
 	 "would have to wait longer is refused."},

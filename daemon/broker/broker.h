@@ -100,6 +100,7 @@ struct broker_settings {
 	const struct broker_device_rule *device_rules; /* borrowed likewise */
 	size_t n_device_rules;
 	enum broker_rule_lost rule_lost;
+	uint32_t delegation_claim_ms; /* that a guest waits for a holder who never came */
 	bool open_devices; /* no rule needed: the emulated backend without configuration */
 };
 
@@ -267,6 +268,9 @@ void broker_on_handover(struct broker *broker, void (*tell)(void *context), void
 /* INLINE. Take down those that waited for as long as they may. In how many nanoseconds the next is
  * due; UINT64_MAX: none waits. */
 uint64_t broker_expire_handovers(struct broker *broker);
+/* INLINE. A session that holds a guest, and that nobody has come to use for as long as was to be
+ * waited: a reference, to be closed. NULL: none. */
+struct session *broker_unclaimed_session(struct broker *broker);
 
 enum attachment {
 	ATTACHMENT_BLOCKED,

@@ -313,11 +313,16 @@ int delegation_find(struct session **ret, struct broker *broker, struct session 
 struct session *delegation_heir(const struct guest *guest)
 {
 	const struct delegation *delegation;
+	struct session *unclaimed = NULL;
 
-	DL_FOREACH (guest->delegations, delegation)
-		if (holds(delegation))
+	DL_FOREACH (guest->delegations, delegation) {
+		if (!holds(delegation))
+			continue;
+		if (delegation->session->pidfd >= 0)
 			return delegation->session;
-	return NULL;
+		unclaimed = delegation->session;
+	}
+	return unclaimed;
 }
 
 void delegation_leave(struct session *session)

@@ -320,6 +320,7 @@ static void guest_go_home(struct guest *guest, struct session *home)
 	pthread_mutex_lock(&guest->broker->lock);
 	session_unref(guest->home); /* its creator, which it refers to anyway */
 	guest->home = session_ref(home);
+	handover_await_claim(home);
 	home->users++;
 	DL_APPEND2(home->guests, guest, session_prev, session_next);
 	pthread_mutex_unlock(&guest->broker->lock);
@@ -499,6 +500,7 @@ static void guest_move(struct guest *guest, struct session *heir)
 	DL_APPEND2(heir->guests, guest, session_prev, session_next);
 	heir->users++;
 	guest->home = session_ref(heir);
+	handover_await_claim(heir);
 	CRASH_POINT(HOME_LOST);
 	save_later(guest);
 	session_unref(old); /* not the last one either: the creator is guest->session as well */

@@ -88,6 +88,36 @@ void broker_on_handover(struct broker *broker, void (*tell)(void *context), void
 	pthread_mutex_unlock(&broker->lock);
 }
 
+void handover_await_claim(struct session *session)
+{
+	struct broker *broker = session->broker;
+
+	if (session->pidfd >= 0)
+		return;
+	session->claim_by_ns = clock_boottime_ns() +
+			       broker->policy->settings.delegation_claim_ms * UINT64_C(1000000);
+	tell_waiting(broker);
+}
+
+static void expire_one(struct guest *guest, uint64_t now_ns, uint64_t *ret)
+{
+	if (!guest->handover.waiting)
+		return;
+	if (guest->handover.deadline_ns <= now_ns) {
+		guest->handover.waiting = false;
+		guest_begin_take_down(guest);
+	} else if (guest->handover.deadline_ns < *ret) {
+		*ret = guest->handover.deadline_ns;
+	}
+}
+
+/* It has a guest because nobody else holds that. */
+static bool awaits_claim(const struct session *session)
+{
+	return session->delegation && session->pidfd < 0 && session->guests && !session->closed &&
+	       session->claim_by_ns;
+}
+
 /* Those that wait no longer than now; the earliest of the others is over at *ret. With the broker's
  * lock held. */
 static void expire(struct broker *broker, uint64_t now_ns, uint64_t *ret)
@@ -95,18 +125,28 @@ static void expire(struct broker *broker, uint64_t now_ns, uint64_t *ret)
 	struct session *session;
 	struct guest *guest;
 
-	DL_FOREACH (broker->sessions, session)
+	DL_FOREACH (broker->sessions, session) {
 		DL_FOREACH2(session->guests, guest, session_next)
-		{
-			if (!guest->handover.waiting)
-				continue;
-			if (guest->handover.deadline_ns <= now_ns) {
-				guest->handover.waiting = false;
-				guest_begin_take_down(guest);
-			} else if (guest->handover.deadline_ns < *ret) {
-				*ret = guest->handover.deadline_ns;
-			}
-		}
+		expire_one(guest, now_ns, ret);
+		if (awaits_claim(session) && session->claim_by_ns > now_ns &&
+		    session->claim_by_ns < *ret)
+			*ret = session->claim_by_ns;
+	}
+}
+
+struct session *broker_unclaimed_session(struct broker *broker)
+{
+	uint64_t now_ns = clock_boottime_ns();
+	struct session *session;
+
+	pthread_mutex_lock(&broker->lock);
+	DL_FOREACH (broker->sessions, session)
+		if (awaits_claim(session) && session->claim_by_ns <= now_ns)
+			break;
+	if (session)
+		session_ref(session);
+	pthread_mutex_unlock(&broker->lock);
+	return session;
 }
 
 uint64_t broker_expire_handovers(struct broker *broker)

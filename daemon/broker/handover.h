@@ -17,6 +17,7 @@
 
 struct broker;
 struct guest;
+struct session;
 
 struct handover {
 	uint64_t deadline_ns; /* CLOCK_BOOTTIME: it outlives the process; 0: not announced */
@@ -31,6 +32,9 @@ struct handover {
 /* Nobody holds it any more. false: it was not announced, or too long ago: it is to be taken down.
  */
 bool handover_begin(struct guest *guest);
+/* A guest is that session's from now on: who was to use its delegation has to come before long.
+ * With the broker's lock held. */
+void handover_await_claim(struct session *session);
 /* The process ends and leaves nobody to resume it: take down what waits. */
 void handover_give_up(struct broker *broker);
 

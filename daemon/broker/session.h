@@ -27,6 +27,8 @@ struct session {
 	pid_t pid;
 	uid_t uid;
 	int pidfd;
+	uint64_t claim_by_ns; /* of a delegation's that nobody has used: its guest waits until then,
+				 CLOCK_BOOTTIME; broker's lock */
 	_Atomic uint64_t start_ticks; /* of its process, once that was asked for; 0 before */
 	struct pool_share *share;     /* of the tenant, a reference */
 	struct ledger_account account;

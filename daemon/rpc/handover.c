@@ -3,8 +3,28 @@
 
 #include <errno.h>
 
+#include "rpc/rpc_session.h"
+
 /* Late rather than a moment too early, which would mean another look. */
 #define SLACK_US 1000
+
+/* Their guests go with them. */
+static void end_unclaimed(struct dispatcher *dispatcher)
+{
+	struct session *session;
+
+	while ((session = broker_unclaimed_session(dispatcher->broker))) {
+		struct rpc_session *found = rpc_session_of(dispatcher, session);
+
+		if (found)
+			rpc_session_end(found, "nobody came to hold its guest", NULL, NULL);
+		else
+			session_close(session, NULL, NULL);
+		if (found)
+			rpc_session_unref(found);
+		session_unref(session);
+	}
+}
 
 void handover_watch_look(struct dispatcher *dispatcher)
 {
@@ -12,6 +32,7 @@ void handover_watch_look(struct dispatcher *dispatcher)
 	uint64_t wait_us = wait_ns / 1000 + SLACK_US;
 	struct timeval wait = {(time_t)(wait_us / 1000000), (suseconds_t)(wait_us % 1000000)};
 
+	end_unclaimed(dispatcher);
 	if (wait_ns != UINT64_MAX)
 		event_add(dispatcher->handovers.timer, &wait);
 }

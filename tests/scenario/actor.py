@@ -39,7 +39,9 @@ class Actor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(PATIENCE)
         inherited = [path.fileno()] if isinstance(path, socket.socket) else []
-        command = [sys.executable, os.path.abspath(__file__), str(theirs.fileno()), str(-1 if uid is None else uid)]
+        # in a namespace of its own it is that user before it begins, and root in there
+        become = -1 if uid is None or namespace else uid
+        command = [sys.executable, os.path.abspath(__file__), str(theirs.fileno()), str(become)]
         command.append(str(inherited[0]) if inherited else path)
         if namespace:
             command = ["unshare", "--user", "--map-root-user", *command]

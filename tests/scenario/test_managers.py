@@ -3,13 +3,14 @@
 
 import os
 import socket
+import subprocess
 import unittest
 
 from actor import Actor, Over
 from api import METHODS, Disconnected, Refused, pb
 from fixture import Case, eventually
 from guest import MIB, PAGE, Memory
-from vmm import Vmm
+from vmm import WINDOW_FIRST, Started, Vmm
 
 NAMES = ("MAP", "DEVICE", "DOMAIN", "REFRESH", "EVENTS", "HOLD")
 ALL = [pb.RIGHT_MAP, pb.RIGHT_DEVICE, pb.RIGHT_DOMAIN, pb.RIGHT_REFRESH, pb.RIGHT_EVENTS, pb.RIGHT_HOLD]
@@ -256,9 +257,7 @@ class Libvirt(ManagerCase):
         self.assertEqual(caught.exception.code, "UNAUTHENTICATED")
 
 
-class Pod(ManagerCase):
-    """A socket in a volume, where processes of other users connect."""
-
+class VolumeCase(ManagerCase):
     def listening(self):
         path = os.path.join(self.daemon.folder, "volume.sock")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -268,12 +267,25 @@ class Pod(ManagerCase):
         os.chmod(path, 0o666)
         return path, sock
 
+
+class Pod(VolumeCase):
+    """A socket in a volume, where processes of other users connect."""
+
+    def setUp(self):
+        super().setUp()
+        probe = ["unshare", "--user", "--map-root-user", "true"]
+        user = POD_UID if is_root() else None
+        if subprocess.run(probe, user=user, stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("this system lets users make no user namespaces")
+
     def test_another_user_in_another_namespace(self):
+        """Root in there, somebody else out here, and nobody whom a rule is for."""
         manager = self.manager()
         path, sock = self.listening()
         self.delegate(manager, [pb.RIGHT_MAP, pb.RIGHT_HOLD], listening_socket=manager.client.give(sock.fileno()))
         sock.close()
-        client = self.actor(path, uid=POD_UID if is_root() else None, namespace=not is_root())
+        client = self.actor(path, uid=POD_UID if is_root() else None, namespace=True)
+        self.assertNotEqual(os.readlink("/proc/%d/ns/user" % client.pid), os.readlink("/proc/self/ns/user"))
         client.open_session()
         told = client.call("DescribeGuest", pb.DescribeGuestRequest(guest=manager.guest)).message.description
         self.assertEqual(told.pid, client.pid)
@@ -288,6 +300,24 @@ class Pod(ManagerCase):
         manager.client.kill()
         eventually(lambda: self.daemon.status().sessions == 1, "the manager's session to end")
         client.call("DescribeGuest", pb.DescribeGuestRequest(guest=manager.guest))
+        client.kill()
+        eventually(lambda: self.guests_used() == 0, "the guest to be gone")
+
+    def test_whole_life_in_there(self):
+        """Memory, a device, tables and refreshes, all by the pod, after its manager has left."""
+        manager = self.manager()
+        path, sock = self.listening()
+        self.delegate(manager, listening_socket=manager.client.give(sock.fileno()))
+        sock.close()
+        manager.client.kill()
+        eventually(lambda: self.daemon.status().sessions == 1, "the manager's session to end")
+        client = self.actor(path, uid=POD_UID if is_root() else None, namespace=True)
+        client.open_session()
+        pod = Vmm(client, guest=manager.guest)
+        started = Started(pod)
+        started.tables.map(WINDOW_FIRST, 2 * MIB, 4 * PAGE, True)
+        done = pod.refresh(started.nested, (WINDOW_FIRST, 4 * PAGE))[0]
+        self.assertEqual((done.verdict, done.mapped), (pb.VERDICT_DONE, 4))
         client.kill()
         eventually(lambda: self.guests_used() == 0, "the guest to be gone")
 
@@ -317,6 +347,35 @@ class Pod(ManagerCase):
         for bad in (connected, stream, inet):
             with bad, self.subTest(str(bad)), self.refused("INVALID_ARGUMENT", field="listening_socket"):
                 self.delegate(manager, listening_socket=manager.client.give(bad.fileno()))
+
+
+class Unclaimed(VolumeCase):
+    """Who was to hold it never comes."""
+
+    settings = {"iommubrokerd.conf": "[Clients]\nDelegationClaimTimeout=300ms\n"}
+
+    def test_nobody_comes(self):
+        manager = self.manager()
+        path, sock = self.listening()
+        self.delegate(manager, listening_socket=manager.client.give(sock.fileno()))
+        sock.close()
+        manager.client.kill()
+        eventually(lambda: self.guests_used() == 0, "the guest to be gone")
+        eventually(lambda: self.daemon.status().sessions == 0, "its delegations to be gone, too")
+
+    def test_somebody_holds_it(self):
+        """Also beside one that nobody ever claims, and for longer than that is waited for."""
+        manager = self.manager()
+        _, sock = self.listening()
+        self.delegate(manager, listening_socket=manager.client.give(sock.fileno()))
+        client = self.delegated(manager)
+        other = self.manager()
+        self.delegate(other, [pb.RIGHT_HOLD], listening_socket=other.client.give(sock.fileno()))
+        sock.close()
+        for gone in (manager, other):
+            gone.client.kill()
+        eventually(lambda: self.guests_used() == 1, "the one that nobody holds to be gone")
+        client.call("DescribeGuest", pb.DescribeGuestRequest(guest=manager.guest))
 
 
 class Listening(ManagerCase):

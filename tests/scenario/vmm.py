@@ -103,13 +103,17 @@ class Device:
 class Vmm:
     """One session with one guest."""
 
-    def __init__(self, client, ids=None, **create):
+    def __init__(self, client, ids=None, guest=None, **create):
+        """guest: one that was delegated; else one is made."""
         self.client = client
         # of the session: a second guest of it counts on
         self.ids = ids or itertools.count(1)
         self.stack = contextlib.ExitStack()
         self.files = []  # (Memory, handle)
         self.devices = []
+        self.guest = guest
+        if guest:
+            return
         create.setdefault("name", "guest")
         created = self.mutate("CreateGuest", **create)
         self.guest, self.secret = created.guest, created.secret

@@ -42,6 +42,7 @@ struct broker_settings settings_default(void)
 	struct broker_settings settings = {
 		.nested_mappings_default = 65536,
 		.designations = S390_DESIGNATIONS_ALL,
+		.delegation_claim_ms = 3600000,
 		.require_seals = BROKER_SEALS_OFF,
 		.unpopulated_memory = BROKER_UNPOPULATED_REJECT,
 		.threads_max = 4,

@@ -77,6 +77,12 @@ void broker_on_handover(struct broker *broker, void (*tell)(void *context), void
 	(void)context;
 }
 
+struct session *broker_unclaimed_session(struct broker *broker)
+{
+	(void)broker;
+	return NULL;
+}
+
 uint64_t broker_expire_handovers(struct broker *broker)
 {
 	(void)broker;
