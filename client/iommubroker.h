@@ -742,8 +742,8 @@ IOMMUBROKER_API int iommubroker_ring_submit(struct iommubroker_ring *ring, uint3
 IOMMUBROKER_API int iommubroker_ring_reap(struct iommubroker_ring *ring, uint32_t lane,
 					  struct iommubroker_ring_result *ret_results,
 					  size_t n_max);
-/* Until there is something to reap, or never will be, as the next call says. timeout_ns: nanoseconds, or IOMMUBROKER_NO_TIMEOUT. 0,
- * -ETIMEDOUT, or -ECONNRESET: the ring has ended. */
+/* Until there is something to reap, or never will be, as the next call says. timeout_ns:
+ * nanoseconds, or IOMMUBROKER_NO_TIMEOUT. 0, -ETIMEDOUT, or -ECONNRESET: the ring has ended. */
 IOMMUBROKER_API int iommubroker_ring_wait(struct iommubroker_ring *ring, uint32_t lane,
 					  uint64_t timeout_ns);
 

@@ -325,11 +325,20 @@ static bool ring_go_on(struct ring *ring, const struct ring_request *shape)
 {
 	ring->memory_bytes = ring_memory_bytes(shape->lanes, shape->entries);
 	return file_holds(ring->memory_fd, ring->memory_bytes) &&
-	       file_holds(ring->state_fd, STATE_BYTES) && doorbells_are_there(ring, shape->lanes) &&
 	       !file_map(ring->memory_fd, ring->memory_bytes, &ring->memory) &&
+	       file_holds(ring->state_fd, STATE_BYTES) && doorbells_are_there(ring, shape->lanes) &&
 	       !file_map(ring->state_fd, STATE_BYTES, (void **)&ring->state) &&
 	       ring->state->lanes == shape->lanes && ring->state->entries == shape->entries &&
 	       queue_adopt(&ring->queue, ring->memory, ring->memory_bytes, ring->state);
+}
+
+/* Where its memory is sound, who only polls learns that it has ended. */
+static void ring_tell_end(struct ring *ring, const struct ring_request *shape)
+{
+	if (!ring->memory)
+		return;
+	ring->queue = (struct ring_queue){ring->memory, shape->lanes, shape->entries, NULL};
+	queue_end(&ring->queue);
 }
 
 static void parts_close(const struct ring_parts *parts)
@@ -357,6 +366,7 @@ static struct ring *ring_of_left(struct ring_server *server, const struct ring_l
 	ring_take_parts(ring, &left->parts);
 	if (ring_go_on(ring, &shape))
 		return ring;
+	ring_tell_end(ring, &shape);
 	ring_free(ring);
 	return NULL;
 }
@@ -369,6 +379,7 @@ static bool ring_adopt(struct ring_server *server, const struct ring_left *left)
 	if (!ring)
 		return false;
 	if (!ring_serve_left(server->broker, left->ring, ring_end, ring)) {
+		queue_end(&ring->queue);
 		ring_free(ring);
 		return false;
 	}
@@ -377,6 +388,7 @@ static bool ring_adopt(struct ring_server *server, const struct ring_left *left)
 		lane_ring(&ring->lanes[i]);
 	if (!server_serve(server, ring))
 		return true;
+	queue_end(&ring->queue);
 	ring_undo(ring, left->ring);
 	return false;
 }

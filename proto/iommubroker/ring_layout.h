@@ -37,7 +37,7 @@ enum ring_operation {
 enum ring_fault {
 	RING_FAULT_NONE,
 	RING_FAULT_INDEX, /* an index that cannot be: more entries than there are */
-	RING_FAULT_ENDED, /* the ring has ended, with its guest or session or by DestroyUpdateRing */
+	RING_FAULT_ENDED, /* the ring has ended: destroyed, or with its guest or session */
 };
 
 struct ring_submission {
