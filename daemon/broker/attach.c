@@ -82,7 +82,7 @@ int device_switch(struct device *device, enum attachment to, struct nested *nest
 	CRASH_POINT(ATTACH_DONE);
 	device_set_attachment(device, to, to == ATTACHMENT_NESTED ? nested : NULL);
 	if (from == ATTACHMENT_RELAXED && to != ATTACHMENT_RELAXED)
-		relaxed_free(device->object.guest, &device->relaxed);
+		relaxed_leave(device->object.guest, &device->relaxed);
 	if (left && left != nested)
 		nested_leave(left);
 	CRASH_POINT(ATTACH_LEFT);

@@ -268,8 +268,8 @@ void broker_on_handover(struct broker *broker, void (*tell)(void *context), void
 /* INLINE. Take down those that waited for as long as they may. In how many nanoseconds the next is
  * due; UINT64_MAX: none waits. */
 uint64_t broker_expire_handovers(struct broker *broker);
-/* INLINE. A session that holds a guest, and that nobody has come to use for as long as was to be
- * waited: a reference, to be closed. NULL: none. */
+/* INLINE. A delegation's session that nobody has come to use for as long as was to be waited, since
+ * nobody else holds its guest, or since the start: a reference, to be closed. NULL: none. */
 struct session *broker_unclaimed_session(struct broker *broker);
 
 enum attachment {

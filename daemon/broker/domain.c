@@ -134,24 +134,55 @@ int domain_restore_leftover(struct guest *guest, uint32_t ioas, uint32_t page_ta
 
 /* Without the page table nothing translates any more, and without the address space nothing is
  * shown; that is one call each, however much is installed. */
-void domain_end(struct guest *guest, struct domain *domain)
+static void leftover_end(struct guest *guest, struct leftover *consume_leftover)
+{
+	if (leftover_destroy(guest, consume_leftover)) {
+		free(consume_leftover);
+		return;
+	}
+	backend_unmap(guest, consume_leftover->ioas, 0, UINT64_MAX);
+	leftover_put(guest, consume_leftover);
+}
+
+static struct leftover *leftover_of(struct domain *domain)
 {
 	struct leftover *leftover = domain->leftover;
 
-	if (!domain->made)
-		return;
 	*leftover = (struct leftover){
 		.has_page_table = true,
 		.ioas = domain->ioas,
 		.page_table = domain->page_table,
 	};
 	*domain = (struct domain){0};
-	if (leftover_destroy(guest, leftover)) {
-		free(leftover);
-		return;
+	return leftover;
+}
+
+void domain_end(struct guest *guest, struct domain *domain)
+{
+	if (domain->made)
+		leftover_end(guest, leftover_of(domain));
+}
+
+void domain_end_settled(struct guest *guest, struct domain *domain)
+{
+	if (!fd_store_keeps(guest->broker->store))
+		domain_end(guest, domain);
+	else if (domain->made)
+		leftover_put(guest, leftover_of(domain));
+}
+
+void domain_settle(struct guest *guest)
+{
+	struct leftover *all, *leftover;
+
+	pthread_mutex_lock(&guest->lock);
+	all = guest->leftovers;
+	guest->leftovers = NULL;
+	pthread_mutex_unlock(&guest->lock);
+	while ((leftover = all)) {
+		LL_DELETE(all, leftover);
+		leftover_end(guest, leftover);
 	}
-	backend_unmap(guest, leftover->ioas, 0, UINT64_MAX);
-	leftover_put(guest, leftover);
 }
 
 void domain_put_leftovers(struct guest *guest)

@@ -36,6 +36,10 @@ int domain_restore_leftover(struct guest *guest, uint32_t ioas, uint32_t page_ta
 			    bool has_page_table, struct refusal *refusal);
 /* It shows nothing afterwards, and is not made; harmless on one that is not. */
 void domain_end(struct guest *guest, struct domain *domain);
+/* The same, but by domain_settle(), where records outlive this process: until the call is settled
+ * they name it, and a successor attaches the device to it again. */
+void domain_end_settled(struct guest *guest, struct domain *domain);
+void domain_settle(struct guest *guest);
 /* Write down what is left over. */
 void domain_put_leftovers(struct guest *guest);
 /* The guest's devices are closed: what is left over goes, or goes with the context. */

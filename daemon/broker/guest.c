@@ -544,7 +544,7 @@ int guest_reset(struct broker *broker, struct session *session, uint64_t handle,
 	DL_FOREACH (guest->devices, device) {
 		device_block(device, true);
 		CRASH_POINT(RESET_BLOCKED);
-		relaxed_free(guest, &device->relaxed);
+		relaxed_leave(guest, &device->relaxed);
 	}
 	DL_FOREACH_SAFE(guest->nested, nested, next)
 	{

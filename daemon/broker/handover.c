@@ -111,10 +111,9 @@ static void expire_one(struct guest *guest, uint64_t now_ns, uint64_t *ret)
 	}
 }
 
-/* It has a guest because nobody else holds that. */
 static bool awaits_claim(const struct session *session)
 {
-	return session->delegation && session->pidfd < 0 && session->guests && !session->closed &&
+	return session->delegation && session->pidfd < 0 && !session->closed &&
 	       session->claim_by_ns;
 }
 

@@ -157,6 +157,12 @@ void relaxed_free(struct guest *guest, struct relaxed *relaxed)
 	relaxed->filled = false;
 }
 
+void relaxed_leave(struct guest *guest, struct relaxed *relaxed)
+{
+	domain_end_settled(guest, &relaxed->domain);
+	relaxed->filled = false;
+}
+
 bool relaxed_lookup(const struct relaxed *relaxed, uint64_t iova, uint64_t *ret_gpa)
 {
 	if (!relaxed->filled || iova < relaxed->first || iova > relaxed->last ||

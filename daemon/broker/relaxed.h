@@ -34,6 +34,8 @@ struct record_relaxed;
 int relaxed_take_over(struct relaxed *ret, const struct record_relaxed *record,
 		      struct refusal *refusal);
 void relaxed_free(struct guest *guest, struct relaxed *relaxed);
+/* The same once the call is settled, see domain_end_settled(). */
+void relaxed_leave(struct guest *guest, struct relaxed *relaxed);
 
 /* What is filled stays as it is. 0 or the kernel's errno, and then it is empty. */
 int relaxed_fill(struct guest *guest, struct relaxed *relaxed);

@@ -35,6 +35,8 @@ static int state_read(struct restoring *r)
 	size_t n;
 	int fd = restore_fd_take(r, FD_STATE, 0), status;
 
+	/* It is stored before all else of a guest: without it nobody can say what was promised. */
+	r->promised = true;
 	if (fd < 0)
 		return restore_fail_missing(r, "the state file", 0);
 	status = state_file_adopt(&r->state, fd, &why);

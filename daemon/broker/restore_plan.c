@@ -143,7 +143,8 @@ static int check_guest(struct reading *reading)
 
 	if (!reading->has_guest)
 		return bad(reading, "guest", 0, "there is none");
-	if (!guest->handle)
+	/* One that a successor was taking down had none any more. */
+	if (!guest->handle && guest->stage != RECORD_GOING)
 		return bad(reading, "guest", 1, "no handle");
 	if (!is_text(guest->name, sizeof(guest->name)) ||
 	    !is_text(guest->tenant_name, sizeof(guest->tenant_name)) ||

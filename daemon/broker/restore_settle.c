@@ -55,6 +55,9 @@ static void device_settle(struct restoring *r, const struct record_device *recor
 		log_warning("guest '%s': function %s cannot be attached as it was: it is blocked",
 			    r->guest->name, device->info.pci_address);
 		device_block_broken(device, record->attached);
+		/* Its ids can be another's before long. */
+		if (record->attachment == ATTACHMENT_RELAXED)
+			relaxed_free(r->guest, &device->relaxed);
 	} else {
 		device_set_attachment(device, record->attachment,
 				      record->attachment == ATTACHMENT_NESTED ? nested : NULL);
@@ -308,6 +311,9 @@ int restore_settle(struct restoring *r)
 	restore_step(r, "relaxed", 0);
 	settle_going(r);
 	restore_step(r, "going", 0);
+	/* Some went before it died, and their ids are the next objects': none may stay in the list.
+	 */
+	domain_settle(r->guest);
 	CRASH_POINT(RESTORE_SETTLED);
 	sweep(r);
 	restore_step(r, "swept", 0);

@@ -622,6 +622,8 @@ static void settle(struct guest *guest, struct session *session, const struct br
 	if (!guest->down)
 		save_now(guest);
 	CRASH_POINT(SETTLE_WRITTEN);
+	if (!guest->down)
+		domain_settle(guest);
 	if (guest->kept.pushed)
 		save_barrier(guest);
 	CRASH_POINT(SETTLE_STORED);

@@ -18,6 +18,7 @@
 #include <utlist.h>
 
 #include "broker/delegation.h"
+#include "broker/handover.h"
 #include "broker/guest.h"
 #include "broker/guest_record.h"
 #include "broker/ring.h"
@@ -205,6 +206,7 @@ struct session *session_restore(struct broker *broker, const struct record_sessi
 	if (consume_tenant)
 		session_take_over(session, consume_tenant);
 	session_set_limits(session);
+	handover_await_claim(session);
 	if (ret_lives)
 		*ret_lives = lives;
 	return session;
@@ -234,6 +236,13 @@ bool session_same_process(const struct session *session, const struct peer *peer
 	       process_lives(session->pidfd);
 }
 
+/* A delegation's that a process before this one had told its secret, and died before it had written
+ * down whom: who knows it is who was told. */
+static bool session_awaits_peer(const struct session *session)
+{
+	return session->delegation && session->pidfd < 0 && !session->closed;
+}
+
 int session_find(struct session **ret, struct broker *broker, const struct peer *peer,
 		 const uint8_t *secret, size_t secret_bytes, struct refusal *refusal)
 {
@@ -244,8 +253,9 @@ int session_find(struct session **ret, struct broker *broker, const struct peer 
 		DL_FOREACH (broker->sessions, session)
 			if (secret_equal(session->secret, secret))
 				break;
-		if (session && (session->closed || session->uid != peer->uid ||
-				!session_same_process(session, peer)))
+		if (session && !session_awaits_peer(session) &&
+		    (session->closed || session->uid != peer->uid ||
+		     !session_same_process(session, peer)))
 			session = NULL;
 		if (session)
 			session_ref(session);

@@ -391,15 +391,21 @@ int rpc_session_find(struct rpc_session **ret, struct dispatcher *dispatcher,
 {
 	struct rpc_session *found;
 	struct session *session;
+	struct peer has;
 	int status;
 
 	status = session_find(&session, dispatcher->broker, peer, secret, secret_bytes, refusal);
 	if (status)
 		return status;
 	found = rpc_session_of(dispatcher, session);
+	session_peer(session, &has);
 	session_unref(session);
 	if (!found)
 		return refuse_unauthenticated(refusal);
+	if (!has.pid && rpc_session_bind(found, peer, refusal)) {
+		rpc_session_unref(found);
+		return REFUSED;
+	}
 	*ret = found;
 	return 0;
 }

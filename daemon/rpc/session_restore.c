@@ -40,24 +40,15 @@ static void answers_restore(struct dispatcher *dispatcher, struct rpc_session *s
 	free(guests);
 }
 
-/* The socket through which somebody was to claim it went with the process that served it. */
-static void drop_unclaimed(struct session *consume_session)
-{
-	session_close(consume_session, NULL, NULL);
-	session_unref(consume_session);
-}
-
 static bool session_restore(struct dispatcher *dispatcher, struct session *consume_session)
 {
 	struct rpc_session *session;
 	struct refusal refusal;
 	struct peer peer;
 
+	/* Nobody's yet: who was told its secret joins it, or it ends before long: the socket
+	 * through which it was to be claimed went with the process that served it. */
 	session_peer(consume_session, &peer);
-	if (!peer.pid) {
-		drop_unclaimed(consume_session);
-		return false;
-	}
 	if (rpc_session_adopt(&session, dispatcher, consume_session, &peer, "taken over", &refusal))
 		return false;
 	answers_restore(dispatcher, session);

@@ -119,7 +119,8 @@ int session_find(struct session **ret, struct broker *broker, const struct peer 
 
 	pthread_mutex_lock(&broker->lock);
 	LIST_FOREACH (session, &broker->sessions, place) {
-		found = secret_bytes == BROKER_SECRET_BYTES && session->pid == peer->pid &&
+		found = secret_bytes == BROKER_SECRET_BYTES &&
+			(session->pid == peer->pid || !session->pid) &&
 			!memcmp(session->secret, secret, secret_bytes);
 		if (found)
 			break;
@@ -640,9 +641,10 @@ int delegation_new(struct session **ret, struct broker *broker, struct session *
 
 int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal)
 {
-	(void)session;
-	(void)peer;
-	return refuse_not_found(refusal, "delegation");
+	if (session->pid)
+		return refuse_not_found(refusal, "delegation");
+	session->pid = peer->pid;
+	return 0;
 }
 
 int delegation_find(struct session **ret, struct broker *broker, struct session *delegator,

@@ -138,16 +138,24 @@ static void test_death(void **state)
 	close(child.pidfd);
 }
 
-/* A delegation that nobody had claimed, and nobody can any more. */
+/* A delegation of which nobody knows who claimed it: whoever was told its secret. */
 static void test_unclaimed(void **state)
 {
 	uint8_t secret[BROKER_SECRET_BYTES];
 	struct peer nobody = {.pidfd = -1};
+	int first, second;
 
 	(void)state;
 	leave_session(&nobody, secret);
-	assert_int_equal(dispatcher_restore(fixture.dispatcher), 0);
-	assert_int_equal(fake.closed, 1);
+	assert_int_equal(dispatcher_restore(fixture.dispatcher), 1);
+	assert_int_equal(fake.closed, 0);
+	first = fixture_connect(&fixture);
+	assert_int_equal(join(secret, first), 0);
+	second = fixture_connect(&fixture);
+	assert_int_equal(join(secret, second), 9); /* the first is its connection */
+	close(first);
+	wait_for_count(&fake.closed, 1);
+	close(second);
 }
 
 int main(void)
