@@ -97,17 +97,14 @@ static void answer_all(struct ring_lane_work *lane, enum verdict verdict)
 		lane->refresh.results[i] = (struct range_result){.verdict = verdict};
 }
 
-/* What the broker finished. */
-static void lane_finish(struct ring_lane_work *lane)
+/* What the broker finished: a result for each entry. */
+static void lane_settle(struct ring_lane_work *lane)
 {
 	if (lane->status == REFUSED)
 		answer_all(lane, verdict_of(&lane->refresh.refusal));
 	else if (lane->status)
 		answer_all(lane, VERDICT_RESOURCES);
-	/* Handles are not used twice, indices are: the next looks it up again. */
-	if (lane->refresh.results[0].verdict == VERDICT_GONE)
-		lane->nested = 0;
-	lane_complete(lane, lane->n);
+	lane->status = 0;
 }
 
 /* From any thread. Once finished is set the ring can be gone; its thread is not, while who wakes it
@@ -190,6 +187,14 @@ static void managed_start(struct ring_lane_work *lane)
 	lane_done(lane, 0);
 }
 
+static void batch_start(struct ring_lane_work *lane)
+{
+	if (lane->batch[0].operation == RING_REFRESH)
+		refresh_start(lane);
+	else
+		managed_start(lane);
+}
+
 /* ── what may be done ─────────────────────────────────────────────────────────────────────── */
 
 /* Entries at the front that are one piece of work. */
@@ -239,7 +244,8 @@ static bool batch_find(struct ring_lane_work *lane)
 	struct ring *ring = lane->ring;
 	uint32_t index = lane->batch[0].nested;
 
-	if (!lane->nested || lane->nested_index != index)
+	lane->looked_up = !lane->nested || lane->nested_index != index;
+	if (lane->looked_up)
 		lane->nested = nested_of_index(broker_of(lane), ring->session, ring->guest, index);
 	lane->nested_index = index;
 	return lane->nested;
@@ -276,13 +282,26 @@ static bool lane_begin(struct ring_lane_work *lane)
 	if (refused) {
 		answer_all(lane, refused);
 		lane->status = 0;
+		lane->looked_up = true;
 		lane->finished = true;
-	} else if (lane->batch[0].operation == RING_REFRESH) {
-		refresh_start(lane);
 	} else {
-		managed_start(lane);
+		batch_start(lane);
 	}
 	return true;
+}
+
+/* Handles are not used twice, indices are: where the domain of an earlier batch has gone, its index
+ * can have been another's when this one was submitted, whose it is then. Paid for already. */
+static void lane_begin_again(struct ring_lane_work *lane)
+{
+	uint64_t before = lane->nested;
+
+	lane->nested = 0;
+	if (lane->looked_up || lane->ring->ending || !batch_find(lane) || lane->nested == before)
+		return;
+	lane->job.lane = pool_lane_unref(lane->job.lane);
+	lane->finished = false;
+	batch_start(lane);
 }
 
 /* What is under way, if it is finished. */
@@ -290,10 +309,16 @@ static bool lane_collect(struct ring_lane_work *lane)
 {
 	if (!lane->running || !atomic_load(&lane->finished))
 		return false;
+	lane_settle(lane);
+	if (lane->refresh.results[0].verdict == VERDICT_GONE)
+		lane_begin_again(lane);
+	if (!atomic_load(&lane->finished))
+		return true;
 	lane->running = false;
 	lane->ring->n_running--;
 	lane->job.lane = pool_lane_unref(lane->job.lane);
-	lane_finish(lane);
+	lane_settle(lane);
+	lane_complete(lane, lane->n);
 	return true;
 }
 

@@ -49,6 +49,7 @@ struct ring_lane_work {
 	/* The nested domain that was looked up last. */
 	uint32_t nested_index;
 	uint64_t nested;
+	bool looked_up;      /* for what is under way, not before */
 	struct pool_job job; /* of a managed domain's entry */
 	size_t n_results;
 	struct refresh refresh;

@@ -287,6 +287,28 @@ static void test_nonsense_is_a_verdict(void **state)
 	user_deinit(r, &user);
 }
 
+/* A function that is disabled and enabled again has another domain of the same index: entries that
+ * are submitted after that are for it, also from a lane that used the one before. */
+static void test_an_index_is_of_the_domain_that_has_it_now(void **state)
+{
+	struct rings *r = *state;
+	struct user user;
+
+	user_init(r, &user, 1);
+	for (int i = 0; i < 3; i++) {
+		uint32_t index = r->nested.index;
+
+		table_map(&r->t.f, r->t.root, IOVA, 3 * PAGE, true);
+		assert_int_equal(run(&user, 0, refresh_of(r, IOVA, PAGE)).verdict, VERDICT_DONE);
+		destroy_nested(&r->t, r->nested.nested);
+		r->nested = register_tables(&r->t, true);
+		assert_int_equal(r->nested.index, index);
+		table_map(&r->t.f, r->t.root, IOVA, 5 * PAGE, true);
+		assert_int_equal(run(&user, 0, refresh_of(r, IOVA, PAGE)).verdict, VERDICT_DONE);
+	}
+	user_deinit(r, &user);
+}
+
 static void test_entries_of_a_managed_domain(void **state)
 {
 	struct rings *r = *state;
@@ -312,6 +334,13 @@ static void test_entries_of_a_managed_domain(void **state)
 	entry.operation = RING_UNMAP;
 	assert_int_equal(run(&user, 0, entry).unmapped, 2);
 	assert_int_not_equal(dma_write_at(&r->t, IOVA + PAGE), EMULATED_DMA_OK);
+	/* The next of that index. */
+	destroy_nested(&r->t, managed.nested);
+	managed = nested_make_managed(&r->t.f, r->t.function.device, FIRST, LAST, true);
+	assert_int_equal(managed.index, entry.nested);
+	entry.operation = RING_MAP;
+	entry.gpa = 3 * PAGE;
+	assert_int_equal(run(&user, 0, entry).mapped, 2);
 	user_deinit(r, &user);
 }
 
@@ -714,15 +743,24 @@ static void test_the_memory_cannot_be_shrunk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_refreshes_as_the_call_does),       TEST(test_keeps_the_order_of_a_lane),
-		TEST(test_long_work_is_done_elsewhere),      TEST(test_nonsense_is_a_verdict),
-		TEST(test_entries_of_a_managed_domain),      TEST(test_above_a_rate_it_is_busy),
-		TEST(test_n_fit_and_one_more_does_not),      TEST(test_wrong_shapes_are_refused),
-		TEST(test_it_ends_with_its_guest),           TEST(test_it_ends_with_its_session),
-		TEST(test_it_ends_with_its_server),          TEST(test_goes_on_where_another_was),
-		TEST(test_what_cannot_be_is_not_taken_over), TEST(test_the_end_is_told),
-		TEST(test_a_vandal_harms_nobody_else),       TEST(test_a_bad_index_stops_one_lane),
+		TEST(test_refreshes_as_the_call_does),
+		TEST(test_keeps_the_order_of_a_lane),
+		TEST(test_long_work_is_done_elsewhere),
+		TEST(test_nonsense_is_a_verdict),
+		TEST(test_entries_of_a_managed_domain),
+		TEST(test_above_a_rate_it_is_busy),
+		TEST(test_n_fit_and_one_more_does_not),
+		TEST(test_wrong_shapes_are_refused),
+		TEST(test_it_ends_with_its_guest),
+		TEST(test_it_ends_with_its_session),
+		TEST(test_it_ends_with_its_server),
+		TEST(test_goes_on_where_another_was),
+		TEST(test_what_cannot_be_is_not_taken_over),
+		TEST(test_the_end_is_told),
+		TEST(test_a_vandal_harms_nobody_else),
+		TEST(test_a_bad_index_stops_one_lane),
 		TEST(test_the_memory_cannot_be_shrunk),
+		TEST(test_an_index_is_of_the_domain_that_has_it_now),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
