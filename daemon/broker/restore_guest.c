@@ -380,13 +380,17 @@ uint32_t restore_kernel_id(const struct restoring *r, const struct record_device
 static int device_build(struct restoring *r, const struct record_device *record)
 {
 	int fd = restore_fd_take(r, FD_DEVICE, record->index);
+	uint32_t id;
 
 	if (fd < 0 && (record->stage == RECORD_GOING || r->plan.guest.stage == RECORD_GOING))
 		return 0; /* that far it had come */
 	if (fd < 0)
 		return restore_fail_missing(r, "device", record->index);
-	if (device_restore(r->guest, record, fd, restore_kernel_id(r, record), &r->refusal))
+	id = restore_kernel_id(r, record);
+	if (device_restore(r->guest, record, fd, id, &r->refusal))
 		return restore_fail_refused(r, record->pci_address);
+	/* One that was being bound has the latest of all, which no record knows. */
+	save_note_id(r->guest, id);
 	return 0;
 }
 

@@ -103,10 +103,11 @@ static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *for
 	_exit(EXIT_FAILURE);
 }
 
-static void check(int result, const char *what, struct iommubroker_error *error)
+/* error: where the call put it; NULL: the call has none. */
+static void check(int result, const char *what, struct iommubroker_error *const *error)
 {
 	if (result)
-		fail("%s: %d %s", what, result, error ? iommubroker_error_message(error) : "");
+		fail("%s: %d %s", what, result, error ? iommubroker_error_message(*error) : "");
 }
 
 static uint32_t random_below(uint64_t *state, uint32_t n)
@@ -183,13 +184,13 @@ static void connect_guest(const char *path)
 	struct iommubroker_error *error = NULL;
 
 	check(iommubroker_session_open(path, "restart-vmm", &vmm.session, &error), "session",
-	      error);
-	check(iommubroker_guest_create(vmm.session, &options, &vmm.guest, &error), "guest", error);
+	      &error);
+	check(iommubroker_guest_create(vmm.session, &options, &vmm.guest, &error), "guest", &error);
 	check(iommubroker_memory_file_add(vmm.guest, vmm.memory_fd, true, &vmm.file, &error),
-	      "memory file", error);
+	      "memory file", &error);
 	map.file = vmm.file;
 	check(iommubroker_memory_update(vmm.guest, &update, NULL, NULL, NULL, &error), "memory",
-	      error);
+	      &error);
 }
 
 static struct iommubroker_anchor anchor_of(const struct function *function)
@@ -209,31 +210,31 @@ static void function_open(struct function *function)
 
 	check(iommubroker_device_open_function(vmm.guest, function->fid, &function->device,
 					       &function->fd, &error),
-	      "open", error);
-	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", error);
+	      "open", &error);
+	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", &error);
 	check(emulated_dma_open(&function->dma, function->fd), "DMA engine", NULL);
 	check(emulated_dma_add_memory(function->dma, vmm.memory_fd), "DMA engine", NULL);
 	check(iommubroker_nested_create_s390(function->device, &anchor, true, 0, &function->nested,
 					     &registration, &error),
-	      "register", error);
+	      "register", &error);
 	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
 		fail("register: verdict %u", registration.verdict);
 	function->nested_index = registration.index;
 	function->n_entries = 0;
-	check(iommubroker_ring_create(vmm.guest, 2, 8, &function->ring, &error), "ring", error);
+	check(iommubroker_ring_create(vmm.guest, 2, 8, &function->ring, &error), "ring", &error);
 }
 
 static void function_close(struct function *function)
 {
 	struct iommubroker_error *error = NULL;
 
-	check(iommubroker_ring_destroy(function->ring, &error), "destroying a ring", error);
+	check(iommubroker_ring_destroy(function->ring, &error), "destroying a ring", &error);
 	function->ring = iommubroker_ring_free(function->ring);
-	check(iommubroker_nested_destroy(function->nested, NULL, &error), "deregister", error);
+	check(iommubroker_nested_destroy(function->nested, NULL, &error), "deregister", &error);
 	function->nested = iommubroker_nested_free(function->nested);
 	function->dma = emulated_dma_close(function->dma);
 	close(function->fd);
-	check(iommubroker_device_close(function->device, NULL, &error), "close", error);
+	check(iommubroker_device_close(function->device, NULL, &error), "close", &error);
 	function->device = iommubroker_device_free(function->device);
 }
 
@@ -436,7 +437,7 @@ static void change_memory(uint64_t *random)
 	atomic_store(&vmm.piece_there[piece], false);
 	atomic_store(&vmm.piece_gone[piece], false);
 	check(iommubroker_memory_update(vmm.guest, &update, NULL, NULL, NULL, &error),
-	      there ? "unmapping memory" : "mapping memory", error);
+	      there ? "unmapping memory" : "mapping memory", &error);
 	atomic_store(there ? &vmm.piece_gone[piece] : &vmm.piece_there[piece], true);
 	vmm.n_updates++;
 	usleep(2000);
@@ -449,7 +450,7 @@ static void register_again(struct function *function)
 	struct iommubroker_error *error = NULL;
 
 	check(iommubroker_nested_replace(function->nested, &anchor, &registration, &error),
-	      "registering again", error);
+	      "registering again", &error);
 	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
 		fail("registering again: verdict %u", registration.verdict);
 }
@@ -461,13 +462,13 @@ static void attach_again(struct function *function)
 
 	check(iommubroker_device_attach(function->device, IOMMUBROKER_ATTACHMENT_BLOCKED, NULL,
 					NULL, &error),
-	      "detaching", error);
+	      "detaching", &error);
 	if (emulated_dma_translate(function->dma, WINDOW_FIRST, &(struct emulated_dma_target){0}) !=
 	    EMULATED_DMA_BLOCKED)
 		fail("detached, and not blocked");
 	check(iommubroker_device_attach(function->device, IOMMUBROKER_ATTACHMENT_NESTED,
 					function->nested, NULL, &error),
-	      "attaching", error);
+	      "attaching", &error);
 	for (unsigned int i = 0; i < LEAVES; i += 7)
 		look(function, i);
 }
@@ -492,7 +493,7 @@ static void beside_map(void)
 	struct iommubroker_error *error = NULL;
 
 	check(iommubroker_memory_update(beside.guest, &update, NULL, NULL, NULL, &error), "memory",
-	      error);
+	      &error);
 }
 
 /* The first one of a guest: its memory is pinned now. */
@@ -503,8 +504,8 @@ static void beside_bind(void)
 
 	check(iommubroker_device_open_function(beside.guest, function->fid, &function->device,
 					       &function->fd, &error),
-	      "open", error);
-	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", error);
+	      "open", &error);
+	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", &error);
 }
 
 static void beside_attach(enum iommubroker_attachment to)
@@ -512,7 +513,7 @@ static void beside_attach(enum iommubroker_attachment to)
 	struct iommubroker_error *error = NULL;
 
 	check(iommubroker_device_attach(beside.function.device, to, NULL, NULL, &error), "attach",
-	      error);
+	      &error);
 }
 
 static void beside_register(void)
@@ -524,7 +525,7 @@ static void beside_register(void)
 	make_tables(&beside.function);
 	check(iommubroker_nested_create_s390(beside.function.device, &anchor, true, 0,
 					     &beside.function.nested, &registration, &error),
-	      "register", error);
+	      "register", &error);
 }
 
 /* To an anchor that shows all memory, and back to tables. */
@@ -537,7 +538,7 @@ static void beside_replace(bool relaxed)
 	if (relaxed)
 		anchor.iota = 0;
 	check(iommubroker_nested_replace(beside.function.nested, &anchor, &registration, &error),
-	      "registering again", error);
+	      "registering again", &error);
 	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
 		fail("registering again: verdict %u", registration.verdict);
 }
@@ -546,7 +547,7 @@ static void beside_reset(void)
 {
 	struct iommubroker_error *error = NULL;
 
-	check(iommubroker_guest_reset(beside.guest, NULL, &error), "reset", error);
+	check(iommubroker_guest_reset(beside.guest, NULL, &error), "reset", &error);
 	beside.function.nested = iommubroker_nested_free(beside.function.nested);
 }
 
@@ -556,7 +557,7 @@ static void beside_close(void)
 	struct iommubroker_error *error = NULL;
 
 	close(function->fd);
-	check(iommubroker_device_close(function->device, NULL, &error), "close", error);
+	check(iommubroker_device_close(function->device, NULL, &error), "close", &error);
 	function->device = iommubroker_device_free(function->device);
 }
 
@@ -569,7 +570,7 @@ static void beside_create(void)
 	struct iommubroker_error *error = NULL;
 
 	check(iommubroker_guest_create(vmm.session, &options, &beside.guest, &error), "guest",
-	      error);
+	      &error);
 }
 
 static void beside_add_file(void)
@@ -577,14 +578,14 @@ static void beside_add_file(void)
 	struct iommubroker_error *error = NULL;
 
 	check(iommubroker_memory_file_add(beside.guest, vmm.memory_fd, true, &beside.file, &error),
-	      "memory file", error);
+	      "memory file", &error);
 }
 
 static void beside_remove_file(void)
 {
 	struct iommubroker_error *error = NULL;
 
-	check(iommubroker_memory_file_remove(beside.file, &error), "removing a file", error);
+	check(iommubroker_memory_file_remove(beside.file, &error), "removing a file", &error);
 	beside.file = iommubroker_memory_file_free(beside.file);
 }
 
@@ -592,7 +593,7 @@ static void beside_destroy(void)
 {
 	struct iommubroker_error *error = NULL;
 
-	check(iommubroker_guest_destroy(beside.guest, &error), "destroying a guest", error);
+	check(iommubroker_guest_destroy(beside.guest, &error), "destroying a guest", &error);
 	beside.file = iommubroker_memory_file_free(beside.file);
 	beside.guest = iommubroker_guest_free(beside.guest);
 }
@@ -685,7 +686,7 @@ static void tear_down(void)
 	for (size_t f = 0; f < 2; f++)
 		if (vmm.functions[f].device)
 			function_close(&vmm.functions[f]);
-	check(iommubroker_guest_destroy(vmm.guest, &error), "destroy", error);
+	check(iommubroker_guest_destroy(vmm.guest, &error), "destroy", &error);
 	iommubroker_memory_file_free(vmm.file);
 	iommubroker_guest_free(vmm.guest);
 	iommubroker_session_free(vmm.session);
