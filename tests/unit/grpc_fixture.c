@@ -94,3 +94,11 @@ size_t open_fds(void)
 	closedir(folder);
 	return n;
 }
+
+void await_open_fds(size_t at_most)
+{
+	for (int i = 0; open_fds() > at_most; i++) {
+		assert_true(i < PATIENCE_MS);
+		clock_sleep_ns(1000000);
+	}
+}

@@ -45,5 +45,8 @@ void grpc_fixture_await_exactly(struct grpc_fixture *f, size_t (*get)(struct dis
 				size_t value);
 /* Descriptors of this process. */
 size_t open_fds(void);
+/* Until no more are open than that: gRPC closes its end of a pair some time after it has said that
+ * the server is gone. */
+void await_open_fds(size_t at_most);
 
 #endif

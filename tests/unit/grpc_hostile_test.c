@@ -93,11 +93,7 @@ static void expect_nothing_left(void)
 {
 	grpc_fixture_await_exactly(&fixture, fake_connections, 1);
 	grpc_fixture_await_exactly(&fixture, fake_held, 0);
-	/* gRPC closes its end of a pair some time after it has said that the server is gone. */
-	for (int i = 0; open_fds() > fds_before; i++) {
-		assert_true(i < PATIENT_MS);
-		clock_sleep_ns(1000000);
-	}
+	await_open_fds(fds_before);
 }
 
 /* Send what is in out: the connection must end. */

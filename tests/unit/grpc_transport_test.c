@@ -470,7 +470,7 @@ static void test_operators_always_get_in(void **state)
 	for (size_t i = 0; i < 150; i++)
 		grpc_client_free(clients[i]);
 	grpc_fixture_close(&admin);
-	assert_true(open_fds() <= before);
+	await_open_fds(before);
 }
 
 #define CASE(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
