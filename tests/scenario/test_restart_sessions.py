@@ -73,6 +73,28 @@ class SessionCase(VmmCase):
         eventually(lambda: self.daemon.supervisor.ready and self.daemon.alive(), "a successor")
 
 
+class Bound(SessionCase):
+    """The process that bound a device died before it could write the device's id down."""
+
+    def test_deaths_one_after_another_while_binding(self):
+        """Each successor finds the same id, and can be followed by another before anything else is made."""
+        self.needs_crash_points()
+        self.vmm.new_memory()
+        device = self.vmm.open()
+        self.daemon.restart(once={"IOMMUBROKER_CRASH_AT": "bind-bound"})
+        self.rejoin()
+        starts = self.daemon.supervisor.starts
+        with self.assertRaises((Disconnected, OSError)):
+            device.bind()
+        self.dies(starts)
+        for _ in range(3):
+            self.daemon.crash()
+        self.assertEqual(re.findall(".*is not taken over.*", self.daemon.log()), [])
+        self.assertEqual(self.daemon.status().guests, 1)
+        self.rejoin()
+        device.bind()
+
+
 class HandedOver(SessionCase):
     def setUp(self):
         super().setUp()
