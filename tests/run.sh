@@ -351,7 +351,7 @@ part_tsan-unit() { need tsan && unit tsan 10; }
 part_tsan-scenario() {
 	need tsan && IB_KILLS=100 scenario tsan test_main_job test_death test_sessions test_events \
 		test_memory.LongPins test_memory.Shrunk test_verdicts.Refresh test_limits.Mappings \
-		test_restart.Killed test_handover test_managers test_ring test_ring_restart
+		test_restart.Killed.test_under test_handover test_managers test_ring test_ring_restart
 }
 
 # Suites of tests/vm on real kernels. Kernels are never built here; what is not at hand is skipped.
