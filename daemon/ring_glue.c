@@ -28,10 +28,16 @@ static int glue_destroy(void *context, struct session *session, uint64_t ring,
 	return ring_destroy(context, session, ring, refusal);
 }
 
+static void glue_count(void *context, struct refresh_counts *ret)
+{
+	ring_server_count(context, ret);
+}
+
 const struct ring_ops ring_glue = {
 	.version = RING_VERSION,
 	.entries_max = RING_ENTRIES_MAX,
 	.bytes = ring_bytes,
+	.count = glue_count,
 	.create = glue_create,
 	.destroy = glue_destroy,
 };

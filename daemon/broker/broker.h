@@ -532,6 +532,12 @@ struct refresh {
 	uint64_t priv[128];
 };
 
+/* Ranges by their verdict, and leaves. */
+struct refresh_counts {
+	uint64_t verdicts[VERDICT_GONE + 1];
+	uint64_t mapped, unmapped;
+};
+
 /* Any thread, the event loop included: runs here if the nested domain is free and the work short,
  * else on the pool. A nested domain whose device was taken away: verdict GONE. */
 void broker_refresh_run(struct broker *broker, struct session *session, struct refresh *refresh);
@@ -548,6 +554,9 @@ struct ring_parts {
 	int submit; /* its ends of the doorbells */
 	int complete[BROKER_RING_LANES_MAX];
 };
+
+/* Those that are not -1. */
+void ring_parts_close(const struct ring_parts *consume_parts);
 
 struct ring_claim {
 	uint64_t guest;

@@ -425,8 +425,14 @@ static void uncount(struct broker *broker, struct session *session, struct tenan
 
 void guest_uncount(struct guest *guest)
 {
-	uncount(guest->broker, guest->session, guest->tenant, guest->on_behalf);
-	guest->tenant = broker_tenant_unref(guest->broker, guest->tenant);
+	struct broker *broker = guest->broker;
+	struct tenant *tenant = guest->tenant;
+
+	uncount(broker, guest->session, tenant, guest->on_behalf);
+	pthread_mutex_lock(&broker->lock); /* who lists guests, or leaves one, looks at it */
+	guest->tenant = NULL;
+	tenant_put(broker, tenant);
+	pthread_mutex_unlock(&broker->lock);
 }
 
 static int guest_create_charged(struct broker *broker, struct session *session,

@@ -25,6 +25,7 @@
 #include <utlist.h>
 
 #include "broker/device.h"
+#include "broker/domain.h"
 #include "broker/memory_file.h"
 #include "broker/nested.h"
 #include "broker/root.h"
@@ -542,6 +543,9 @@ static int change_write_down(struct memory_change *change, struct refusal *refus
 	status = save_guest(change->guest, refusal);
 	kept->stay = kept->go = kept->come = NULL;
 	CRASH_POINT(MEMORY_WRITTEN);
+	/* What a call left that was never settled, as its session ended, shows memory still. */
+	if (!status)
+		domain_settle(change->guest);
 	return status;
 }
 

@@ -68,20 +68,20 @@ static void claimed_take(struct broker *broker, struct claimed_ring *ring)
 	ledger_refund(&broker->ledger, &ring->object.guest->account, &amounts);
 }
 
-static void parts_close(const struct ring_parts *parts)
+void ring_parts_close(const struct ring_parts *consume_parts)
 {
-	fd_close(parts->memory);
-	fd_close(parts->state);
-	fd_close(parts->submit);
-	for (uint32_t i = 0; i < parts->lanes; i++)
-		fd_close(parts->complete[i]);
+	fd_close(consume_parts->memory);
+	fd_close(consume_parts->state);
+	fd_close(consume_parts->submit);
+	for (uint32_t i = 0; i < consume_parts->lanes; i++)
+		fd_close(consume_parts->complete[i]);
 }
 
 /* After claimed_take(): nobody else looks at it any more. */
 static void claimed_end(struct claimed_ring *ring)
 {
 	if (ring->left)
-		parts_close(&ring->parts);
+		ring_parts_close(&ring->parts);
 	if (ring->end)
 		ring->end(ring->context);
 	atomic_store(&ring->ended, true);
@@ -365,7 +365,7 @@ bool ring_restore(struct guest *guest, struct session *session, const struct rec
 		object_unref(&ring->object);
 	if (ours)
 		parts_forget(guest, record->index, record->lanes);
-	parts_close(consume_parts);
+	ring_parts_close(consume_parts);
 	return false;
 }
 

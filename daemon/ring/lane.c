@@ -73,6 +73,25 @@ void lane_ring(struct ring_lane_work *lane)
 	(void)n;
 }
 
+/* Its thread alone adds. */
+static void count_add(uint64_t *count, uint64_t n)
+{
+	__atomic_store_n(count, *count + n, __ATOMIC_RELAXED);
+}
+
+static void lane_count(struct ring_lane_work *lane)
+{
+	struct refresh_counts *counts = &lane->ring->thread->counts;
+
+	for (size_t i = 0; lane->batch[0].operation == RING_REFRESH && i < lane->n; i++) {
+		const struct range_result *result = &lane->refresh.results[i];
+
+		count_add(&counts->verdicts[result->verdict], 1);
+		count_add(&counts->mapped, result->mapped);
+		count_add(&counts->unmapped, result->unmapped);
+	}
+}
+
 /* The first n of the batch were answered. */
 static void lane_complete(struct ring_lane_work *lane, size_t n)
 {
@@ -318,6 +337,7 @@ static bool lane_collect(struct ring_lane_work *lane)
 	lane->ring->n_running--;
 	lane->job.lane = pool_lane_unref(lane->job.lane);
 	lane_settle(lane);
+	lane_count(lane);
 	lane_complete(lane, lane->n);
 	return true;
 }

@@ -341,15 +341,6 @@ static void ring_tell_end(struct ring *ring, const struct ring_request *shape)
 	queue_end(&ring->queue);
 }
 
-static void parts_close(const struct ring_parts *parts)
-{
-	fd_close(parts->memory);
-	fd_close(parts->state);
-	fd_close(parts->submit);
-	for (uint32_t i = 0; i < parts->lanes; i++)
-		fd_close(parts->complete[i]);
-}
-
 /* What it is, and no more than can be. NULL: it cannot be taken over. */
 static struct ring *ring_of_left(struct ring_server *server, const struct ring_left *left)
 {
@@ -360,7 +351,7 @@ static struct ring *ring_of_left(struct ring_server *server, const struct ring_l
 	if (!request_check(&shape, &refusal))
 		ring = ring_alloc(server, left->session, left->guest, shape.lanes);
 	if (!ring) {
-		parts_close(&left->parts);
+		ring_parts_close(&left->parts);
 		return NULL;
 	}
 	ring_take_parts(ring, &left->parts);

@@ -27,6 +27,8 @@ struct ring_thread {
 	struct ring *active; /* utlist: those that may have work */
 	struct ring *rings;  /* utlist */
 
+	struct refresh_counts counts; /* this thread adds, with relaxed order, any reads */
+
 	pthread_mutex_t lock;
 	struct ring *incoming; /* utlist */
 };

@@ -232,6 +232,24 @@ int server_serve(struct ring_server *server, struct ring *ring)
 	return error;
 }
 
+static uint64_t count_of(const uint64_t *count)
+{
+	return __atomic_load_n(count, __ATOMIC_RELAXED);
+}
+
+void ring_server_count(struct ring_server *server, struct refresh_counts *ret)
+{
+	*ret = (struct refresh_counts){0};
+	for (unsigned int i = 0; i < server->n_threads; i++) {
+		const struct refresh_counts *counts = &server->threads[i].counts;
+
+		for (int v = 0; v <= VERDICT_GONE; v++)
+			ret->verdicts[v] += count_of(&counts->verdicts[v]);
+		ret->mapped += count_of(&counts->mapped);
+		ret->unmapped += count_of(&counts->unmapped);
+	}
+}
+
 int ring_server_new(struct ring_server **ret, struct broker *broker, unsigned int n_threads)
 {
 	struct ring_server *server = calloc(1, sizeof(*server));

@@ -152,6 +152,8 @@ struct ring_ops {
 	uint32_t version, entries_max;
 	/* What one of that shape is charged. */
 	uint64_t (*bytes)(uint32_t lanes, uint32_t entries);
+	/* What was refreshed through rings since the start. Any thread. */
+	void (*count)(void *context, struct refresh_counts *ret);
 	/* On the guest's lane. The client's descriptors, the caller's: the memory, the doorbell for
 	 * submissions, one for each lane's completions. 0, REFUSED or a negative errno. */
 	int (*create)(void *context, struct session *session, uint64_t guest, uint32_t lanes,

@@ -113,7 +113,22 @@ static void bytes_write(struct metrics_text *text, enum metric metric,
 	labelled(text, "_total", "transport", "native", metrics_get(&bytes[true]));
 }
 
-static void refreshes_write(struct metrics_text *text, const struct metrics *metrics)
+/* By calls, and through update rings. */
+static struct refresh_counts refreshes_count(const struct dispatcher *dispatcher)
+{
+	const struct metrics *metrics = dispatcher->metrics;
+	struct refresh_counts counts = {0};
+
+	if (dispatcher->ring_ops)
+		dispatcher->ring_ops->count(dispatcher->ring_context, &counts);
+	for (int i = VERDICT_DONE; i < METRICS_VERDICTS; i++)
+		counts.verdicts[i] += metrics_get(&metrics->verdicts[i]);
+	counts.mapped += metrics_get(&metrics->leaves_mapped);
+	counts.unmapped += metrics_get(&metrics->leaves_unmapped);
+	return counts;
+}
+
+static void refreshes_write(struct metrics_text *text, const struct dispatcher *dispatcher)
 {
 	static const char *const names[METRICS_VERDICTS] = {
 		[VERDICT_DONE] = "done",         [VERDICT_OPERAND] = "operand",
@@ -121,13 +136,14 @@ static void refreshes_write(struct metrics_text *text, const struct metrics *met
 		[VERDICT_ERROR] = "error",       [VERDICT_BUSY] = "busy",
 		[VERDICT_GONE] = "gone",
 	};
+	const struct refresh_counts counts = refreshes_count(dispatcher);
 
 	metrics_text_family(text, METRIC_REFRESHED_RANGES);
 	for (int i = VERDICT_DONE; i < METRICS_VERDICTS; i++)
-		labelled(text, "_total", "verdict", names[i], metrics_get(&metrics->verdicts[i]));
+		labelled(text, "_total", "verdict", names[i], counts.verdicts[i]);
 	metrics_text_family(text, METRIC_REFRESHED_LEAVES);
-	labelled(text, "_total", "change", "mapped", metrics_get(&metrics->leaves_mapped));
-	labelled(text, "_total", "change", "unmapped", metrics_get(&metrics->leaves_unmapped));
+	labelled(text, "_total", "change", "mapped", counts.mapped);
+	labelled(text, "_total", "change", "unmapped", counts.unmapped);
 }
 
 /* ── the daemon ───────────────────────────────────────────────────────────────────────────── */
@@ -219,7 +235,7 @@ static void all_write(struct metrics_text *text, struct dispatcher *dispatcher,
 	objects_write(text, dispatcher);
 	single(text, METRIC_TENANTS, quota->n_tenants);
 	metrics_quota_write(text, quota);
-	refreshes_write(text, metrics);
+	refreshes_write(text, dispatcher);
 	backend_write(text);
 	pool_write(text, broker_pool(dispatcher->broker));
 	metrics_text_family(text, METRIC_LOOP_LAG);

@@ -141,6 +141,17 @@ static int descriptor_expire(struct rpc_session *session, uint64_t now_ns)
 	return fd;
 }
 
+/* Whose it is: a delegate's becomes somebody's when it is claimed. */
+static struct peer peer_of(struct rpc_session *session)
+{
+	struct peer peer;
+
+	pthread_mutex_lock(&session->lock);
+	peer = session->peer;
+	pthread_mutex_unlock(&session->lock);
+	return peer;
+}
+
 static void on_expiry(evutil_socket_t timer, short what, void *context)
 {
 	struct rpc_session *session = context;
@@ -151,7 +162,7 @@ static void on_expiry(evutil_socket_t timer, short what, void *context)
 	(void)what;
 	do {
 		fd = descriptor_expire(session, clock_monotonic_ns());
-		descriptors_drop(session->dispatcher, session, session->peer.uid, &fd, 1);
+		descriptors_drop(session->dispatcher, session, peer_of(session).uid, &fd, 1);
 	} while (fd >= 0);
 	pthread_mutex_lock(&session->lock);
 	deadline_ns = descriptor_set_deadline(&session->descriptors);
@@ -234,6 +245,7 @@ static void rpc_session_sync(struct task *task)
 static void log_session(struct rpc_session *session, enum log_message message, const char *name,
 			const char *what)
 {
+	const struct peer peer = peer_of(session);
 	struct log_entry entry;
 	uint32_t suppressed;
 
@@ -244,12 +256,12 @@ static void log_session(struct rpc_session *session, enum log_message message, c
 	entry.suppressed = suppressed;
 	log_field(&entry, "IOMMUBROKER_SESSION", "%llu", (unsigned long long)session->id);
 	log_field(&entry, "IOMMUBROKER_TENANT", "%s", session_tenant(session->session));
-	log_field(&entry, "IOMMUBROKER_PEER_PID", "%d", (int)session->peer.pid);
-	log_field(&entry, "IOMMUBROKER_PEER_UID", "%u", (unsigned int)session->peer.uid);
+	log_field(&entry, "IOMMUBROKER_PEER_PID", "%d", (int)peer.pid);
+	log_field(&entry, "IOMMUBROKER_PEER_UID", "%u", (unsigned int)peer.uid);
 	log_end(&entry, "session %llu %s: pid %d, uid %u, tenant %s%s%s",
-		(unsigned long long)session->id, what, (int)session->peer.pid,
-		(unsigned int)session->peer.uid, session_tenant(session->session),
-		name && name[0] ? ", name " : "", name ? name : "");
+		(unsigned long long)session->id, what, (int)peer.pid, (unsigned int)peer.uid,
+		session_tenant(session->session), name && name[0] ? ", name " : "",
+		name ? name : "");
 }
 
 static struct rpc_session *session_alloc(struct dispatcher *dispatcher, const struct peer *peer)
@@ -364,9 +376,11 @@ int rpc_session_bind(struct rpc_session *session, const struct peer *peer, struc
 
 	if (status)
 		return status;
+	pthread_mutex_lock(&session->lock);
 	session->peer.pid = peer->pid;
 	session->peer.uid = peer->uid;
 	session->peer.gid = peer->gid;
+	pthread_mutex_unlock(&session->lock);
 	session_sync_later(session);
 	log_session(session, LOG_MESSAGE_SESSION_OPENED, NULL, "claimed");
 	return 0;
@@ -391,18 +405,16 @@ int rpc_session_find(struct rpc_session **ret, struct dispatcher *dispatcher,
 {
 	struct rpc_session *found;
 	struct session *session;
-	struct peer has;
 	int status;
 
 	status = session_find(&session, dispatcher->broker, peer, secret, secret_bytes, refusal);
 	if (status)
 		return status;
 	found = rpc_session_of(dispatcher, session);
-	session_peer(session, &has);
 	session_unref(session);
 	if (!found)
 		return refuse_unauthenticated(refusal);
-	if (!has.pid && rpc_session_bind(found, peer, refusal)) {
+	if (peer_of(found).pid != peer->pid && rpc_session_bind(found, peer, refusal)) {
 		rpc_session_unref(found);
 		return REFUSED;
 	}
@@ -455,7 +467,7 @@ static void descriptors_close(struct rpc_session *session)
 
 	do {
 		fd = descriptor_expire(session, UINT64_MAX);
-		descriptors_drop(session->dispatcher, session, session->peer.uid, &fd, 1);
+		descriptors_drop(session->dispatcher, session, peer_of(session).uid, &fd, 1);
 	} while (fd >= 0);
 }
 
@@ -556,7 +568,8 @@ int rpc_session_put_descriptor(struct rpc_session *session, int consume_fd, bool
 	pthread_mutex_unlock(&session->lock);
 	if (ended) {
 		descriptor_refund(session);
-		descriptors_drop(session->dispatcher, session, session->peer.uid, &consume_fd, 1);
+		descriptors_drop(session->dispatcher, session, peer_of(session).uid, &consume_fd,
+				 1);
 	} else {
 		session_sync_later(session);
 	}
@@ -580,5 +593,5 @@ int rpc_session_take_descriptor(struct rpc_session *session, uint64_t token, boo
 bool rpc_session_may_log(struct rpc_session *session, uint32_t *ret_suppressed)
 {
 	return dispatcher_may_log(session->dispatcher, session_tenant(session->session),
-				  session->peer.uid, LOG_KIND_LIFE, ret_suppressed);
+				  peer_of(session).uid, LOG_KIND_LIFE, ret_suppressed);
 }

@@ -14,6 +14,7 @@ from api import SOURCE, Refused
 from cases import VmmCase
 from fixture import PATIENCE, Daemon, eventually
 from guest import MIB, PAGE
+from ring import Ring
 from vmm import WINDOW_FIRST, Started
 
 IOVA = WINDOW_FIRST + 5 * PAGE
@@ -95,6 +96,23 @@ class AdminMetrics(VmmCase):
         self.assertEqual(more("backend_call_errors_total", call="copy"), 0)
         self.assertGreater(more("request_bytes_total", transport="native"), 20 * 20)
         self.assertGreater(more("answer_bytes_total", transport="grpc"), 10000)
+
+    def test_what_goes_through_a_ring_is_counted(self):
+        started = self.work()
+        ring = Ring(self.vmm, lanes=2)
+        self.addCleanup(ring.close)
+        before = self.metrics()
+        started.tables.map(IOVA + 100 * PAGE, 0x4000, 5 * PAGE, True)
+        for n in range(5):
+            ring.refresh(started.created.index, IOVA + (100 + n) * PAGE, PAGE, lane=n % 2)
+        ring.refresh(started.created.index + 1, IOVA, PAGE)
+        after = self.metrics()
+        for name, labels, grown in (
+            ("refreshed_ranges_total", {"verdict": "done"}, 5),
+            ("refreshed_ranges_total", {"verdict": "gone"}, 1),
+            ("refreshed_leaves_total", {"change": "mapped"}, 5),
+        ):
+            self.assertEqual(after.get_one(name, **labels) - before.get_one(name, **labels), grown, labels)
 
     def test_counters_never_fall_and_buckets_are_cumulative(self):
         started = self.work()
