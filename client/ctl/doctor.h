@@ -32,6 +32,8 @@
 	X(capability, "the daemon cannot pin without being charged")                        \
 	X(nofile, "the daemon may have enough descriptors")                                 \
 	X(kernel_charge, "the kernel charges no more than the daemon knows of")             \
+	X(store, "guests outlive the daemon, and there is room for more")                   \
+	X(takeover, "no guest was lost when the daemon was last restarted")                 \
 	X(systemd, "the service manager keeps descriptors over a stop")                     \
 	X(huge_pages, "there are huge pages for guests")                                    \
 	X(movable, "memory can be pinned for long")                                         \
@@ -67,6 +69,8 @@ struct doctor {
 	bool answers;
 	uint64_t pid, pinned_bytes, pinned_bytes_max; /* UINT64_MAX: no limit */
 	bool emulated;
+	uint64_t stored, stored_max;   /* descriptors; max 0: nothing is */
+	uint32_t taken_over, released; /* guests */
 	size_t n_findings;
 	struct finding findings[DOCTOR_FINDINGS_MAX];
 };
@@ -95,6 +99,8 @@ void doctor_check_memlock(struct doctor *doctor);
 void doctor_check_capability(struct doctor *doctor);
 void doctor_check_nofile(struct doctor *doctor);
 void doctor_check_kernel_charge(struct doctor *doctor);
+void doctor_check_store(struct doctor *doctor);
+void doctor_check_takeover(struct doctor *doctor);
 void doctor_check_systemd(struct doctor *doctor);
 void doctor_check_huge_pages(struct doctor *doctor);
 void doctor_check_movable(struct doctor *doctor);

@@ -27,6 +27,12 @@ static bool take_status(void *user_data, const ProtobufCMessage *message)
 	doctor->pid = status->pid;
 	doctor->pinned_bytes = status->pinned_bytes;
 	doctor->pinned_bytes_max = UINT64_MAX;
+	doctor->stored = status->stored_descriptors;
+	doctor->stored_max = status->stored_descriptors_max;
+	if (status->takeover != NULL) {
+		doctor->taken_over = status->takeover->guests;
+		doctor->released = status->takeover->released;
+	}
 	doctor->emulated = status->info != NULL && strcmp(status->info->backend, "emulated") == 0;
 	for (size_t i = 0; status->n_usage > 0 && i < status->usage[0]->n_usage; i++)
 		if (strcmp(status->usage[0]->usage[i]->resource, "pinned_bytes") == 0)
@@ -238,4 +244,41 @@ void doctor_check_kernel_charge(struct doctor *doctor)
 		doctor_tell(doctor, DOCTOR_kernel_charge, SEVERITY_OK, NULL,
 			    "%s charged, %s known of", text_size(mine).bytes,
 			    text_size(doctor->pinned_bytes).bytes);
+}
+
+void doctor_check_store(struct doctor *doctor)
+{
+	if (!doctor->answers)
+		return;
+	if (doctor->stored_max == 0)
+		doctor_tell(doctor, DOCTOR_store, SEVERITY_WARNING,
+			    "start it by its unit, with FileDescriptorStoreMax= as it is shipped",
+			    "nothing is stored with the service manager: every guest ends with the "
+			    "daemon");
+	else if (doctor->stored >= doctor->stored_max - doctor->stored_max / 10)
+		doctor_tell(
+			doctor, DOCTOR_store, SEVERITY_WARNING,
+			"raise FileDescriptorStoreMax= of the unit, and DescriptorStoreMax= of the "
+			"configuration with it",
+			"%" PRIu64 " of %" PRIu64 " stored descriptors are used: what needs "
+			"more is refused",
+			doctor->stored, doctor->stored_max);
+	else
+		doctor_tell(doctor, DOCTOR_store, SEVERITY_OK, NULL,
+			    "%" PRIu64 " of %" PRIu64 " stored descriptors", doctor->stored,
+			    doctor->stored_max);
+}
+
+void doctor_check_takeover(struct doctor *doctor)
+{
+	if (!doctor->answers)
+		return;
+	if (doctor->released > 0)
+		doctor_tell(doctor, DOCTOR_takeover, SEVERITY_WARNING,
+			    "journalctl -u iommubrokerd names them and says why; start them again",
+			    "%u guests could not be taken over when the daemon started",
+			    doctor->released);
+	else
+		doctor_tell(doctor, DOCTOR_takeover, SEVERITY_OK, NULL, "%u guests taken over",
+			    doctor->taken_over);
 }

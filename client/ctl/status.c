@@ -30,6 +30,20 @@ static void print_usage(const Usage *usage)
 	}
 }
 
+static void print_store(const Status *status)
+{
+	const Iommubroker__V1__GetStatusResponse__Takeover *takeover = status->takeover;
+
+	if (status->stored_descriptors_max == 0)
+		printf("stored       nothing: guests end with the daemon\n");
+	else
+		printf("stored       %" PRIu64 " of %" PRIu64 " descriptors\n",
+		       status->stored_descriptors, status->stored_descriptors_max);
+	if (takeover != NULL)
+		printf("taken over   %u guests in %" PRIu64 " ms, %u released\n", takeover->guests,
+		       takeover->nanoseconds / 1000000, takeover->released);
+}
+
 static bool print_status(void *user_data, const ProtobufCMessage *message)
 {
 	const Status *status = (const void *)message;
@@ -49,6 +63,7 @@ static bool print_status(void *user_data, const ProtobufCMessage *message)
 	printf("pinned       %s\n", text_size(status->pinned_bytes).bytes);
 	printf("mappings     %" PRIu64 " installed, %" PRIu64 " reserved\n",
 	       status->mappings_installed, status->mappings_reserved);
+	print_store(status);
 	for (size_t i = 0; i < status->n_usage; i++)
 		print_usage(status->usage[i]);
 	return true;

@@ -215,6 +215,15 @@ void broker_set_store(struct broker *broker, struct fd_store *store)
 	broker->store = store;
 }
 
+void broker_store_report(struct broker *broker, struct store_report *ret)
+{
+	*ret = (struct store_report){.restored = broker->restored};
+	if (!broker->store)
+		return;
+	ret->descriptors = fd_store_count(broker->store);
+	ret->descriptors_max = fd_store_max(broker->store);
+}
+
 void broker_leave(struct broker *broker)
 {
 	atomic_store(&broker->leaving, true);

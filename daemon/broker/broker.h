@@ -134,6 +134,12 @@ struct restore_report {
  * negative errno if nothing could be looked at. */
 int broker_restore(struct broker *broker, struct stored_fd *consume, size_t n,
 		   struct restore_report *ret);
+/* What outlives the process, and what it took over itself. */
+struct store_report {
+	size_t descriptors, descriptors_max; /* with the service manager; max 0: nothing outlives */
+	struct restore_report restored;      /* of broker_restore(); zero: nothing was left */
+};
+void broker_store_report(struct broker *broker, struct store_report *ret);
 /* The process is about to end, and with a store that keeps: from now on the end of a session takes
  * no guest down, they are left to a successor as they are. What runs goes on and may be ended at
  * any instant by _exit(2); broker_free() must not follow. INLINE. */

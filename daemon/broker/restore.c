@@ -327,6 +327,7 @@ int broker_restore(struct broker *broker, struct stored_fd *consume, size_t n,
 	free(all.guests);
 	sessions_end(broker);
 	all.report.ns = clock_monotonic_ns() - begun_ns;
+	broker->restored = all.report;
 	*ret = all.report;
 	return 0;
 }

@@ -37,6 +37,7 @@ struct broker {
 	void *high_context;
 
 	struct fd_store *store;               /* borrowed; NULL: nothing is stored */
+	struct restore_report restored;       /* before anything is served */
 	void (*tell_handover)(void *context); /* or NULL; lock */
 	void *handover_context;
 

@@ -80,9 +80,29 @@ static void status_counters(struct call *call, Iommubroker__V1__GetStatusRespons
 	pthread_mutex_unlock(&dispatcher->lock);
 }
 
+static void status_store(struct call *call, Iommubroker__V1__GetStatusResponse *ret,
+			 Iommubroker__V1__GetStatusResponse__Takeover *takeover)
+{
+	struct store_report report;
+
+	broker_store_report(call_broker(call), &report);
+	ret->stored_descriptors = report.descriptors;
+	ret->stored_descriptors_max = report.descriptors_max;
+	if (!report.restored.ns)
+		return;
+	iommubroker__v1__get_status_response__takeover__init(takeover);
+	takeover->guests = report.restored.guests;
+	takeover->released = report.restored.released;
+	takeover->regions = report.restored.regions;
+	takeover->mappings = report.restored.mappings;
+	takeover->nanoseconds = report.restored.ns;
+	ret->takeover = takeover;
+}
+
 int handle_get_status(struct call *call)
 {
 	Iommubroker__V1__GetStatusResponse response = IOMMUBROKER__V1__GET_STATUS_RESPONSE__INIT;
+	Iommubroker__V1__GetStatusResponse__Takeover takeover;
 	Iommubroker__V1__GetInfoResponse info;
 	int status = convert_info(call, &info);
 
@@ -92,6 +112,7 @@ int handle_get_status(struct call *call)
 	if (status)
 		return status;
 	status_counters(call, &response);
+	status_store(call, &response, &takeover);
 	response.info = &info;
 	return call_answer(call, &response.base);
 }

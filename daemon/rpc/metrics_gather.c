@@ -170,6 +170,21 @@ static void objects_write(struct metrics_text *text, struct dispatcher *dispatch
 	single(text, METRIC_MAPPINGS_RESERVED, status.mappings_reserved);
 }
 
+static void store_write(struct metrics_text *text, struct broker *broker)
+{
+	struct store_report report;
+
+	broker_store_report(broker, &report);
+	single(text, METRIC_STORED_FDS, report.descriptors);
+	single(text, METRIC_STORED_FDS_MAX, report.descriptors_max);
+	metrics_text_family(text, METRIC_TAKEN_OVER_GUESTS);
+	labelled(text, "", "outcome", "kept", report.restored.guests);
+	labelled(text, "", "outcome", "released", report.restored.released);
+	metrics_text_family(text, METRIC_TAKEOVER_DURATION);
+	metrics_text_begin(text, "");
+	metrics_text_seconds(text, report.restored.ns);
+}
+
 static void backend_write(struct metrics_text *text)
 {
 	struct iommu_call_count counts[IOMMU_CALLS];
@@ -233,6 +248,7 @@ static void all_write(struct metrics_text *text, struct dispatcher *dispatcher,
 	metrics_text_begin(text, "_total");
 	metrics_text_number(text, metrics_get(&metrics->connections_dropped));
 	objects_write(text, dispatcher);
+	store_write(text, dispatcher->broker);
 	single(text, METRIC_TENANTS, quota->n_tenants);
 	metrics_quota_write(text, quota);
 	refreshes_write(text, dispatcher);

@@ -44,6 +44,14 @@
 	  "Leaves of 4 KiB that nested domains show their devices now.") \
 	X(MAPPINGS_RESERVED, "mappings_reserved", "gauge", "", "", \
 	  "Leaves that nested domains may grow to.") \
+	X(STORED_FDS, "stored_fds", "gauge", "", "", \
+	  "Descriptors that lie with the service manager for a successor.") \
+	X(STORED_FDS_MAX, "stored_fds_max", "gauge", "", "", \
+	  "Descriptors that may lie there; 0: nothing outlives the daemon.") \
+	X(TAKEN_OVER_GUESTS, "taken_over_guests", "gauge", "", "outcome", \
+	  "Guests of the process before that live on, and those that had to be released.") \
+	X(TAKEOVER_DURATION, "takeover_duration_seconds", "gauge", "seconds", "", \
+	  "How long it took to take them over, before anything was served.") \
 	X(TENANTS, "tenants", "gauge", "", "", \
 	  "Tenants that have a client now.") \
 	X(QUOTA_USED, "quota_used", "gauge", "", "level, tenant, resource", \

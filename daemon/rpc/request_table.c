@@ -77,13 +77,15 @@ void request_table_init(struct request_table *table)
 	RB_INIT(&table->ids);
 	TAILQ_INIT(&table->running);
 	TAILQ_INIT(&table->answered);
+	table->n_restored = 0;
 	table->n_answered = 0;
 	table->answer_bytes = 0;
 }
 
 static void answer_drop(struct request_table *table, struct request_entry *entry)
 {
-	table->answer_bytes -= answer_size(entry->answer);
+	if (!entry->restored)
+		table->answer_bytes -= answer_size(entry->answer);
 	entry->answer = request_answer_unref(entry->answer);
 }
 
@@ -94,7 +96,10 @@ static void forget_oldest(struct request_table *table)
 	answer_drop(table, entry);
 	TAILQ_REMOVE(&table->answered, entry, place);
 	RB_REMOVE(request_ids, &table->ids, entry);
-	table->n_answered--;
+	if (entry->restored)
+		table->n_restored--;
+	else
+		table->n_answered--;
 	free(entry);
 }
 
@@ -183,12 +188,13 @@ static void keep(struct request_table *table, struct request_entry *entry)
 	TAILQ_INSERT_TAIL(&table->answered, entry, place);
 	table->n_answered++;
 	table->answer_bytes += answer_size(entry->answer);
-	if (table->n_answered > REQUEST_IDS_KEPT)
+	while (table->n_answered > REQUEST_IDS_KEPT)
 		forget_oldest(table);
 	TAILQ_FOREACH (old, &table->answered, place) {
 		if (table->answer_bytes <= REQUEST_ANSWER_BYTES_MAX || old == entry)
 			break;
-		answer_drop(table, old);
+		if (!old->restored)
+			answer_drop(table, old);
 	}
 }
 
@@ -213,8 +219,9 @@ struct call *request_table_finish(struct request_entry *entry, const struct rpc_
 	return joiners;
 }
 
-/* How many there are is bounded by what was kept of each guest; as before, the oldest go when new
- * ones come. */
+/* How many there are is bounded by what was kept of each guest. Which of two guests' are older is
+ * not known: if one went for the first new one, it could be the very one whose client has not heard
+ * its answer and is about to ask again. */
 void request_table_restore(struct request_table *table, const struct broker_answer *kept)
 {
 	const struct method *method = method_by_number(kept->method);
@@ -231,9 +238,9 @@ void request_table_restore(struct request_table *table, const struct broker_answ
 		free(entry);
 	} else {
 		entry->answer = answer_new(&status, kept->bytes, kept->n_bytes);
+		entry->restored = true;
 		TAILQ_INSERT_TAIL(&table->answered, entry, place);
-		table->n_answered++;
-		table->answer_bytes += answer_size(entry->answer);
+		table->n_restored++;
 	}
 	pthread_mutex_unlock(&table->lock);
 }

@@ -9,6 +9,9 @@
  * that runs, or gets the answer that was kept. Answers are kept up to a bound in bytes; beyond it
  * the oldest answers go, but their ids stay known, so that nothing is ever done twice within the
  * 64.
+ *
+ * What a process before this one answered comes without its order over several guests: all of it
+ * stays until there are 64 newer ones.
  */
 
 #include <bsd/sys/tree.h>
@@ -37,6 +40,7 @@ struct request_entry {
 	struct call *owner; /* NULL: answered */
 	struct call *joiners;
 	struct request_answer *answer; /* NULL: not kept */
+	bool restored;
 };
 
 RB_HEAD(request_ids, request_entry);
@@ -45,8 +49,9 @@ TAILQ_HEAD(request_list, request_entry);
 struct request_table {
 	pthread_mutex_t lock;
 	struct request_ids ids;
-	struct request_list running, answered; /* oldest first */
-	size_t n_answered, answer_bytes;
+	struct request_list running, answered; /* oldest first, the restored before all others */
+	size_t n_restored;
+	size_t n_answered, answer_bytes; /* without the restored: what was kept bounds those */
 };
 
 void request_table_init(struct request_table *table);

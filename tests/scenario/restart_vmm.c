@@ -9,14 +9,17 @@
  * Five threads at once: the device's DMA in a loop over mappings that never change, which must
  * never fault nor land elsewhere; a vCPU that changes its tables and refreshes, and looks through
  * the device at what a refresh that was DONE has promised; guest memory that comes and goes; a
- * second device that is opened, bound, registered, changed and closed; another guest that comes and
+ * second device that is opened, bound, registered, changed and closed, in every third life with a
+ * managed domain; another guest that comes and
  * goes, with a device if a function is given for it that may have relaxed translation. Every other
  * refresh goes through an update ring. Whatever is not as it should be is said on one line that
  * begins with FAIL, and ends the program.
  *
  * Lines on stdin: "check" lets the threads pause, compares every page of both windows, as the
  * devices see them, with the tables, and answers "ok" with counts of what was done since the start;
- * "quit" gives everything back and answers "bye". At first it says "ready".
+ * "pause" does likewise, answers "held" with what the daemon should have charged now, and lets them
+ * go on at the next line, "go" (answered "ok"); "quit" gives everything back and answers "bye". At
+ * first it says "ready".
  */
 
 #include <endian.h>
@@ -69,6 +72,7 @@ struct function {
 	struct iommubroker_device *device;
 	struct iommubroker_nested *nested;
 	uint32_t nested_index;
+	bool managed;                  /* its domain has no tables: leaves are given one by one */
 	struct iommubroker_ring *ring; /* for every other refresh */
 	uint64_t n_entries;            /* that went through it */
 	struct emulated_dma *dma;
@@ -202,9 +206,21 @@ static struct iommubroker_anchor anchor_of(const struct function *function)
 	};
 }
 
-static void function_open(struct function *function)
+static int nested_create(struct function *function, struct iommubroker_registration *ret,
+			 struct iommubroker_error **ret_error)
 {
 	const struct iommubroker_anchor anchor = anchor_of(function);
+	const struct iommubroker_address_range window = {WINDOW_FIRST, WINDOW_LAST};
+
+	if (function->managed)
+		return iommubroker_nested_create_managed(function->device, &window, true, LEAVES,
+							 &function->nested, ret, ret_error);
+	return iommubroker_nested_create_s390(function->device, &anchor, true, 0, &function->nested,
+					      ret, ret_error);
+}
+
+static void function_open(struct function *function)
+{
 	struct iommubroker_registration registration = {0};
 	struct iommubroker_error *error = NULL;
 
@@ -214,9 +230,7 @@ static void function_open(struct function *function)
 	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", &error);
 	check(emulated_dma_open(&function->dma, function->fd), "DMA engine", NULL);
 	check(emulated_dma_add_memory(function->dma, vmm.memory_fd), "DMA engine", NULL);
-	check(iommubroker_nested_create_s390(function->device, &anchor, true, 0, &function->nested,
-					     &registration, &error),
-	      "register", &error);
+	check(nested_create(function, &registration, &error), "register", &error);
 	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
 		fail("register: verdict %u", registration.verdict);
 	function->nested_index = registration.index;
@@ -239,19 +253,14 @@ static void function_close(struct function *function)
 }
 
 /* One entry in flight at a time; none is lost, and none answered twice. */
-static void refresh_by_ring(struct function *function, const struct iommubroker_range *range,
-			    struct iommubroker_result *ret)
+static void do_by_ring(struct function *function, struct iommubroker_ring_entry entry,
+		       struct iommubroker_result *ret)
 {
-	const struct iommubroker_ring_entry entry = {
-		.operation = IOMMUBROKER_RING_REFRESH,
-		.nested_index = function->nested_index,
-		.iova = range->start,
-		.length = range->length,
-		.user_data = ++function->n_entries,
-	};
 	struct iommubroker_ring_result result;
-	uint32_t lane = function->n_entries / 64 % 2;
+	uint32_t lane = (function->n_entries + 1) / 64 % 2;
 
+	entry.nested_index = function->nested_index;
+	entry.user_data = ++function->n_entries;
 	if (iommubroker_ring_submit(function->ring, lane, &entry, 1) != 1)
 		fail("the ring takes no entry");
 	check(iommubroker_ring_wait(function->ring, lane, PATIENCE_NS), "waiting for the ring",
@@ -269,12 +278,13 @@ static void refresh_by_ring(struct function *function, const struct iommubroker_
 static void refresh(struct function *function, uint64_t start, uint64_t length)
 {
 	const struct iommubroker_range range = {.start = start, .length = length};
+	const struct iommubroker_ring_entry entry = {IOMMUBROKER_RING_REFRESH, 0, start, length};
 	const uint64_t end = now_ns() + PATIENCE_NS;
 	struct iommubroker_result result;
 
 	do {
 		if (start / PAGE % 2)
-			refresh_by_ring(function, &range, &result);
+			do_by_ring(function, entry, &result);
 		else
 			check(iommubroker_refresh(function->nested, &range, 1, REFRESH_TIMEOUT_NS,
 						  &result),
@@ -286,6 +296,40 @@ static void refresh(struct function *function, uint64_t start, uint64_t length)
 	if (result.verdict != IOMMUBROKER_VERDICT_DONE)
 		fail("refresh of %#" PRIx64 ": verdict %u, event %u", start, result.verdict,
 		     result.event_code);
+	vmm.n_refreshes++;
+}
+
+/* Entries of a managed domain, likewise. */
+static void give(struct function *function, uint64_t iova, uint64_t length, uint64_t gpa, bool map)
+{
+	const struct iommubroker_ring_entry by_ring = {
+		.operation = map ? IOMMUBROKER_RING_MAP : IOMMUBROKER_RING_UNMAP,
+		.iova = iova,
+		.length = length,
+		.gpa = gpa,
+		.writable = map,
+	};
+	const struct iommubroker_entry entry = {
+		.iova = iova,
+		.length = length,
+		.gpa = gpa,
+		.access = map ? IOMMUBROKER_ACCESS_READ_WRITE : IOMMUBROKER_ACCESS_NONE,
+	};
+	struct iommubroker_error *error = NULL;
+	struct iommubroker_result result;
+	size_t n = 1;
+
+	do {
+		if (iova / PAGE % 2)
+			do_by_ring(function, by_ring, &result);
+		else
+			check(iommubroker_nested_update(function->nested, &entry, 1, &result, &n,
+							&error),
+			      "update", &error);
+	} while (result.verdict == IOMMUBROKER_VERDICT_BUSY);
+	if (n != 1 || result.verdict != IOMMUBROKER_VERDICT_DONE)
+		fail("%s at %#" PRIx64 ": verdict %u of %zu", map ? "map" : "unmap", iova,
+		     result.verdict, n);
 	vmm.n_refreshes++;
 }
 
@@ -407,6 +451,24 @@ static void change_leaves(struct function *function, unsigned int first, uint64_
 		look(function, i);
 }
 
+/* The same, without tables; of memory that is always there. */
+static void change_entries(struct function *function, uint64_t *random)
+{
+	unsigned int leaf = random_below(random, LEAVES), n = 1 + random_below(random, 40), end;
+	uint64_t gpa = FRAMES + PAGE * random_below(random, (FIXED_BYTES - FRAMES) / PAGE - n);
+	uint64_t iova = WINDOW_FIRST + leaf * PAGE;
+	bool map = random_below(random, 3);
+
+	end = leaf + n < LEAVES ? leaf + n : LEAVES;
+	give(function, iova, (end - leaf) * PAGE, 0, false);
+	if (map)
+		give(function, iova, (end - leaf) * PAGE, gpa, true);
+	for (unsigned int i = leaf; i < end; i++) {
+		function->leaves[i] = map ? gpa + (i - leaf) * PAGE : INVALID_LEAF;
+		look(function, i);
+	}
+}
+
 static void run_vcpu(uint64_t *random)
 {
 	change_leaves(&vmm.functions[0], STABLE, random);
@@ -479,6 +541,7 @@ static struct {
 	struct iommubroker_guest *guest;
 	struct iommubroker_memory_file *file;
 	struct function function; /* number 2 */
+	bool mapped;
 	unsigned int step;
 } beside;
 
@@ -494,6 +557,7 @@ static void beside_map(void)
 
 	check(iommubroker_memory_update(beside.guest, &update, NULL, NULL, NULL, &error), "memory",
 	      &error);
+	beside.mapped = true;
 }
 
 /* The first one of a guest: its memory is pinned now. */
@@ -596,6 +660,7 @@ static void beside_destroy(void)
 	check(iommubroker_guest_destroy(beside.guest, &error), "destroying a guest", &error);
 	beside.file = iommubroker_memory_file_free(beside.file);
 	beside.guest = iommubroker_guest_free(beside.guest);
+	beside.mapped = false;
 }
 
 /* One step of the life of a guest that has, with a function of its own, a device as well. */
@@ -650,13 +715,17 @@ static void live(uint64_t *random)
 
 	if (!function->device) {
 		make_tables(function);
+		function->managed = !random_below(random, 3);
 		function_open(function);
-	} else if (!random_below(random, 20)) {
+	} else if (!random_below(random, 20) && !function->managed) {
 		register_again(function);
 	} else if (!random_below(random, 20)) {
 		attach_again(function);
 	} else if (random_below(random, 12)) {
-		change_leaves(function, 0, random);
+		if (function->managed)
+			change_entries(function, random);
+		else
+			change_leaves(function, 0, random);
 	} else {
 		function_close(function);
 		vmm.n_lives++;
@@ -666,17 +735,60 @@ static void live(uint64_t *random)
 
 /* ── commands ──────────────────────────────────────────────────────────────────────────────── */
 
-static void check_all(void)
+static void look_at_all(void)
 {
-	pthread_rwlock_wrlock(&vmm.running);
 	for (size_t f = 0; f < 2; f++)
 		for (unsigned int i = 0; vmm.functions[f].device && i < LEAVES; i++)
 			look(&vmm.functions[f], i);
+}
+
+static void check_all(void)
+{
+	pthread_rwlock_wrlock(&vmm.running);
+	look_at_all();
 	printf("ok %lu transfers, %lu refreshes, %lu by ring, %lu busy, %lu updates, %lu lives\n",
 	       vmm.n_transfers, vmm.n_refreshes, vmm.n_entries, vmm.n_busy, vmm.n_updates,
 	       vmm.n_lives);
 	fflush(stdout);
 	pthread_rwlock_unlock(&vmm.running);
+}
+
+/* What the ledger should say, but for what it counts at other measures. While all pause. */
+static void print_held(void)
+{
+	unsigned int devices = !!beside.function.device, rings = 0, regions = 1 + beside.mapped;
+	uint64_t pinned = FIXED_BYTES + (beside.mapped ? FIXED_BYTES / 2 : 0), leaves = 0;
+	unsigned int nested = !!beside.function.nested, pieces = 0;
+
+	for (size_t f = 0; f < 2; f++) {
+		const struct function *function = &vmm.functions[f];
+
+		devices += !!function->device;
+		nested += !!function->device;
+		rings += !!function->device;
+		for (unsigned int i = 0; function->device && i < LEAVES; i++)
+			leaves += expected_of(function->leaves[i]) == SHOWN;
+	}
+	for (size_t i = 0; i < PIECES; i++)
+		pieces += atomic_load(&vmm.piece_there[i]);
+	printf("held guests %u, devices %u, nested_domains %u, managed %u, rings %u, "
+	       "memory_files %u, regions %u, pinned_bytes %" PRIu64 ", leaves %" PRIu64 "\n",
+	       1 + !!beside.guest, devices, nested,
+	       vmm.functions[1].device && vmm.functions[1].managed, rings, 1 + !!beside.file,
+	       regions + pieces, pinned + pieces * PIECE_BYTES, leaves);
+	fflush(stdout);
+}
+
+static void pause_all(char *line, int line_bytes)
+{
+	pthread_rwlock_wrlock(&vmm.running);
+	look_at_all();
+	print_held();
+	if (!fgets(line, line_bytes, stdin))
+		_exit(EXIT_FAILURE); /* nobody asks any more */
+	pthread_rwlock_unlock(&vmm.running);
+	puts("ok");
+	fflush(stdout);
 }
 
 static void tear_down(void)
@@ -726,7 +838,10 @@ int main(int argc, char **argv)
 		check(-pthread_create(&threads[i], NULL, run, &jobs[i]), "thread", NULL);
 	}
 	while (fgets(line, sizeof(line), stdin) && strcmp(line, "quit\n") != 0)
-		check_all();
+		if (!strcmp(line, "pause\n"))
+			pause_all(line, sizeof(line));
+		else
+			check_all();
 	atomic_store(&vmm.stop, true);
 	for (size_t i = 0; i < 5; i++)
 		pthread_join(threads[i], NULL);

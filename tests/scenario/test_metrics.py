@@ -24,7 +24,7 @@ TENANT = "uid:%d" % os.getuid()
 # Of the samples, what they must not tell: handles and uuids are secrets of a guest's owner.
 LABELS = {
     "version", "backend", "method", "code", "le", "reason", "transport", "level", "tenant", "resource", "verdict",
-    "change", "call", "state", "mode", "rate",
+    "change", "call", "state", "mode", "rate", "outcome",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ VMMs with changing tables, memory and devices run beside a DMA loop that must ne
 (restart_vmm.c). After each death every page of their windows, as their devices see it, is compared
 with their tables; at the end nothing may be left, in the ledger or in the store."""
 
+import collections
 import contextlib
 import os
 import random
@@ -41,6 +42,13 @@ class Vmm:
             self.process.stdin.flush()
         return self.expect(word)
 
+    def pause(self):
+        """Until go(): what it holds, by the ledger's names."""
+        return {name: int(n) for name, n in re.findall(r"(\w+) (\d+)", self.ask("pause", "held"))}
+
+    def go(self):
+        self.ask("go", "ok")
+
     def check(self):
         return [int(number) for number in re.findall(r"\d+", self.ask("check", "ok"))]
 
@@ -73,6 +81,10 @@ class RestartCase(Case):
         return vmm
 
 
+# What a guest, a ring, … has of descriptors in the store.
+STORED = {"guests": 2, "memory_files": 1, "devices": 1, "rings": 5}
+
+
 class Killed(RestartCase):
     """All in one class, one after another: kernels were seen to take minutes to reap processes of several
     supervisors that die all the time side by side.
@@ -89,6 +101,9 @@ class Killed(RestartCase):
         chance = random.Random("%s %r" % (seed, functions))
         vmms = [self.start(two, chance.randrange(1 << 30)) for two in functions]
         before, stored = [vmm.check() for vmm in vmms], []
+        self.measures = {}
+        while not self.measures:
+            self.assert_ledger(vmms, "before any death")
         for n in range(int(int(os.environ.get("IB_KILLS", "1000")) * share)):
             # how far they get differs by itself; a pause that is drawn spreads it further
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -97,6 +112,7 @@ class Killed(RestartCase):
             if n % 10 == 0:
                 for vmm in vmms:
                     self.check(vmm, "seed %s, after death %d" % (seed, n))
+                self.assert_ledger(vmms, "seed %s, after death %d" % (seed, n))
                 stored.append(self.daemon.supervisor.stored_bytes())
         for vmm, begun in zip(vmms, before):
             done = self.check(vmm, "seed %s, at the end" % seed)
@@ -111,6 +127,43 @@ class Killed(RestartCase):
         if part >= 6:
             growth = (sum(samples[-part:]) - sum(samples[:part])) / part
             self.assertLess(growth, 512 * 1024, samples)
+
+    def assert_ledger(self, vmms, when):
+        """While they pause: what the daemon has charged is what they hold together, no more and no less,
+        for the tenant and for the host; and so is what lies in the store."""
+        held = collections.Counter()
+        try:
+            for vmm in vmms:
+                held.update(vmm.pause())
+            self.daemon_holds(held, when)
+        finally:
+            for vmm in vmms:
+                vmm.go()
+
+    def measured(self, held, charged, name):
+        """What nested domains with their rings cost, each as much as it did before any death."""
+        tables = held["rings"] - held["managed"]
+        if not held["managed"]:
+            self.measures.setdefault(name, charged[name] // tables)
+        each = self.measures.get(name, charged[name])
+        rest = charged[name] - tables * each
+        if name in self.measures and held["managed"]:
+            rest = held["managed"] * self.measures.setdefault(name + " of managed", rest // held["managed"])
+        return tables * each + rest
+
+    def daemon_holds(self, held, when):
+        status = self.daemon.status()
+        self.assertEqual(len(status.usage), 2, when)
+        for usage in status.usage:
+            charged = {one.resource: one.current for one in usage.usage}
+            for name in charged.keys() & held.keys():
+                self.assertEqual(charged[name], held[name], "%s: %s of %s" % (when, name, usage.tenant))
+            for name in ("table_bytes", "mappings"):
+                self.assertEqual(charged[name], self.measured(held, charged, name), "%s: %s of %s" % (when, name, usage.tenant))
+        self.assertEqual(status.mappings_installed, held["leaves"], when)
+        stored = sum(n * held[name] for name, n in STORED.items())
+        eventually(lambda: len(self.daemon.supervisor.names()) == stored, "%s: %d are stored" % (when, stored))
+        self.assertEqual(self.daemon.status().stored_descriptors, stored, when)
 
     def test_under_one_vmm(self):
         self.kill(0.25, [(1, 2)])

@@ -354,6 +354,9 @@ class Damaged(SessionCase):
         self.daemon.crash()
         eventually(lambda: self.daemon.status().guests == 2, "one is released")
         self.assertEqual(len(re.findall("guest 1 .*not taken over but released", self.daemon.log())), 1, self.daemon.log())
+        takeover = self.daemon.status().takeover
+        self.assertEqual((takeover.guests, takeover.released, takeover.mappings), (2, 1, 2))
+        self.assertGreater(takeover.nanoseconds, 0)
         self.rejoin(self.vmm.client, other.client)
         for one in (started[0], started[2]):
             one.vmm.describe()

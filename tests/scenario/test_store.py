@@ -32,6 +32,10 @@ class Stored(StoreCase):
     def test_a_reply_is_behind_what_it_promises(self):
         """As soon as the client reads a reply, all that it is of lies in the store."""
         self.assertEqual(self.names(), ["0i0", "0s0"])
+        status = self.daemon.status()
+        self.assertEqual(status.stored_descriptors, 2)
+        self.assertGreater(status.stored_descriptors_max, 1000)
+        self.assertFalse(status.HasField("takeover"))
         for i in range(1, 5):
             self.vmm.add_memory(self.memory())
             self.assertEqual(self.names(), ["0i0"] + ["0m%d" % j for j in range(i)] + ["0s0"])

@@ -324,6 +324,26 @@ static void test_pages(void **state)
 	expect("names tenants", 0, "b\n");
 }
 
+static void test_status_of_the_store(void **state)
+{
+	Iommubroker__V1__GetStatusResponse status = IOMMUBROKER__V1__GET_STATUS_RESPONSE__INIT;
+	Iommubroker__V1__GetStatusResponse__Takeover takeover =
+		IOMMUBROKER__V1__GET_STATUS_RESPONSE__TAKEOVER__INIT;
+
+	fake_admin_answer("GetStatus", &status.base);
+	expect("status", 0, "stored       nothing: guests end with the daemon\n");
+	status.stored_descriptors = 12;
+	status.stored_descriptors_max = 4096;
+	fake_admin_answer("GetStatus", &status.base);
+	expect("status", 0, "stored       12 of 4096 descriptors\n");
+	takeover.guests = 3;
+	takeover.released = 1;
+	takeover.nanoseconds = 42999999;
+	status.takeover = &takeover;
+	fake_admin_answer("GetStatus", &status.base);
+	expect("status", 0, "taken over   3 guests in 42 ms, 1 released\n");
+}
+
 static void test_quota(void **state)
 {
 	json_t *json;
@@ -643,6 +663,7 @@ int main(void)
 		cmocka_unit_test_setup(test_no_daemon, setup),
 		cmocka_unit_test_setup(test_refusal, setup),
 		cmocka_unit_test_setup(test_pages, setup),
+		cmocka_unit_test_setup(test_status_of_the_store, setup),
 		cmocka_unit_test_setup(test_quota, setup),
 		cmocka_unit_test_setup(test_quota_explain, setup),
 		cmocka_unit_test_setup(test_check_fit, setup),

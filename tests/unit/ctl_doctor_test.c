@@ -145,6 +145,9 @@ static void put_host(void)
 	put("run/iommubroker-admin", 0700, NULL);
 }
 
+static uint64_t stored, stored_max;
+static Iommubroker__V1__GetStatusResponse__Takeover *takeover;
+
 static void lay_status(const char *backend, uint64_t pinned, uint64_t pinned_max)
 {
 	Iommubroker__V1__GetInfoResponse info = IOMMUBROKER__V1__GET_INFO_RESPONSE__INIT;
@@ -166,6 +169,9 @@ static void lay_status(const char *backend, uint64_t pinned, uint64_t pinned_max
 	status.pinned_bytes = pinned;
 	status.n_usage = 1;
 	status.usage = all;
+	status.stored_descriptors = stored;
+	status.stored_descriptors_max = stored_max;
+	status.takeover = takeover;
 	fake_admin_reset();
 	fake_admin_answer("GetStatus", &status.base);
 }
@@ -175,6 +181,9 @@ static int setup(void **state)
 	strcpy(root, "/tmp/ib-doctor-XXXXXX");
 	if (mkdtemp(root) == NULL)
 		return -1;
+	stored = 89;
+	stored_max = 100;
+	takeover = NULL;
 	lay_status("iommufd", 4096 * 1024, UINT64_C(16) << 30);
 	put_host();
 	return 0;
@@ -390,6 +399,31 @@ static void test_kernel_charge(void **state)
 	expect_finding("kernel-charge", "warning", "have pinned 64 KiB", 1);
 	put("proc/82/status", 0644, "Name:\tqemu\nUid:\t64055\t64055\t1\t1\nVmPin:\t64 kB\n");
 	expect_well();
+}
+
+static void test_store(void **state)
+{
+	stored = 90;
+	lay_status("iommufd", 4096 * 1024, UINT64_C(16) << 30);
+	expect_finding("store", "warning", "90 of 100 stored descriptors are used", 1);
+	stored = stored_max = 0;
+	lay_status("iommufd", 4096 * 1024, UINT64_C(16) << 30);
+	expect_finding("store", "warning", "every guest ends with the daemon", 1);
+}
+
+static void test_takeover(void **state)
+{
+	Iommubroker__V1__GetStatusResponse__Takeover lost =
+		IOMMUBROKER__V1__GET_STATUS_RESPONSE__TAKEOVER__INIT;
+
+	lost.guests = 3;
+	takeover = &lost;
+	lay_status("iommufd", 4096 * 1024, UINT64_C(16) << 30);
+	expect_well();
+	lost.released = 2;
+	lay_status("iommufd", 4096 * 1024, UINT64_C(16) << 30);
+	expect_finding("takeover", "warning", "2 guests could not be taken over", 1);
+	takeover = NULL;
 }
 
 static void test_systemd(void **state)

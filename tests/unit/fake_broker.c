@@ -549,6 +549,12 @@ void broker_status(struct broker *broker, struct broker_status *ret)
 	*ret = (struct broker_status){.sessions = fake.sessions};
 }
 
+void broker_store_report(struct broker *broker, struct store_report *ret)
+{
+	(void)broker;
+	*ret = (struct store_report){0};
+}
+
 /* ── who is charged ───────────────────────────────────────────────────────────────────────── */
 
 struct tenant {

@@ -11,6 +11,7 @@
 
 #include "iommubroker/v1/guests.pb-c.h"
 #include "rpc/call.h"
+#include "rpc/method_table.h"
 #include "rpc/request_table.h"
 
 static struct request_table table;
@@ -162,6 +163,59 @@ static void test_answers_are_bounded(void **state)
 	free(bytes);
 }
 
+static void restore(const struct method *method, uint64_t id, size_t n_bytes)
+{
+	static const uint8_t bytes[4096];
+	struct broker_answer answer = {
+		.request_id = id,
+		.method = method->number,
+		.bytes = bytes,
+		.n_bytes = n_bytes,
+	};
+
+	memcpy(answer.digest, digest_a, sizeof(answer.digest));
+	request_table_restore(&table, &answer);
+}
+
+/* A repeated request, of the method; or a new one, which then ends. */
+static void repeat(const struct method *method, uint64_t id, enum request_begun expected)
+{
+	struct request_answer *answer = NULL;
+	struct call call = {.method = method};
+
+	assert_int_equal(request_table_begin(&table, &call, id, digest_a, &answer), expected);
+	request_answer_unref(answer);
+	if (expected == REQUEST_NEW)
+		request_table_finish(call.entry, &ok, NULL, 0);
+}
+
+/* Those of several guests are more than 64, and more than the bound of bytes; whichever of them was
+ * not heard is repeated after others that came in between. */
+static void test_restored_stay_until_64_are_newer(void **state)
+{
+	const uint64_t n = 3 * REQUEST_IDS_KEPT;
+	const struct method *method;
+
+	(void)state;
+	method = method_table(&(size_t){0});
+	while (!(method->flags & METHOD_MUTATION) || !method->number)
+		method++;
+	for (uint64_t id = 1; id <= n; id++)
+		restore(method, id, 4096);
+	for (uint64_t id = 1; id <= REQUEST_IDS_KEPT; id++) {
+		repeat(method, 1, REQUEST_ANSWERED);
+		repeat(method, n, REQUEST_ANSWERED);
+		repeat(method, n + id, REQUEST_NEW);
+	}
+	repeat(method, 1, REQUEST_ANSWERED);
+	repeat(method, n + 100, REQUEST_NEW);
+	for (uint64_t id = 1; id <= 3; id++)
+		repeat(method, n + REQUEST_IDS_KEPT + 1 - id, REQUEST_ANSWERED);
+	repeat(method, n + 1, REQUEST_NEW);
+	repeat(method, n, REQUEST_NEW);
+	repeat(method, 1, REQUEST_NEW);
+}
+
 static void test_no_id_is_no_id(void **state)
 {
 	struct call *first = begin(0, NULL, REQUEST_NEW), *second = begin(0, NULL, REQUEST_NEW);
@@ -227,6 +281,7 @@ int main(void)
 		T(test_joiners),
 		T(test_kept_answer),
 		T(test_answers_are_bounded),
+		T(test_restored_stay_until_64_are_newer),
 		T(test_no_id_is_no_id),
 		T(test_cancel),
 		T(test_digest_is_of_the_content),
