@@ -224,6 +224,11 @@ void broker_store_report(struct broker *broker, struct store_report *ret)
 	ret->descriptors_max = fd_store_max(broker->store);
 }
 
+uint32_t broker_state_version(const struct broker *broker)
+{
+	return fd_store_keeps(broker->store) ? STATE_FILE_VERSION : 0;
+}
+
 void broker_leave(struct broker *broker)
 {
 	atomic_store(&broker->leaving, true);

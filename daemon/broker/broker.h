@@ -119,6 +119,8 @@ int broker_set_settings(struct broker *broker, const struct broker_settings *set
 /* Descriptors and state go into store from now on, which is borrowed until broker_free(). Before
  * anything else; NULL: nothing outlives the process. */
 void broker_set_store(struct broker *broker, struct fd_store *store);
+/* Of the state that it writes; 0: nothing outlives the process. */
+uint32_t broker_state_version(const struct broker *broker);
 /* A descriptor that lay in the store when this process was started. */
 struct stored_fd {
 	struct fd_name name;

@@ -79,7 +79,7 @@ int restore_fail_missing(struct restoring *r, const char *what, uint32_t index)
 
 int restore_step(const struct restoring *r, const char *step, int status)
 {
-	TRACE(restore__step, r->number, r->plan.guest.name, step, -status);
+	TRACE(restore__step, r->number, r->name, step, -status);
 	return status;
 }
 
@@ -165,7 +165,7 @@ static void release(struct restoring *r, int status)
 		log_as(LOG_LEVEL_ERROR, LOG_MESSAGE_NOT_RESTORED,
 		       "guest %u '%s' of the process before this one is not taken over but "
 		       "released: %s",
-		       r->number, r->plan.guest.name, r->why);
+		       r->number, r->name, r->why);
 	if (r->guest && r->guest->context)
 		stop_rest(r);
 	if (r->guest && r->guest->kept.numbered)

@@ -19,8 +19,9 @@ struct restoring {
 	struct state_file *state; /* until the guest has it */
 	struct restore_plan plan;
 	struct guest *guest;
-	bool owns_number; /* it is given back with the guest, or else here */
-	bool promised;    /* somebody was told that it is there */
+	char name[RECORD_NAME_BYTES]; /* also of one that cannot be read */
+	bool owns_number;             /* it is given back with the guest, or else here */
+	bool promised;                /* somebody was told that it is there */
 	struct region_list live, going, making;
 	bool owned; /* live and going are the guest's */
 	struct refusal refusal;

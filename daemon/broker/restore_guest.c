@@ -39,6 +39,7 @@ static int state_read(struct restoring *r)
 	r->promised = true;
 	if (fd < 0)
 		return restore_fail_missing(r, "the state file", 0);
+	state_file_name(fd, r->name);
 	status = state_file_adopt(&r->state, fd, &why);
 	if (status)
 		return restore_fail(r, status == -EBADMSG ? why : strerror(-status));
@@ -48,7 +49,10 @@ static int state_read(struct restoring *r)
 		return restore_fail(r, "it was still being made");
 	if (atomic_fetch_add(state_word(r->state, GUEST_WORD_TRIES), 1) >= TRIES_MAX)
 		return restore_fail(r, "this daemon has died over it again and again");
-	return restore_plan_read(&r->plan, content, n, r->why);
+	status = restore_plan_read(&r->plan, content, n, r->why);
+	if (!status)
+		memcpy(r->name, r->plan.guest.name, sizeof(r->name));
+	return status;
 }
 
 /* ── sessions and the guest itself ─────────────────────────────────────────────────────────── */

@@ -31,6 +31,7 @@
 #include "util/process.h"
 
 _Static_assert(RECORD_NAME_BYTES == BROKER_NAME_MAX, "names are written as they are");
+_Static_assert(STATE_FILE_NAME_BYTES == BROKER_NAME_MAX, "and state files called");
 _Static_assert(RECORD_SECRET_BYTES == BROKER_SECRET_BYTES, "secrets, too");
 _Static_assert(RECORD_PAGE_TABLES == PARENT_PAGE_TABLES_MAX, "and page tables");
 _Static_assert(RECORD_DEVICES == DELEGATION_DEVICES_MAX, "and lists of devices");
@@ -144,7 +145,7 @@ int save_begin(struct guest *guest, struct refusal *refusal)
 
 	kept->numbered = !error;
 	if (!error)
-		error = state_file_new(&kept->state, "iommubroker guest");
+		error = state_file_new(&kept->state, guest->name);
 	if (error)
 		return refuse_errno(refusal, -error, "the guest's state file");
 	if (save_fd(guest, FD_STATE, 0, state_file_fd(kept->state), refusal))

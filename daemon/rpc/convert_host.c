@@ -61,6 +61,7 @@ int convert_info(struct call *call, Iommubroker__V1__GetInfoResponse *ret)
 	ret->version = (char *)IB_VERSION;
 	ret->api_version = API_VERSION;
 	ret->ring_version = call->dispatcher->ring_ops ? call->dispatcher->ring_ops->version : 0;
+	ret->state_version = broker_state_version(call_broker(call));
 	ret->backend = (char *)broker_backend_name(call_broker(call));
 	ret->message_bytes_max = RPC_MESSAGE_BYTES_MAX;
 	ret->map_ranges_max = BROKER_MAP_RANGES_MAX;

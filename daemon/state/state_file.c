@@ -19,6 +19,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,6 +31,7 @@
 #include "util/fd.h"
 
 #define MAGIC        UINT64_C(0x69624775657374f1) /* as a number: also of this byte order */
+#define LABEL        "iommubroker guest "
 #define COPIES       2
 #define CHECKED      UINT32_C(0x80000000) /* beside a checksum: it is one, also if it is 0 */
 #define SEQUENCE_MAX (UINT64_MAX / 2)     /* never reached: there is always a next one */
@@ -127,10 +129,12 @@ static void header_fill(struct header *header)
 
 static int file_make(struct state_file *file, const char *name)
 {
+	char label[sizeof(LABEL) + STATE_FILE_NAME_BYTES];
 	const uint64_t page = file_space_page();
 	int error;
 
-	file->fd = memfd_create(name, MFD_CLOEXEC);
+	snprintf(label, sizeof(label), LABEL "%s", name);
+	file->fd = memfd_create(label, MFD_CLOEXEC);
 	if (file->fd < 0)
 		return -errno;
 	if (ftruncate(file->fd, (off_t)page))
@@ -168,6 +172,25 @@ struct state_file *state_file_free(struct state_file *file)
 	fd_close(file->fd);
 	free(file);
 	return NULL;
+}
+
+void state_file_name(int borrow_fd, char ret_name[STATE_FILE_NAME_BYTES])
+{
+	static const char before[] = "/memfd:" LABEL, behind[] = " (deleted)";
+	char path[32], link[sizeof(before) + STATE_FILE_NAME_BYTES + sizeof(behind)];
+	ssize_t n;
+
+	*ret_name = '\0';
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", borrow_fd);
+	n = readlink(path, link, sizeof(link)) - (ssize_t)(sizeof(behind) - 1);
+	if (n < (ssize_t)sizeof(before) - 1 || memcmp(link, before, sizeof(before) - 1) ||
+	    memcmp(link + n, behind, sizeof(behind) - 1))
+		return;
+	n -= (ssize_t)sizeof(before) - 1;
+	if (n < STATE_FILE_NAME_BYTES) {
+		memcpy(ret_name, link + sizeof(before) - 1, (size_t)n);
+		ret_name[n] = '\0';
+	}
 }
 
 int state_file_fd(const struct state_file *file)

@@ -34,8 +34,12 @@
 
 struct state_file;
 
-/* Empty: no content. name: as /proc shows it. 0 or a negative errno. */
+#define STATE_FILE_NAME_BYTES 64
+
+/* Empty: no content. name: whose it is, as /proc shows it. 0 or a negative errno. */
 int state_file_new(struct state_file **ret, const char *name);
+/* That name, of a file of whichever version; "": it has none. */
+void state_file_name(int borrow_fd, char ret_name[STATE_FILE_NAME_BYTES]);
 /* One that another process made; consume_fd: taken also on failure. Extents are to be adopted by
  * whoever knows them, before any is made and before the next commit. 0; -EBADMSG: damaged or of
  * another version, *ret_why (static text) says what; another negative errno. */

@@ -104,6 +104,7 @@ class Information(VmmCase):
     def test_info(self):
         info = self.vmm.client.call("GetInfo").message
         self.assertEqual((info.api_version, info.ring_version, info.backend), (1, 1, "emulated"))
+        self.assertEqual(info.state_version, 0, "nothing is kept here")
         self.assertTrue(info.version)
         self.assertEqual(set(info.formats), {"s390", "managed"})
         self.assertEqual(

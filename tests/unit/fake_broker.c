@@ -71,6 +71,12 @@ struct pool *broker_pool(struct broker *broker)
 	return broker->pool;
 }
 
+uint32_t broker_state_version(const struct broker *broker)
+{
+	(void)broker;
+	return 0;
+}
+
 const char *broker_backend_name(struct broker *broker)
 {
 	(void)broker;

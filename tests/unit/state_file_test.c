@@ -79,6 +79,38 @@ static uint64_t pages_in_use(void)
 
 /* ── content ───────────────────────────────────────────────────────────────────────────────── */
 
+static void test_name(void **state)
+{
+	char longest[STATE_FILE_NAME_BYTES], name[STATE_FILE_NAME_BYTES];
+	struct state_file *other;
+	int fd;
+
+	(void)state;
+	state_file_name(state_file_fd(file), name);
+	assert_string_equal(name, "state file test");
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = '\0';
+	for (const char *text = longest;; text = "") {
+		assert_int_equal(state_file_new(&other, text), 0);
+		state_file_name(state_file_fd(other), name);
+		assert_string_equal(name, text);
+		state_file_free(other);
+		if (!*text)
+			break;
+	}
+	/* Others': one of ours, of a version before they had names; one that is no file. */
+	fd = memfd_create("iommubroker guest", 0);
+	state_file_name(fd, name);
+	assert_string_equal(name, "");
+	fd_close(fd);
+	fd = memfd_create("", 0);
+	state_file_name(fd, name);
+	assert_string_equal(name, "");
+	fd_close(fd);
+	state_file_name(-1, name);
+	assert_string_equal(name, "");
+}
+
 static void test_content(void **state)
 {
 	(void)state;
@@ -552,6 +584,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
+		TEST(test_name),
 		TEST(test_content),
 		TEST(test_descriptor_is_not_inherited),
 		TEST(test_content_stays_until_the_next_commit_but_one),
