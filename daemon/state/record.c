@@ -5,7 +5,9 @@
  */
 #include "state/record.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,8 +59,8 @@ static uint8_t *put_padded(uint8_t *at, const void *bytes, uint32_t n)
 	return at + padded(n);
 }
 
-void record_put(struct record_writer *writer, uint16_t type, uint16_t flags, const void *fixed,
-		uint32_t fixed_bytes, const void *tail, uint32_t tail_bytes)
+static void put_one(struct record_writer *writer, uint16_t type, uint16_t flags, const void *fixed,
+		    uint32_t fixed_bytes, const void *tail, uint32_t tail_bytes)
 {
 	const struct header header = {
 		.type = type,
@@ -73,6 +75,56 @@ void record_put(struct record_writer *writer, uint16_t type, uint16_t flags, con
 	memcpy(at, &header, sizeof(header));
 	put_padded(put_padded(at + sizeof(header), fixed, fixed_bytes), tail, tail_bytes);
 }
+
+#ifdef IB_CRASH_POINTS
+
+#define NEXT_BYTES    20u /* that a struct has grown by: no multiple of 8 */
+#define NEXT_TYPES    50000u
+#define FIXED_MAX     4096u
+#define NEXT_PATTERN  0xa5
+#define NEXT_VARIABLE "IOMMUBROKER_STATE_NEXT"
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool next_wanted;
+
+static void next_choose(void)
+{
+	next_wanted = getenv(NEXT_VARIABLE);
+}
+
+/* Every struct has grown, and behind every record is one that came with the next version. */
+static void put_as_next(struct record_writer *writer, uint16_t type, uint16_t flags,
+			const void *fixed, uint32_t fixed_bytes, const void *tail,
+			uint32_t tail_bytes)
+{
+	uint8_t longer[FIXED_MAX + NEXT_BYTES];
+
+	assert(fixed_bytes <= FIXED_MAX);
+	if (fixed_bytes)
+		memcpy(longer, fixed, fixed_bytes);
+	memset(longer + fixed_bytes, NEXT_PATTERN, NEXT_BYTES);
+	put_one(writer, type, flags, longer, fixed_bytes + NEXT_BYTES, tail, tail_bytes);
+	put_one(writer, (uint16_t)(NEXT_TYPES + type), 0, longer + fixed_bytes, type % NEXT_BYTES,
+		longer, fixed_bytes / 2);
+}
+
+void record_put(struct record_writer *writer, uint16_t type, uint16_t flags, const void *fixed,
+		uint32_t fixed_bytes, const void *tail, uint32_t tail_bytes)
+{
+	pthread_once(&once, next_choose);
+	(next_wanted ? put_as_next : put_one)(writer, type, flags, fixed, fixed_bytes, tail,
+					      tail_bytes);
+}
+
+#else
+
+void record_put(struct record_writer *writer, uint16_t type, uint16_t flags, const void *fixed,
+		uint32_t fixed_bytes, const void *tail, uint32_t tail_bytes)
+{
+	put_one(writer, type, flags, fixed, fixed_bytes, tail, tail_bytes);
+}
+
+#endif
 
 void record_writer_clear(struct record_writer *writer)
 {

@@ -13,6 +13,10 @@
  * know is skipped, unless it was written with RECORD_MUST_KNOW: then what the record belongs to
  * cannot be restored by this version.
  *
+ * For tests of this version as the previous one: where the build has crash points
+ * (-Dcrash_points=true) and $IOMMUBROKER_STATE_NEXT is set, what is written is what the next
+ * version may write, longer structs and records of types that nobody knows yet.
+ *
  * Records are whole multiples of 8 bytes and begin on such. A reader trusts nothing: lengths are
  * checked before they are used, and what does not fit ends the sequence with an error.
  */
