@@ -592,9 +592,10 @@ struct ring_left {
 /* At the start, before anybody calls. One of those that broker_restore() found: with its session
  * and descriptors, the caller's now. false: none is left. */
 bool ring_take_left(struct broker *broker, struct ring_left *ret);
-/* From here on end() is called as of a claim. false: it has ended already. */
-bool ring_serve_left(struct broker *broker, uint64_t ring, void (*end)(void *context),
-		     void *context);
+/* From here on end() is called as of a claim, and that many bytes are charged, also above a limit.
+ * false: it has ended already. */
+bool ring_serve_left(struct broker *broker, uint64_t ring, uint64_t bytes,
+		     void (*end)(void *context), void *context);
 
 /* INLINE. Give it back. REFUSED: the session has no such ring. */
 int ring_release(struct broker *broker, struct session *session, uint64_t ring,

@@ -242,6 +242,14 @@ int device_open(struct broker *broker, struct session *session, uint64_t guest_h
 
 /* ── of a process before this one ──────────────────────────────────────────────────────────── */
 
+/* A descriptor of another function, or a record of one. */
+static bool is_the_same(const struct iommu_device_info *info, const struct record_device *record)
+{
+	if (info->pci_address[0] && record->pci_address[0])
+		return !strcmp(info->pci_address, record->pci_address);
+	return !info->has_fid || !record->has_fid || info->fid == record->fid;
+}
+
 static int device_adopt(struct device *device, const struct record_device *record, int consume_fd,
 			uint32_t kernel_id, struct refusal *refusal)
 {
@@ -255,6 +263,8 @@ static int device_adopt(struct device *device, const struct record_device *recor
 				  kernel_id ? guest->context : NULL, kernel_id, &device->backend);
 	if (!error)
 		error = ops->device_info(device->backend, &device->info);
+	if (!error && !is_the_same(&device->info, record))
+		error = ESTALE;
 	if (error)
 		return refuse_errno(refusal, error, "taking the function over");
 	device->passed = record->passed;

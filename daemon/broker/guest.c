@@ -360,8 +360,7 @@ struct guest *guest_restore(struct broker *broker, const struct record_guest *re
 	guest->uid = record->uid;
 	guest->owner_pid = record->has_owner ? record->owner_pid : record->pid;
 	guest->owner_uid = record->has_owner ? record->owner_uid : record->uid;
-	guest->handover.deadline_ns = record->handover_ns;
-	guest->handover.blocks = record->handover_blocks;
+	handover_restore(guest, record);
 	guest->events = events;
 	guest_observe(guest);
 	guest_take_over(guest, record);

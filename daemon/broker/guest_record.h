@@ -72,7 +72,8 @@ struct record_guest {
 				 not */
 	int32_t owner_pid;    /* with has_owner, else who holds it */
 	uint32_t owner_uid;
-	uint8_t has_owner, reserved2[7];
+	uint8_t has_owner, reserved2[3];
+	uint32_t number; /* in the store, counted from 1; 0: not told */
 };
 
 struct record_label {
@@ -106,6 +107,7 @@ struct record_file {
 	uint64_t length_bytes, page_bytes;
 	uint32_t index; /* of its stored descriptor */
 	uint8_t writable, huge, stage, reserved;
+	uint64_t inode; /* of the file; 0: not told */
 };
 
 struct record_region {
@@ -165,7 +167,7 @@ struct record_ring {
 	uint64_t handle, session; /* the session's id */
 	uint32_t index;           /* of its stored descriptors, see ring.h */
 	uint32_t lanes, entries, reserved;
-	uint64_t bytes; /* that it is charged */
+	uint64_t bytes; /* that it is charged; who takes it over counts what there is */
 };
 
 /* Words of the state file. */

@@ -7,6 +7,7 @@
 #include "broker/device.h"
 #include "broker/device_rule.h"
 #include "broker/guest.h"
+#include "broker/guest_record.h"
 #include "broker/memory_file.h"
 #include "broker/nested.h"
 #include "broker/root.h"
@@ -57,6 +58,15 @@ static void tell_waiting(struct broker *broker)
 {
 	if (broker->tell_handover)
 		broker->tell_handover(broker->handover_context);
+}
+
+void handover_restore(struct guest *guest, const struct record_guest *record)
+{
+	const uint64_t latest_ns = clock_boottime_ns() + BROKER_HANDOVER_SECONDS_MAX * SECOND_NS;
+
+	guest->handover.deadline_ns =
+		record->handover_ns < latest_ns ? record->handover_ns : latest_ns;
+	guest->handover.blocks = record->handover_blocks;
 }
 
 bool handover_begin(struct guest *guest)

@@ -35,6 +35,10 @@ bool handover_begin(struct guest *guest);
 /* A guest is that session's from now on: who was to use its delegation has to come before long.
  * With the broker's lock held. */
 void handover_await_claim(struct session *session);
+/* One of a process before this one, with the deadline that was written down: never later than one
+ * that could be granted now. */
+struct record_guest;
+void handover_restore(struct guest *guest, const struct record_guest *record);
 /* The process ends and leaves nobody to resume it: take down what waits. */
 void handover_give_up(struct broker *broker);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <utlist.h>
 
 #include "broker/guest.h"
@@ -143,6 +144,13 @@ int memory_file_add(struct broker *broker, struct session *session, uint64_t gue
 	return status;
 }
 
+uint64_t memory_file_inode(int borrow_fd)
+{
+	struct stat stat;
+
+	return fstat(borrow_fd, &stat) ? 0 : stat.st_ino;
+}
+
 /* What it was found to be when it was handed over, it is still: what its sender made of it since
  * then is met where it is read. */
 int memory_file_restore(struct guest *guest, const struct record_file *record, int consume_fd,
@@ -161,7 +169,9 @@ int memory_file_restore(struct guest *guest, const struct record_file *record, i
 		return refuse_errno(refusal, ENOMEM, "memory file");
 	file->writable = record->writable;
 	file->index = record->index;
-	status = memory_file_map(file, &facts, refusal);
+	status = record->inode && record->inode != memory_file_inode(file->fd)
+			 ? refuse_errno(refusal, ESTALE, "what is stored is another file")
+			 : memory_file_map(file, &facts, refusal);
 	if (!status)
 		status = handle_publish_as(guest->broker, &file->object, record->handle, refusal);
 	if (status) {

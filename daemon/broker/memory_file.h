@@ -47,6 +47,8 @@ int file_populate(const struct memory_file *file, uint64_t offset, uint64_t leng
 int file_check_populated(const struct memory_file *file, uint64_t offset, uint64_t length,
 			 const char *field, struct file_look *look, struct refusal *refusal);
 
+/* 0: it cannot be told. */
+uint64_t memory_file_inode(int borrow_fd);
 /* One of a process before this one, whose descriptor was stored: in its guest's list. 0, REFUSED or
  * a negative errno. */
 struct record_file;

@@ -47,6 +47,13 @@ int restore_fd_take(struct restoring *r, enum fd_kind kind, uint32_t index)
 	return -1;
 }
 
+void restore_fd_give_back(struct restoring *r, enum fd_kind kind, uint32_t index, int consume_fd)
+{
+	for (size_t i = 0; i < r->n_fds; i++)
+		if (r->fds[i].name.kind == kind && r->fds[i].name.index == index)
+			r->fds[i].fd = consume_fd;
+}
+
 /* What nobody took is stored no more. */
 static void fds_drop(struct restoring *r)
 {
@@ -85,31 +92,47 @@ int restore_step(const struct restoring *r, const char *step, int status)
 
 /* ── one that cannot be taken over ─────────────────────────────────────────────────────────── */
 
-static void stop_device(struct restoring *r, struct iommu_context *context, int consume_fd)
+static bool stop_as(struct restoring *r, struct iommu_context *context, uint32_t id, int borrow_fd)
 {
 	const struct iommu_backend_ops *ops = broker_ops(r->broker);
 	const struct iommu_device_address unknown = {.by_fid = true};
 	struct iommu_device *device;
-	bool is_device;
-	int fd;
+	int fd = fd_duplicate(borrow_fd);
 
-	for (uint32_t id = 1; context && id < IDS_UNKNOWN; id++) {
-		if (ops->context_has_device(context, id, &is_device) || !is_device)
-			continue;
-		fd = fd_duplicate(consume_fd);
-		if (fd < 0 ||
-		    ops->device_adopt(r->broker->backend, fd, &unknown, context, id, &device))
-			continue;
-		ops->device_stop(device);
-		ops->detach(device);
-		ops->device_close(device);
-		break;
-	}
-	fd_close(consume_fd);
+	if (fd < 0 ||
+	    ops->device_adopt(r->broker->backend, fd, &unknown, id ? context : NULL, id, &device))
+		return false;
+	ops->device_stop(device);
+	ops->detach(device);
+	ops->device_close(device);
+	return true;
 }
 
-/* Without records: every device of which there is a descriptor is stopped and blocked, then all
- * that the kernel has goes. */
+/* As what it is bound is not known, or told by nobody to be trusted: whatever it can be. */
+static void stop_device(struct restoring *r, struct iommu_context *context, int borrow_fd)
+{
+	const struct iommu_backend_ops *ops = broker_ops(r->broker);
+	bool is_device;
+
+	for (uint32_t id = 1; context && id < IDS_UNKNOWN; id++)
+		if (!ops->context_has_device(context, id, &is_device) && is_device &&
+		    stop_as(r, context, id, borrow_fd))
+			return;
+	stop_as(r, NULL, 0, borrow_fd);
+}
+
+/* Every device of which there is a descriptor that was not taken over is stopped and blocked. */
+static void stop_rest(struct restoring *r, struct iommu_context *context)
+{
+	if (r->stopped)
+		return;
+	r->stopped = true;
+	for (size_t i = 0; i < r->n_fds; i++)
+		if (r->fds[i].name.kind == FD_DEVICE && r->fds[i].fd >= 0)
+			stop_device(r, context, r->fds[i].fd);
+}
+
+/* Without records: devices first, then all that the kernel has goes. */
 static void release_context(struct restoring *r)
 {
 	const struct iommu_backend_ops *ops = broker_ops(r->broker);
@@ -119,9 +142,7 @@ static void release_context(struct restoring *r)
 
 	if (fd >= 0 && ops->context_adopt(r->broker->backend, fd, &context))
 		context = NULL;
-	for (size_t i = 0; i < r->n_fds; i++)
-		if (r->fds[i].name.kind == FD_DEVICE && r->fds[i].fd >= 0)
-			stop_device(r, context, fd_duplicate(r->fds[i].fd));
+	stop_rest(r, context);
 	for (int pass = 0; context && pass < 2; pass++)
 		for (uint32_t id = IDS_UNKNOWN; id; id--)
 			if (ops->destroy(context, id))
@@ -130,31 +151,22 @@ static void release_context(struct restoring *r)
 		ops->context_free(context);
 }
 
-/* What it has of devices that are not taken over yet. */
-static void stop_rest(struct restoring *r)
-{
-	const struct iommu_backend_ops *ops = broker_ops(r->broker);
-	const struct iommu_device_address unknown = {.by_fid = true};
-
-	for (size_t i = 0; i < r->plan.n_devices; i++) {
-		const struct record_device *record = &r->plan.devices[i];
-		int fd = restore_fd_take(r, FD_DEVICE, record->index);
-		struct iommu_device *device;
-		uint32_t id = restore_kernel_id(r, record);
-
-		if (fd < 0 || ops->device_adopt(r->broker->backend, fd, &unknown,
-						id ? r->guest->context : NULL, id, &device))
-			continue;
-		ops->device_stop(device);
-		ops->detach(device);
-		ops->device_close(device);
-	}
-}
-
 static void names_forget(struct restoring *r)
 {
 	for (size_t i = 0; i < r->n_fds; i++)
 		fd_store_remove(r->broker->store, &r->fds[i].name);
+}
+
+/* On its lane: its rings' ends have it written down once more, by whoever has that next. */
+static void take_down(struct restoring *r)
+{
+	struct pool_lane *lane = pool_lane_ref(r->guest->lane);
+
+	pool_lane_enter(lane);
+	guest_take_down(guest_ref(r->guest));
+	r->guest = NULL;
+	pool_lane_leave(r->broker->pool, lane);
+	pool_lane_unref(lane);
 }
 
 static void release(struct restoring *r, int status)
@@ -166,14 +178,12 @@ static void release(struct restoring *r, int status)
 		       "guest %u '%s' of the process before this one is not taken over but "
 		       "released: %s",
 		       r->number, r->name, r->why);
-	if (r->guest && r->guest->context)
-		stop_rest(r);
-	if (r->guest && r->guest->kept.numbered)
-		r->owns_number = false; /* goes with it */
 	if (r->guest) {
-		guest_ref(r->guest);
-		guest_take_down(r->guest);
-		r->guest = NULL;
+		if (r->guest->context)
+			stop_rest(r, r->guest->context);
+		if (r->guest->kept.numbered)
+			r->owns_number = false; /* goes with it */
+		take_down(r);
 	}
 	if (r->owns_number)
 		save_number_put(r->broker, r->number);
@@ -209,8 +219,10 @@ static void restore_one(struct restoring *r, struct restore_report *report)
 {
 	int status = restore_guest(r);
 
-	if (!status && r->plan.guest.stage == RECORD_LIVE)
+	if (!status && r->plan.guest.stage == RECORD_LIVE) {
+		stop_rest(r, r->guest->context); /* what no record names */
 		status = restore_settle(r);
+	}
 	if (status || r->plan.guest.stage == RECORD_GOING) {
 		release(r, status);
 		restore_step(r, "released", status);

@@ -22,6 +22,7 @@ struct restoring {
 	char name[RECORD_NAME_BYTES]; /* also of one that cannot be read */
 	bool owns_number;             /* it is given back with the guest, or else here */
 	bool promised;                /* somebody was told that it is there */
+	bool stopped;                 /* devices that are not taken over */
 	struct region_list live, going, making;
 	bool owned; /* live and going are the guest's */
 	struct refusal refusal;
@@ -34,6 +35,8 @@ struct restoring {
 /* restore.c: a stored descriptor, the caller's from now on, or -1; and why it cannot be taken over,
  * all -EBADMSG. */
 int restore_fd_take(struct restoring *r, enum fd_kind kind, uint32_t index);
+/* One that was taken is not used after all. */
+void restore_fd_give_back(struct restoring *r, enum fd_kind kind, uint32_t index, int consume_fd);
 int restore_fail(struct restoring *r, const char *what);
 int restore_fail_refused(struct restoring *r, const char *what);
 int restore_fail_missing(struct restoring *r, const char *what, uint32_t index);
@@ -41,13 +44,21 @@ int restore_fail_missing(struct restoring *r, const char *what, uint32_t index);
 /* One more step, named in util/trace.h, has ended: for whoever watches. The status. */
 int restore_step(const struct restoring *r, const char *step, int status);
 
+/* restore_session.c: the guest itself, with its sessions and delegations. 0 or -EBADMSG. */
+int restore_guest_itself(struct restoring *r);
+/* A reference to the session of a record of the plan's; NULL: no memory. Where its id is another
+ * one's already the whole plan has it by another id from now on. */
+struct session *restore_session(struct restoring *r, struct record_session *record);
+
 /* restore_guest.c: read the records and build what they name, as it is; of one that was going, as
  * far as it is there. 0 or -EBADMSG. */
 int restore_guest(struct restoring *r);
 struct device *restore_device_of(const struct restoring *r, uint64_t handle);
 struct nested *restore_nested_of(const struct restoring *r, uint64_t handle);
-/* As what the kernel has the device bound; 0: it has not. */
-uint32_t restore_kernel_id(const struct restoring *r, const struct record_device *record);
+
+/* restore_audit.c: once nothing of the memory map is under way. 0 or -EBADMSG: the kernel has
+ * another one. */
+int restore_audit(struct restoring *r);
 
 /* restore_settle.c: resolve what was under way, bring all in line, and have it found. 0 or
  * -EBADMSG. */

@@ -11,7 +11,6 @@
 #include <string.h>
 #include <utlist.h>
 
-#include "broker/delegation.h"
 #include "broker/device.h"
 #include "broker/domain.h"
 #include "broker/memory.h"
@@ -20,6 +19,7 @@
 #include "broker/ring.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
+#include "util/fd.h"
 #include "util/log.h"
 
 /* Deaths in a row while this guest was being taken over, after which it is not any more: it would
@@ -50,167 +50,12 @@ static int state_read(struct restoring *r)
 	if (atomic_fetch_add(state_word(r->state, GUEST_WORD_TRIES), 1) >= TRIES_MAX)
 		return restore_fail(r, "this daemon has died over it again and again");
 	status = restore_plan_read(&r->plan, content, n, r->why);
-	if (!status)
-		memcpy(r->name, r->plan.guest.name, sizeof(r->name));
-	return status;
-}
-
-/* ── sessions and the guest itself ─────────────────────────────────────────────────────────── */
-
-static struct session *session_known(struct broker *broker, uint64_t id)
-{
-	struct session *session;
-
-	DL_FOREACH (broker->sessions, session)
-		if (session->id == id)
-			return session_ref(session);
-	return NULL;
-}
-
-/* The same session can be in the files of several guests. With a reference. */
-static struct session *session_get(struct restoring *r, const struct record_session *record)
-{
-	struct broker *broker = r->broker;
-	struct session *session;
-	struct tenant *tenant;
-	bool lives = true;
-
-	pthread_mutex_lock(&broker->lock);
-	session = session_known(broker, record->id);
-	if (!session) {
-		tenant = tenant_restore(broker, record->tenant_name, record->rule_name,
-					record->tenant_uid);
-		session = tenant ? session_restore(broker, record, tenant, &lives) : NULL;
-		if (session)
-			session->gone = !lives || record->closed;
-		else if (tenant)
-			tenant_put(broker, tenant);
-	}
-	pthread_mutex_unlock(&broker->lock);
-	return session;
-}
-
-/* Of a guest whose creator has ended: what its objects refer to. */
-static struct session *session_ended(struct restoring *r)
-{
-	const struct record_guest *guest = &r->plan.guest;
-	struct record_session record = {.id = guest->creator};
-	struct session *session;
-
-	memcpy(record.tenant_name, guest->tenant_name, sizeof(record.tenant_name));
-	pthread_mutex_lock(&r->broker->lock);
-	session = session_restore(r->broker, &record, NULL, NULL);
-	pthread_mutex_unlock(&r->broker->lock);
-	return session;
-}
-
-static struct tenant *tenant_get_back(struct restoring *r)
-{
-	const struct record_guest *guest = &r->plan.guest;
-	struct tenant *tenant;
-
-	pthread_mutex_lock(&r->broker->lock);
-	tenant = tenant_restore(r->broker, guest->tenant_name, guest->rule_name, guest->tenant_uid);
-	pthread_mutex_unlock(&r->broker->lock);
-	return tenant;
-}
-
-/* An ended session's guests are charged to their tenant. */
-static void adopt_account(struct session *creator, struct tenant *tenant)
-{
-	if (creator->ended)
-		creator->account.parent = &tenant->account;
-}
-
-static int guest_build_with(struct restoring *r, struct session *creator, struct session *home)
-{
-	struct tenant *tenant = creator && home ? tenant_get_back(r) : NULL;
-
-	if (!tenant)
-		return restore_fail(r, "no memory");
-	adopt_account(creator, tenant);
-	r->guest = guest_restore(r->broker, &r->plan.guest, creator, home, tenant);
-	return r->guest ? 0 : restore_fail(r, "no memory");
-}
-
-static void guest_add_labels(struct restoring *r)
-{
-	struct guest *guest = r->guest;
-
-	guest->n_labels = r->plan.n_labels;
-	for (size_t i = 0; i < guest->n_labels; i++) {
-		memcpy(guest->labels[i].key, r->plan.labels[i].key, BROKER_NAME_MAX);
-		memcpy(guest->labels[i].value, r->plan.labels[i].value, BROKER_NAME_MAX);
-	}
-}
-
-static void guest_take_state(struct restoring *r)
-{
-	struct guest_kept *kept = &r->guest->kept;
-
-	kept->number = r->number;
-	kept->numbered = true;
-	kept->state = r->state;
-	kept->highest_id = r->plan.guest.highest_id;
-	r->state = NULL;
-	event_ring_keep(r->guest->events, state_word(kept->state, GUEST_WORD_EVENTS));
-	for (size_t i = 0; i < r->plan.n_answers; i++) {
-		const struct restore_answer *answer = &r->plan.answers[i];
-		struct broker_answer plain = {
-			.request_id = answer->record.request_id,
-			.method = answer->record.method,
-			.code = answer->record.code,
-			.bytes = answer->bytes,
-			.n_bytes = answer->n_bytes,
-		};
-
-		memcpy(plain.digest, answer->record.digest, sizeof(plain.digest));
-		answers_add(&kept->answers, answer->record.session, &plain);
-	}
-}
-
-static int delegations_build(struct restoring *r)
-{
-	int status = 0;
-
-	for (size_t i = 0; !status && i < r->plan.n_sessions; i++) {
-		const struct record_session *record = &r->plan.sessions[i];
-		struct session *session;
-
-		if (!record->has_delegation || record->closed)
-			continue;
-		session = session_get(r, record);
-		if (!session)
-			return restore_fail(r, "no memory");
-		pthread_mutex_lock(&r->broker->lock);
-		if (!session->delegation)
-			status = delegation_restore(r->guest, session, record);
-		pthread_mutex_unlock(&r->broker->lock);
-		session_unref(session);
-	}
-	return status ? restore_fail(r, "no memory") : 0;
-}
-
-static int guest_build(struct restoring *r)
-{
-	const struct record_guest *guest = &r->plan.guest;
-	const struct record_session *record = restore_plan_session(&r->plan, guest->creator);
-	struct session *creator = record ? session_get(r, record) : session_ended(r), *home;
-	int status;
-
-	record = restore_plan_session(&r->plan, guest->home);
-	if (!record)
-		home = creator ? session_ref(creator) : NULL;
-	else
-		home = session_get(r, record);
-	status = guest_build_with(r, creator, home);
-	session_unref(creator);
-	session_unref(home);
 	if (status)
 		return status;
-	guest_add_labels(r);
-	guest_take_state(r);
-	return delegations_build(r);
+	memcpy(r->name, r->plan.guest.name, sizeof(r->name));
+	if (r->plan.guest.number && r->plan.guest.number != r->number + 1)
+		return restore_fail(r, "its state is another guest's");
+	return 0;
 }
 
 /* ── what it has ───────────────────────────────────────────────────────────────────────────── */
@@ -374,13 +219,14 @@ static uint32_t id_of_binding(const struct restoring *r)
 	return 0;
 }
 
-uint32_t restore_kernel_id(const struct restoring *r, const struct record_device *record)
+static uint32_t kernel_id_of(const struct restoring *r, const struct record_device *record)
 {
 	if (record->stage == RECORD_BINDING && !record->bound)
 		return id_of_binding(r);
 	return record->kernel_id;
 }
 
+/* Of one that cannot be taken over the descriptor stays: it is to be stopped. */
 static int device_build(struct restoring *r, const struct record_device *record)
 {
 	int fd = restore_fd_take(r, FD_DEVICE, record->index);
@@ -390,9 +236,12 @@ static int device_build(struct restoring *r, const struct record_device *record)
 		return 0; /* that far it had come */
 	if (fd < 0)
 		return restore_fail_missing(r, "device", record->index);
-	id = restore_kernel_id(r, record);
-	if (device_restore(r->guest, record, fd, id, &r->refusal))
+	id = kernel_id_of(r, record);
+	if (device_restore(r->guest, record, fd_duplicate(fd), id, &r->refusal)) {
+		restore_fd_give_back(r, FD_DEVICE, record->index, fd);
 		return restore_fail_refused(r, record->pci_address);
+	}
+	fd_close(fd);
 	/* One that was being bound has the latest of all, which no record knows. */
 	save_note_id(r->guest, id);
 	return 0;
@@ -459,7 +308,7 @@ static int devices_build(struct restoring *r)
 static bool ring_is_sound(const struct record_ring *record)
 {
 	return record->handle && record->index < RING_INDICES_MAX && record->lanes &&
-	       record->lanes <= BROKER_RING_LANES_MAX && record->bytes <= UINT64_C(1) << 32;
+	       record->lanes <= BROKER_RING_LANES_MAX;
 }
 
 static struct ring_parts ring_parts_of(struct restoring *r, const struct record_ring *record)
@@ -481,7 +330,7 @@ static struct ring_parts ring_parts_of(struct restoring *r, const struct record_
 /* A guest lives without them: its client sees at the doorbells that one has ended. */
 static void ring_build(struct restoring *r, const struct record_ring *record)
 {
-	const struct record_session *owner = restore_plan_session(&r->plan, record->session);
+	struct record_session *owner = restore_plan_session(&r->plan, record->session);
 	struct ring_parts parts;
 	struct session *session;
 	bool lives;
@@ -491,7 +340,7 @@ static void ring_build(struct restoring *r, const struct record_ring *record)
 			  r->guest->name);
 		return;
 	}
-	session = owner ? session_get(r, owner) : NULL;
+	session = owner ? restore_session(r, owner) : NULL;
 	lives = session && !session->gone;
 	parts = ring_parts_of(r, record);
 	if (!ring_restore(r->guest, lives ? session : NULL, record, &parts) && lives)
@@ -513,7 +362,7 @@ int restore_guest(struct restoring *r)
 	int status = restore_step(r, "state", state_read(r));
 
 	if (!status)
-		status = restore_step(r, "guest", guest_build(r));
+		status = restore_step(r, "guest", restore_guest_itself(r));
 	if (!status)
 		status = restore_step(r, "context", context_build(r));
 	if (status || !r->guest->context)

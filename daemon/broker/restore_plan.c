@@ -14,8 +14,10 @@
 #define RECORDS_MAX (UINT64_C(1) << 22)
 #define PAGE_BYTES  UINT64_C(4096)
 /* The kernel gives the lowest id that is free. */
-#define IDS_MAX   (1u << 18)
-#define FILES_MAX 16384u /* they are looked for one by one; each is a stored descriptor */
+#define IDS_MAX (1u << 18)
+/* They are counted, so that many there never were; and the next one is above all that are. */
+#define SESSION_IDS_MAX (UINT64_C(1) << 48)
+#define FILES_MAX       16384u /* they are looked for one by one; each is a stored descriptor */
 
 struct reading {
 	struct restore_plan *plan;
@@ -160,6 +162,8 @@ static int check_guest(struct reading *reading)
 		return bad(reading, "guest", 1, "no parent");
 	if (guest->highest_id > IDS_MAX)
 		return bad(reading, "guest", 1, "highest id");
+	if (guest->creator > SESSION_IDS_MAX)
+		return bad(reading, "guest", 1, "creator");
 	return reading->plan->n_labels > BROKER_LABELS_MAX ? bad(reading, "label", 9, "too many")
 							   : 0;
 }
@@ -173,10 +177,23 @@ static int check_labels(struct reading *reading)
 	return 0;
 }
 
-const struct record_session *restore_plan_session(const struct restore_plan *plan, uint64_t id)
+struct record_session *restore_plan_session(const struct restore_plan *plan, uint64_t id)
 {
 	for (size_t i = 0; i < plan->n_sessions; i++)
 		if (plan->sessions[i].id == id)
+			return &plan->sessions[i];
+	return NULL;
+}
+
+/* What nobody has is found nowhere. */
+static const struct record_session *find_secret(const struct restore_plan *plan,
+						const uint8_t secret[RECORD_SECRET_BYTES])
+{
+	static const uint8_t none[RECORD_SECRET_BYTES];
+
+	for (size_t i = 0; i < plan->n_sessions; i++)
+		if (memcmp(secret, none, sizeof(none)) &&
+		    !memcmp(plan->sessions[i].secret, secret, sizeof(none)))
 			return &plan->sessions[i];
 	return NULL;
 }
@@ -185,10 +202,12 @@ static int check_session(struct reading *reading, size_t i)
 {
 	const struct record_session *session = &reading->plan->sessions[i];
 
-	if (!session->id)
-		return bad(reading, "session", i, "no id");
+	if (!session->id || session->id > SESSION_IDS_MAX)
+		return bad(reading, "session", i, "id");
 	if (restore_plan_session(reading->plan, session->id) != session)
 		return bad(reading, "session", i, "its id is another one's");
+	if (find_secret(reading->plan, session->secret) != session)
+		return bad(reading, "session", i, "its secret is another one's, or none");
 	if (!is_text(session->name, sizeof(session->name)) ||
 	    !is_text(session->tenant_name, sizeof(session->tenant_name)) ||
 	    !is_text(session->rule_name, sizeof(session->rule_name)))
@@ -197,7 +216,15 @@ static int check_session(struct reading *reading, size_t i)
 		return bad(reading, "session", i, "too many devices");
 	if (session->pid < 0)
 		return bad(reading, "session", i, "process number");
+	if (session->has_delegation && session->rights >> (GUEST_RIGHT_ANY + 1))
+		return bad(reading, "session", i, "rights that nobody can give");
 	return 0;
+}
+
+/* Its guest keeps it, and a delegation keeps its guest. */
+static bool is_delegations(const struct record_session *creator)
+{
+	return creator && creator->has_delegation;
 }
 
 static int check_sessions(struct reading *reading)
@@ -212,6 +239,9 @@ static int check_sessions(struct reading *reading)
 	if (!status && reading->plan->guest.stage == RECORD_LIVE &&
 	    !restore_plan_session(reading->plan, reading->plan->guest.home))
 		return bad(reading, "guest", 1, "nobody holds it");
+	if (!status &&
+	    is_delegations(restore_plan_session(reading->plan, reading->plan->guest.creator)))
+		return bad(reading, "guest", 1, "made by whom it was delegated to");
 	return status;
 }
 
@@ -350,6 +380,8 @@ static int check_devices(struct reading *reading)
 			return bad(reading, "device", i, "attachment or stage");
 		if (device->bound && !device->kernel_id)
 			return bad(reading, "device", i, "bound as nothing");
+		if (!device->bound && device->attachment != ATTACHMENT_BLOCKED)
+			return bad(reading, "device", i, "attached, and not bound");
 		if (device->attachment != ATTACHMENT_NESTED)
 			continue;
 		nested = find_nested(plan, device->attached);
@@ -387,72 +419,12 @@ static int check_nested(struct reading *reading)
 	return 0;
 }
 
-/* ── ids of the kernel: each is one object's ───────────────────────────────────────────────── */
-
-struct ids {
-	uint32_t *ids;
-	size_t n;
-	int status;
-};
-
-static void ids_add(struct ids *ids, uint32_t id)
-{
-	uint32_t *place;
-
-	if (!id || ids->status)
-		return;
-	ids->status = grow((void **)&ids->ids, &ids->n, sizeof(*ids->ids), (void **)&place);
-	if (!ids->status)
-		*place = id;
-}
-
-static void ids_add_relaxed(struct ids *ids, const struct record_relaxed *relaxed)
-{
-	if (!relaxed->made)
-		return;
-	ids_add(ids, relaxed->ioas);
-	ids_add(ids, relaxed->page_table);
-}
-
-static void ids_gather(struct ids *ids, const struct restore_plan *plan)
-{
-	ids_add(ids, plan->guest.parent_ioas);
-	for (size_t i = 0; i < plan->guest.n_page_tables; i++)
-		ids_add(ids, plan->guest.page_tables[i]);
-	for (size_t i = 0; i < plan->n_devices; i++) {
-		ids_add(ids, plan->devices[i].kernel_id);
-		ids_add_relaxed(ids, &plan->devices[i].relaxed);
-	}
-	for (size_t i = 0; i < plan->n_nested; i++) {
-		ids_add(ids, plan->nested[i].ioas);
-		ids_add(ids, plan->nested[i].page_table);
-		ids_add_relaxed(ids, &plan->nested[i].relaxed);
-	}
-}
-
-static int compare_ids(const void *a, const void *b)
-{
-	uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
-
-	return left < right ? -1 : left > right;
-}
-
 static int check_ids(struct reading *reading)
 {
-	struct ids ids = {0};
-	int status;
+	const char *what = "";
+	int status = restore_plan_check_ids(reading->plan, &what);
 
-	ids_gather(&ids, reading->plan);
-	status = ids.status;
-	if (!status && ids.n)
-		qsort(ids.ids, ids.n, sizeof(*ids.ids), compare_ids);
-	for (size_t i = 1; !status && i < ids.n; i++)
-		if (ids.ids[i] == ids.ids[i - 1])
-			status = bad(reading, "guest", 1, "two objects with one id of the kernel");
-	if (!status && ids.n && ids.ids[ids.n - 1] > reading->plan->guest.highest_id)
-		status = bad(reading, "guest", 1, "highest id");
-	free(ids.ids);
-	return status;
+	return status == -EBADMSG ? bad(reading, "guest", 1, what) : status;
 }
 
 static int check_answers(struct reading *reading)
@@ -498,6 +470,26 @@ int restore_plan_read(struct restore_plan *ret, const void *bytes, size_t n,
 	if (status)
 		restore_plan_clear(ret);
 	return status;
+}
+
+static void renumber(uint64_t *id, uint64_t from, uint64_t to)
+{
+	if (*id == from)
+		*id = to;
+}
+
+void restore_plan_renumber(struct restore_plan *plan, uint64_t from, uint64_t to)
+{
+	renumber(&plan->guest.creator, from, to);
+	renumber(&plan->guest.home, from, to);
+	for (size_t i = 0; i < plan->n_sessions; i++) {
+		renumber(&plan->sessions[i].id, from, to);
+		renumber(&plan->sessions[i].delegator, from, to);
+	}
+	for (size_t i = 0; i < plan->n_answers; i++)
+		renumber(&plan->answers[i].record.session, from, to);
+	for (size_t i = 0; i < plan->n_rings; i++)
+		renumber(&plan->rings[i].session, from, to);
 }
 
 void restore_plan_clear(struct restore_plan *plan)

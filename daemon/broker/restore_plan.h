@@ -42,6 +42,12 @@ int restore_plan_read(struct restore_plan *ret, const void *bytes, size_t n,
 		      char ret_why[RESTORE_WHY_BYTES]);
 void restore_plan_clear(struct restore_plan *plan);
 
-const struct record_session *restore_plan_session(const struct restore_plan *plan, uint64_t id);
+struct record_session *restore_plan_session(const struct restore_plan *plan, uint64_t id);
+/* A session has another id from now on, wherever it is named. */
+void restore_plan_renumber(struct restore_plan *plan, uint64_t from, uint64_t to);
+
+/* restore_plan_ids.c: the kernel's ids are each one object's, and none is above the highest. 0;
+ * -EBADMSG: *ret_what says what they are; -ENOMEM. */
+int restore_plan_check_ids(const struct restore_plan *plan, const char **ret_what);
 
 #endif

@@ -305,6 +305,8 @@ int restore_settle(struct restoring *r)
 	CRASH_POINT(RESTORE_DEVICES);
 	settle_pins(r);
 	status = restore_step(r, "memory", settle_memory(r));
+	if (!status)
+		status = restore_step(r, "audited", restore_audit(r));
 	if (status)
 		return status;
 	settle_relaxed(r);

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <utlist.h>
 
 #include "broker/delegation.h"
@@ -332,6 +333,14 @@ static bool left_list(struct claimed_ring *ring, uint64_t handle)
 	return true;
 }
 
+/* What is there, and not what a record says: until who serves it knows all that it takes. */
+static uint64_t left_bytes(const struct ring_parts *parts)
+{
+	struct stat memory;
+
+	return fstat(parts->memory, &memory) ? 0 : (uint64_t)memory.st_size;
+}
+
 static struct claimed_ring *left_make(struct guest *guest, struct session *session,
 				      const struct record_ring *record,
 				      const struct ring_parts *parts)
@@ -342,7 +351,7 @@ static struct claimed_ring *left_make(struct guest *guest, struct session *sessi
 		return NULL;
 	object_init(&ring->object, OBJECT_RING, session_ref(session), guest_ref(guest),
 		    claimed_free);
-	ring->bytes = record->bytes;
+	ring->bytes = left_bytes(parts);
 	ring->index = record->index;
 	ring->parts = *parts;
 	ring->left = true;
@@ -390,8 +399,19 @@ bool ring_take_left(struct broker *broker, struct ring_left *ret)
 	return ring;
 }
 
-bool ring_serve_left(struct broker *broker, uint64_t handle, void (*end)(void *context),
-		     void *context)
+/* With the broker's lock held. */
+static void claimed_recharge(struct broker *broker, struct claimed_ring *ring, uint64_t bytes)
+{
+	struct ledger_account *account = &ring->object.guest->account;
+	const struct ledger_amounts amounts = {.amount[LEDGER_TABLE_BYTES] = bytes};
+
+	ledger_refund_one(&broker->ledger, account, LEDGER_TABLE_BYTES, ring->bytes);
+	ledger_take_over(&broker->ledger, account, &amounts);
+	ring->bytes = bytes;
+}
+
+bool ring_serve_left(struct broker *broker, uint64_t handle, uint64_t bytes,
+		     void (*end)(void *context), void *context)
 {
 	struct claimed_ring *ring;
 
@@ -400,6 +420,7 @@ bool ring_serve_left(struct broker *broker, uint64_t handle, void (*end)(void *c
 		if (ring->object.handle == handle)
 			break;
 	if (ring) {
+		claimed_recharge(broker, ring, bytes);
 		ring->end = end;
 		ring->context = context;
 	}

@@ -277,6 +277,7 @@ static void put_guest(struct guest *guest)
 		.pinned = guest->pinned,
 		.stage = guest->object.stage,
 		.creator = guest->session->id,
+		.number = guest->kept.number + 1,
 	};
 
 	memcpy(record.secret, guest->secret, sizeof(record.secret));
@@ -410,6 +411,7 @@ static void put_files(struct guest *guest)
 			.writable = file->writable,
 			.huge = file->huge,
 			.stage = file->object.stage,
+			.inode = memory_file_inode(file->fd),
 		};
 
 		PUT(&guest->kept.writer, RECORD_FILE, &record);

@@ -297,11 +297,12 @@ int ring_destroy(struct ring_server *server, struct session *session, uint64_t h
 
 /* ── of a process before this one ─────────────────────────────────────────────────────────── */
 
+/* It was made with that length, and can have no other. */
 static bool file_holds(int fd, uint64_t bytes)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
 
-	return seals >= 0 && seals & F_SEAL_SHRINK && lseek(fd, 0, SEEK_END) >= (off_t)bytes;
+	return seals >= 0 && seals & F_SEAL_SHRINK && lseek(fd, 0, SEEK_END) == (off_t)bytes;
 }
 
 static bool doorbells_are_there(const struct ring *ring, uint32_t lanes)
@@ -369,7 +370,8 @@ static bool ring_adopt(struct ring_server *server, const struct ring_left *left)
 
 	if (!ring)
 		return false;
-	if (!ring_serve_left(server->broker, left->ring, ring_end, ring)) {
+	if (!ring_serve_left(server->broker, left->ring, ring_bytes(lanes, left->parts.entries),
+			     ring_end, ring)) {
 		queue_end(&ring->queue);
 		ring_free(ring);
 		return false;

@@ -71,12 +71,13 @@ struct session *session_make(struct fixture *f)
 	return session;
 }
 
-void fixture_init_broker(struct fixture *f, const struct broker_settings *settings)
+void fixture_init_functions(struct fixture *f, const struct broker_settings *settings,
+			    const struct iommu_emulated_function *functions, size_t n)
 {
 	memset(f, 0, sizeof(*f));
 	f->memory_fd = -1;
 	assert_int_equal(guest_read_init(), 0);
-	assert_int_equal(iommu_emulated_new(&f->backend, NULL, 0), 0);
+	assert_int_equal(iommu_emulated_new(&f->backend, functions, n), 0);
 	assert_int_equal(broker_new(&f->broker, f->backend, settings), 0);
 	f->peer = (struct peer){
 		.pid = getpid(),
@@ -85,6 +86,11 @@ void fixture_init_broker(struct fixture *f, const struct broker_settings *settin
 		.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0),
 	};
 	assert_true(f->peer.pidfd >= 0);
+}
+
+void fixture_init_broker(struct fixture *f, const struct broker_settings *settings)
+{
+	fixture_init_functions(f, settings, NULL, 0);
 }
 
 void fixture_init(struct fixture *f, const struct broker_settings *settings)

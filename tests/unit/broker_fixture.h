@@ -58,6 +58,9 @@ const char *limit_place(enum limit_level level);
 void fixture_init(struct fixture *f, const struct broker_settings *settings);
 /* The same without a session. */
 void fixture_init_broker(struct fixture *f, const struct broker_settings *settings);
+/* And with functions of the test's own. */
+void fixture_init_functions(struct fixture *f, const struct broker_settings *settings,
+			    const struct iommu_emulated_function *functions, size_t n);
 void fixture_deinit(struct fixture *f);
 /* The same with a guest, its memory file added and mapped from address 0 on. */
 void fixture_init_guest(struct fixture *f, const struct broker_settings *settings);

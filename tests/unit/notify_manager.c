@@ -20,7 +20,7 @@
 
 #include "util/fd.h"
 
-#define STORED_MAX 64
+#define STORED_MAX 128
 #define HELD_MAX   64
 #define NAME_BYTES 16
 
@@ -308,4 +308,33 @@ bool manager_has(struct manager *manager, const char *name, int fd)
 		theirs.st_ino = 0;
 	pthread_mutex_unlock(&manager->lock);
 	return ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
+}
+
+void manager_put(struct manager *manager, const char *name, int borrow_fd)
+{
+	pthread_mutex_lock(&manager->lock);
+	assert_true(manager->n_stored < STORED_MAX);
+	snprintf(manager->stored[manager->n_stored].name, NAME_BYTES, "%s", name);
+	manager->stored[manager->n_stored++].fd = fd_duplicate(borrow_fd);
+	pthread_mutex_unlock(&manager->lock);
+}
+
+int manager_get(struct manager *manager, size_t i, char *ret_name)
+{
+	int fd;
+
+	pthread_mutex_lock(&manager->lock);
+	assert_true(i < manager->n_stored);
+	snprintf(ret_name, NAME_BYTES, "%s", manager->stored[i].name);
+	fd = manager->stored[i].fd;
+	pthread_mutex_unlock(&manager->lock);
+	return fd;
+}
+
+void manager_clear(struct manager *manager)
+{
+	pthread_mutex_lock(&manager->lock);
+	while (manager->n_stored)
+		fd_close(manager->stored[--manager->n_stored].fd);
+	pthread_mutex_unlock(&manager->lock);
 }

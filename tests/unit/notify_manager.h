@@ -29,5 +29,11 @@ size_t manager_dropped(struct manager *manager);
 /* The descriptor under that name is of the file that fd is of. */
 bool manager_has(struct manager *manager, const char *name, int fd);
 bool manager_knows(struct manager *manager, const char *name);
+/* One more that lies there, whatever the maximum: a copy of the descriptor. */
+void manager_put(struct manager *manager, const char *name, int borrow_fd);
+/* The i-th that lies there: its name, at least 16 bytes, and the descriptor, borrowed. */
+int manager_get(struct manager *manager, size_t i, char *ret_name);
+/* Nothing lies there any more. */
+void manager_clear(struct manager *manager);
 
 #endif
