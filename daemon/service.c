@@ -30,6 +30,7 @@
 #include "util/fd.h"
 #include "util/guest_read.h"
 #include "util/log.h"
+#include "watchdog.h"
 
 #define PATH_BYTES     300
 #define STATUS_SECONDS 2 /* how old the line that systemd shows may be */
@@ -48,7 +49,8 @@ struct service {
 	struct listener *broker_listener, *fd_listener, *admin_listener;
 	struct metrics_http *metrics;
 	struct metrics_lag lag;
-	struct event *terminate, *interrupt, *hangup, *watchdog, *status;
+	struct event *terminate, *interrupt, *hangup, *status;
+	struct watchdog watchdog;
 	struct status_line status_line;
 	struct reload reload;
 	int signal; /* that told to stop */
@@ -278,14 +280,6 @@ static void on_hangup(evutil_socket_t signal, short what, void *context)
 	reload_later(&service->reload);
 }
 
-static void on_watchdog(evutil_socket_t fd, short what, void *context)
-{
-	(void)fd;
-	(void)what;
-	(void)context;
-	sd_notify(0, "WATCHDOG=1");
-}
-
 static void on_status(evutil_socket_t fd, short what, void *context)
 {
 	struct service *service = context;
@@ -311,7 +305,6 @@ static int status_start(struct service *service)
 static int events_start(struct service *service)
 {
 	struct event_base *base = loop_base(service->loop);
-	uint64_t usec = 0;
 
 	service->terminate = evsignal_new(base, SIGTERM, on_signal, service);
 	service->interrupt = evsignal_new(base, SIGINT, on_signal, service);
@@ -320,13 +313,8 @@ static int events_start(struct service *service)
 	    event_add(service->terminate, NULL) || event_add(service->interrupt, NULL) ||
 	    event_add(service->hangup, NULL))
 		return broke("cannot watch for signals", -ENOMEM);
-	if (sd_watchdog_enabled(0, &usec) > 0) {
-		struct timeval half = {(time_t)(usec / 2000000), (suseconds_t)(usec / 2 % 1000000)};
-
-		service->watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, service);
-		if (!service->watchdog || event_add(service->watchdog, &half))
-			return broke("cannot serve the watchdog", -ENOMEM);
-	}
+	if (watchdog_start(&service->watchdog, service->loop, service->grpc, service->rings))
+		return broke("cannot serve the watchdog", -ENOMEM);
 	if (metrics_lag_start(&service->lag, service->dispatcher, service->loop))
 		return broke("cannot watch the event loop", -ENOMEM);
 	return status_start(service);
@@ -365,6 +353,7 @@ static void service_stop(struct service *service)
 	listener_free(service->broker_listener);
 	listener_free(service->fd_listener);
 	listener_free(service->admin_listener);
+	watchdog_stop(&service->watchdog);
 	metrics_http_free(service->metrics);
 	dispatcher_stop(service->dispatcher);
 	if (grpc_transport_free(service->grpc) || grpc_transport_free(service->grpc_admin))
@@ -381,7 +370,6 @@ static void service_stop(struct service *service)
 	event_drop(service->terminate);
 	event_drop(service->interrupt);
 	event_drop(service->hangup);
-	event_drop(service->watchdog);
 	event_drop(service->status);
 	loop_free(service->loop);
 }

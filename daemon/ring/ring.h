@@ -27,6 +27,9 @@ int ring_server_new(struct ring_server **ret, struct broker *broker, unsigned in
  * ring be made any more. NULL is fine; returns NULL. */
 struct ring_server *ring_server_free(struct ring_server *server);
 
+/* Whether a thread is in the same turn as when this was asked the last time. One thread. */
+bool ring_server_hangs(struct ring_server *server);
+
 /* What was refreshed through all of its rings. Any thread. */
 void ring_server_count(struct ring_server *server, struct refresh_counts *ret);
 

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "ring/ring.h"
+#include "util/turns.h"
 
 #define LANE_BATCH  16 /* entries that are one refresh */
 #define RING_BUDGET 64 /* entries of a ring in a turn */
@@ -27,6 +28,7 @@ struct ring_thread {
 	struct ring *active; /* utlist: those that may have work */
 	struct ring *rings;  /* utlist */
 
+	struct turns turns;
 	struct refresh_counts counts; /* this thread adds, with relaxed order, any reads */
 
 	pthread_mutex_t lock;

@@ -148,8 +148,11 @@ static void thread_woken(struct ring_thread *thread)
 static void thread_listen(struct ring_thread *thread)
 {
 	struct epoll_event events[EVENTS];
-	int n = epoll_wait(thread->epoll_fd, events, EVENTS, thread->active ? 0 : -1);
+	int n;
 
+	turn_end(&thread->turns);
+	n = epoll_wait(thread->epoll_fd, events, EVENTS, thread->active ? 0 : -1);
+	turn_begin(&thread->turns);
 	for (int i = 0; i < n; i++)
 		if (events[i].data.ptr)
 			ring_heard(events[i].data.ptr, events[i].events);
@@ -162,6 +165,7 @@ static void *thread_run(void *context)
 	struct ring_thread *thread = context;
 	struct ring *ring, *next;
 
+	turn_begin(&thread->turns);
 	while (!thread->stop || thread->n_rings) {
 		thread_listen(thread);
 		DL_FOREACH_SAFE2(thread->active, ring, next, active_next)
@@ -230,6 +234,15 @@ int server_serve(struct ring_server *server, struct ring *ring)
 	if (!error)
 		thread_wake(thread);
 	return error;
+}
+
+bool ring_server_hangs(struct ring_server *server)
+{
+	bool hangs = false;
+
+	for (unsigned int i = 0; i < server->n_threads; i++)
+		hangs |= !turns_go_on(&server->threads[i].turns);
+	return hangs;
 }
 
 static uint64_t count_of(const uint64_t *count)

@@ -219,6 +219,9 @@ void grpc_transport_accept(void *transport, int consume_fd, const struct peer *p
  * within a bounded time, which is logged. Then nothing is freed, its threads go on, and so what
  * they use has to stay. NULL is fine. */
 int grpc_transport_free(struct grpc_transport *transport);
+/* A thread that all of them have, by name, and that is at what it was at when this was asked of any
+ * the last time; NULL: all go on. The loop's own thread. */
+const char *grpc_transport_hangs(struct grpc_transport *transport);
 
 struct native_transport;
 int native_transport_new(struct native_transport **ret, struct dispatcher *dispatcher,

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "util/clock.h"
+#include "util/crash_point.h"
 
 #define CHUNK_BYTES    16384
 #define CHUNKS_AT_ONCE 4    /* then other connections have their turn */
@@ -197,8 +198,10 @@ static size_t in_read(struct frame_pump *pump, uint8_t *chunk)
 		pump_over(pump, "descriptors in the HTTP/2 stream");
 		return 0;
 	}
-	if (n > 0)
+	if (n > 0) {
+		CRASH_POINT(BYTES_READ);
 		return (size_t)n;
+	}
 	if (n == 0)
 		in_end(pump);
 	else if (errno != EAGAIN && errno != EWOULDBLOCK)

@@ -8,6 +8,8 @@
 
 #include "rpc/grpc_connection.h"
 #include "rpc/grpc_log.h"
+#include "util/crash_point.h"
+#include "util/turns.h"
 
 struct grpc_engine {
 	unsigned int users;
@@ -15,6 +17,7 @@ struct grpc_engine {
 	grpc_completion_queue *queue;
 	pthread_t guard_thread, queue_thread;
 	bool guard_runs, queue_runs;
+	struct turns turns; /* of the queue's thread */
 };
 
 /* The main thread's; gRPC core itself is as global as this. */
@@ -33,8 +36,11 @@ static void *queue_main(void *context)
 			return NULL;
 		if (event.type != GRPC_OP_COMPLETE)
 			continue;
+		turn_begin(&engine->turns);
+		CRASH_POINT(CALL_TAKEN);
 		grpc_tag_taken(tag);
 		tag->done(tag, event.success);
+		turn_end(&engine->turns);
 	}
 }
 
@@ -133,6 +139,13 @@ struct grpc_engine *grpc_engine_unref(struct grpc_engine *engine)
 	the_engine = NULL;
 	engine_free(engine);
 	return NULL;
+}
+
+const char *grpc_engine_hangs(struct grpc_engine *engine)
+{
+	bool guard = loop_goes_on(engine->loop), queue = turns_go_on(&engine->turns);
+
+	return guard ? queue ? NULL : "grpc-queue" : "grpc-guard";
 }
 
 struct loop *grpc_engine_loop(struct grpc_engine *engine)

@@ -26,6 +26,9 @@ int grpc_engine_ref(struct grpc_engine **ret);
 /* The last one ends the threads; nothing may be served or posted any more. NULL is fine; returns
  * NULL. */
 struct grpc_engine *grpc_engine_unref(struct grpc_engine *engine);
+/* A thread of it that is at what it was at when this was asked the last time, by name; NULL: both
+ * go on. The main thread only. */
+const char *grpc_engine_hangs(struct grpc_engine *engine);
 struct loop *grpc_engine_loop(struct grpc_engine *engine);
 grpc_completion_queue *grpc_engine_queue(struct grpc_engine *engine);
 

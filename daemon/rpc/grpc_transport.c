@@ -321,6 +321,11 @@ static bool transport_drain(struct grpc_transport *transport)
 	return false;
 }
 
+const char *grpc_transport_hangs(struct grpc_transport *transport)
+{
+	return grpc_engine_hangs(transport->engine);
+}
+
 int grpc_transport_free(struct grpc_transport *transport)
 {
 	if (!transport)

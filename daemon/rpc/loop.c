@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -25,6 +26,8 @@ struct loop {
 	int wake_fd;
 	_Atomic bool exiting;
 	_Atomic int status;
+	struct loop_post look;
+	_Atomic bool looked; /* look has not run yet */
 
 	pthread_mutex_t lock; /* of what follows; nothing is called under it */
 	struct loop_post *head, **tail;
@@ -185,6 +188,22 @@ void loop_post(struct loop *loop, struct loop_post *post)
 	pthread_mutex_unlock(&loop->lock);
 	if (first)
 		loop_wake(loop);
+}
+
+static void on_look(struct loop_post *post)
+{
+	struct loop *loop = (struct loop *)((char *)post - offsetof(struct loop, look));
+
+	atomic_store(&loop->looked, false);
+}
+
+bool loop_goes_on(struct loop *loop)
+{
+	if (atomic_exchange(&loop->looked, true))
+		return false;
+	loop->look.function = on_look;
+	loop_post(loop, &loop->look);
+	return true;
 }
 
 bool loop_unpost(struct loop *loop, struct loop_post *post)

@@ -30,6 +30,8 @@ struct loop_post {
 	struct loop_post *next;
 };
 void loop_post(struct loop *loop, struct loop_post *post);
+/* Whether it went round since this was asked the last time. One other thread. */
+bool loop_goes_on(struct loop *loop);
 /* Take back a post that has not run yet; false: it is not queued. The loop's own thread, or when
  * the loop does not run any more. */
 bool loop_unpost(struct loop *loop, struct loop_post *post);

@@ -13,6 +13,7 @@
 #include "rpc/peer_pidfd.h"
 #include "rpc/rpc_session.h"
 #include "util/clock.h"
+#include "util/crash_point.h"
 #include "util/fd.h"
 
 /* Then other connections have their turn: who has expensive calls, after fewer of them. */
@@ -390,6 +391,7 @@ static bool connection_read_one(struct native_connection *connection)
 	case NATIVE_NOTHING:
 		return false;
 	case NATIVE_PACKET:
+		CRASH_POINT(PACKET_READ);
 		why = packet_take(connection, &packet);
 		if (!why)
 			return true;

@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "util/crash_point.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "util/fd.h"
 
 #ifdef IB_CRASH_POINTS
 
@@ -19,24 +23,52 @@ static const struct {
 #undef CRASH_POINT_ROW
 };
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static int chosen = -1;
-static atomic_long passes_left;
+#define HELD_US    1000
+#define PATH_BYTES 256
 
-static void choose(void)
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int chosen = -1, hanging = -1;
+static atomic_long passes_left;
+static char hold_path[PATH_BYTES], held_path[PATH_BYTES];
+
+/* What is behind the name and a colon; "": nothing. *ret: -1: there is no such point. */
+static const char *find(const char *variable, int *ret)
 {
-	const char *asked = getenv("IOMMUBROKER_CRASH_AT");
+	const char *asked = getenv(variable);
 	size_t n = asked ? strcspn(asked, ":") : 0;
 
 	for (int i = 0; asked && i < CRASH_POINTS_N; i++)
 		if (strlen(points[i].name) == n && !strncmp(points[i].name, asked, n))
-			chosen = i;
-	atomic_store(&passes_left, asked && asked[n] == ':' ? atol(asked + n + 1) : 1);
+			*ret = i;
+	return asked && asked[n] == ':' ? asked + n + 1 : "";
+}
+
+static void choose(void)
+{
+	const char *passes = find("IOMMUBROKER_CRASH_AT", &chosen);
+
+	atomic_store(&passes_left, *passes ? atol(passes) : 1);
+	snprintf(hold_path, sizeof(hold_path), "%s", find("IOMMUBROKER_HANG_AT", &hanging));
+	snprintf(held_path, sizeof(held_path), "%.*s.held", PATH_BYTES - 6, hold_path);
+}
+
+static void hang(void)
+{
+	bool told = false;
+
+	while (!access(hold_path, F_OK)) {
+		if (!told)
+			fd_close(open(held_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+		told = true;
+		usleep(HELD_US);
+	}
 }
 
 void crash_point(enum crash_point point)
 {
 	pthread_once(&once, choose);
+	if ((int)point == hanging)
+		hang();
 	if ((int)point != chosen || atomic_fetch_sub(&passes_left, 1) != 1)
 		return;
 	kill(getpid(), SIGKILL);

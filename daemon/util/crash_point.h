@@ -5,8 +5,10 @@
 /*
  * Named places at which the daemon can be made to die at once, for tests of what its successor
  * finds: $IOMMUBROKER_CRASH_AT names one, or one and how often it is to be passed ("pin-area:3"
- * dies the third time). Only where the build asked for them (-Dcrash_points=true); otherwise they
- * are nothing.
+ * dies the third time). $IOMMUBROKER_HANG_AT names one, and a file ("pin-area:/run/hold"): threads
+ * that pass it stay there for as long as the file is, and the first makes another beside it, with
+ * ".held" behind its name. Only where the build asked for them (-Dcrash_points=true); otherwise
+ * they are nothing.
  */
 
 /* name, what was done when it is passed. One table for the code, the tests and the list that
@@ -91,6 +93,9 @@
 	X(GUEST_MEMORY, "guest-memory", "DestroyGuest: its memory is unpinned")                  \
 	X(GUEST_CONTEXT, "guest-context", "DestroyGuest: its context is closed")                 \
 	X(GUEST_FORGOTTEN, "guest-forgotten", "DestroyGuest: nothing of it is stored")           \
+	X(PACKET_READ, "packet-read", "native: the loop has a packet, nothing done")             \
+	X(BYTES_READ, "bytes-read", "gRPC: the guard's loop has a client's bytes")               \
+	X(CALL_TAKEN, "call-taken", "gRPC: its queue's thread has a call")                       \
 	X(SETTLE, "settle", "a call is over, not written down")                                  \
 	X(SETTLE_WRITTEN, "settle-written", "a call is over and written down")                   \
 	X(SETTLE_STORED, "settle-stored", "and all is stored: the reply comes next")             \

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "rpc/loop.h"
+#include "util/turns.h"
 
 #define THREADS 4
 #define POSTS   2000
@@ -172,6 +173,43 @@ static void test_unpost(void **state)
 	loop_free(loop);
 }
 
+/* Asked before it turns, it has not gone on; afterwards it has, each time anew. */
+static void test_goes_on(void **state)
+{
+	struct loop *loop = loop_open();
+
+	(void)state;
+	assert_true(loop_goes_on(loop));
+	for (int i = 0; i < 3; i++) {
+		assert_false(loop_goes_on(loop));
+		assert_false(loop_goes_on(loop));
+		event_base_loop(loop_base(loop), EVLOOP_NONBLOCK);
+		assert_true(loop_goes_on(loop));
+	}
+	loop_free(loop);
+}
+
+/* Who sleeps goes on, who is in another turn does, and who is in the same does not. */
+static void test_turns(void **state)
+{
+	struct turns turns = {0};
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		assert_true(turns_go_on(&turns));
+		assert_true(turns_go_on(&turns));
+		turn_begin(&turns);
+		assert_true(turns_go_on(&turns));
+		assert_false(turns_go_on(&turns));
+		assert_false(turns_go_on(&turns));
+		turn_end(&turns);
+		turn_begin(&turns);
+		assert_true(turns_go_on(&turns));
+		assert_false(turns_go_on(&turns));
+		turn_end(&turns);
+	}
+}
+
 static void on_ran_posts(struct loop_post *post)
 {
 	struct counted *counted = (struct counted *)post;
@@ -228,6 +266,8 @@ int main(void)
 		cmocka_unit_test(test_turned_after_its_end),
 		cmocka_unit_test(test_first_failure_wins),
 		cmocka_unit_test(test_unpost),
+		cmocka_unit_test(test_goes_on),
+		cmocka_unit_test(test_turns),
 		cmocka_unit_test(test_exit_from_another_thread),
 	};
 
