@@ -304,7 +304,7 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
         if self._notify.fileno() in readable and not self._deaf:
-            self._read_messages()
+            self._read_messages(heed_deaf=True)
         if self.child and self.child.pidfd in readable:
             self._ended()
         elif self._watchdog_left() is not None and self._watchdog_left() <= 0:
@@ -398,12 +398,19 @@ class Supervisor:
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
-    def _read_messages(self):
+    def _receive(self, heed_deaf):
+        """Under the lock, so that nothing is read once deafen() has returned."""
+        with self._changed:
+            if heed_deaf and self._deaf:
+                raise BlockingIOError
+            return self._notify.recvmsg(
+                8192, socket.CMSG_SPACE(12) + socket.CMSG_SPACE(253 * 4), socket.MSG_CMSG_CLOEXEC
+            )
+
+    def _read_messages(self, heed_deaf=False):
         while True:
             try:
-                data, ancillary, flags, _ = self._notify.recvmsg(
-                    8192, socket.CMSG_SPACE(12) + socket.CMSG_SPACE(253 * 4), socket.MSG_CMSG_CLOEXEC
-                )
+                data, ancillary, flags, _ = self._receive(heed_deaf)
             except BlockingIOError:
                 return
             fds, pid = array.array("i"), 0
