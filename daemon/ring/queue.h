@@ -24,7 +24,8 @@
 
 /* What survives: plain words of fixed width. */
 struct ring_state {
-	uint32_t version, lanes, entries, reserved;
+	uint32_t version, lanes, entries;
+	uint32_t owner; /* of the secret of its session; 0: not told */
 	/* Low half: submissions that were completed, modulo 2^32. High half: enum ring_fault. */
 	uint64_t words[RING_LANES_MAX];
 };

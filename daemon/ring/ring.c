@@ -187,6 +187,18 @@ static void ends_close(struct ring_ends *ends)
 	fds_close(ends->complete, ends->lanes);
 }
 
+/* A part of what a session is known by, whatever its number is. */
+static uint32_t owner_of(struct session *session)
+{
+	uint8_t secret[BROKER_SECRET_BYTES];
+	uint32_t owner;
+
+	session_secret(session, secret);
+	memcpy(&owner, secret, sizeof(owner));
+	explicit_bzero(secret, sizeof(secret));
+	return owner;
+}
+
 static int ring_make(struct ring *ring, const struct ring_request *request, struct ring_ends *ends)
 {
 	int error = memory_make(ring, request->lanes, request->entries);
@@ -200,12 +212,13 @@ static int ring_make(struct ring *ring, const struct ring_request *request, stru
 		ends->memory = fd_duplicate(ring->memory_fd);
 		error = ends->memory < 0 ? -ends->memory : 0;
 	}
-	if (error)
+	if (error) {
 		ends_close(ends);
-	else
-		queue_init(&ring->queue, ring->memory, request->lanes, request->entries,
-			   ring->state);
-	return error;
+		return error;
+	}
+	queue_init(&ring->queue, ring->memory, request->lanes, request->entries, ring->state);
+	ring->state->owner = owner_of(ring->session);
+	return 0;
 }
 
 /* What outlives this process, where anything does. */
@@ -322,6 +335,14 @@ static void ring_take_parts(struct ring *ring, const struct ring_parts *parts)
 	memcpy(ring->complete_fds, parts->complete, parts->lanes * sizeof(parts->complete[0]));
 }
 
+/* No other session's, which may be allowed more. */
+static bool state_is_of(const struct ring_state *state, const struct ring_request *shape,
+			struct session *session)
+{
+	return state->lanes == shape->lanes && state->entries == shape->entries &&
+	       (!state->owner || state->owner == owner_of(session));
+}
+
 static bool ring_go_on(struct ring *ring, const struct ring_request *shape)
 {
 	ring->memory_bytes = ring_memory_bytes(shape->lanes, shape->entries);
@@ -329,7 +350,7 @@ static bool ring_go_on(struct ring *ring, const struct ring_request *shape)
 	       !file_map(ring->memory_fd, ring->memory_bytes, &ring->memory) &&
 	       file_holds(ring->state_fd, STATE_BYTES) && doorbells_are_there(ring, shape->lanes) &&
 	       !file_map(ring->state_fd, STATE_BYTES, (void **)&ring->state) &&
-	       ring->state->lanes == shape->lanes && ring->state->entries == shape->entries &&
+	       state_is_of(ring->state, shape, ring->session) &&
 	       queue_adopt(&ring->queue, ring->memory, ring->memory_bytes, ring->state);
 }
 

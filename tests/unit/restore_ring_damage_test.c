@@ -18,7 +18,7 @@ static uint64_t bytes_without; /* charged for tables when there is no ring */
 /* clang-format off: what one field is set to, see CHANGES. 'S': it is served, 'E': it has ended. */
 static const struct field fields[] = {
 #define U(field, o) FIELD(RING, ring, field, o)
-	U(handle, "ESSSSS"), U(session, "EESEEE"), /* one more: a delegation's of this guest */
+	U(session, "EEEEEE"), /* one more: a delegation of this guest has that */
 	U(index, "-EEEEE"),  U(lanes, "EEEEEE"),   U(entries, "EEEEEE"), U(bytes, "SSSSSS"),
 };
 
