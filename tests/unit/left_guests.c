@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -331,6 +333,29 @@ static void descriptors_take(struct left *left, int socket)
 	}
 }
 
+/* Neither of the two that look at it: to user emulation a process of its own looks different. */
+static void client_start(struct peer *ret)
+{
+	const pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (true)
+			pause();
+	}
+	*ret = (struct peer){.pid = pid, .uid = getuid(), .gid = getgid()};
+	ret->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	assert_true(ret->pidfd >= 0);
+}
+
+static void client_end(struct peer *peer)
+{
+	kill(peer->pid, SIGKILL);
+	waitpid(peer->pid, NULL, 0);
+	close(peer->pidfd);
+}
+
 void left_make(struct left *ret)
 {
 	int sockets[2], status;
@@ -343,8 +368,7 @@ void left_make(struct left *ret)
 	ret->memory_fd = memfd_filled(MEMORY_BYTES, &ret->memory);
 	ret->rom_fd = memfd_filled(LEFT_ROM_BYTES, &ret->rom);
 	ret->neighbour_fd = memfd_filled(MEMORY_BYTES, &ret->neighbour);
-	ret->peer = (struct peer){.pid = getpid(), .uid = getuid(), .gid = getgid()};
-	ret->peer.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	client_start(&ret->peer);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets), 0);
 	pid = fork();
 	assert_true(pid >= 0);
@@ -370,7 +394,7 @@ void left_free(struct left *left)
 	close(left->memory_fd);
 	close(left->rom_fd);
 	close(left->neighbour_fd);
-	close(left->peer.pidfd);
+	client_end(&left->peer);
 }
 
 /* ── copies ────────────────────────────────────────────────────────────────────────────────── */

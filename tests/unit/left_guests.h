@@ -8,7 +8,7 @@
  * The victim has something of everything: two memory files, regions, functions attached in each
  * way, shadows with kept tables, a managed domain, a ring, a delegation, answers. The neighbour has
  * one function that goes through one nested domain. They are made once, in a process that leaves
- * them (broker_leave()) and ends; the sessions are this process's. What the emulated backend and
+ * them (broker_leave()) and ends; the sessions are a third one's. What the emulated backend and
  * the state keep in files is copied for each use, so that one that is damaged stays alone.
  */
 
@@ -44,7 +44,7 @@ struct left {
 	size_t n;
 	struct stored_fd fds[LEFT_FDS_MAX];
 	struct left_told *told;
-	struct peer peer;
+	struct peer peer;                    /* whose the sessions are */
 	int memory_fd, rom_fd, neighbour_fd; /* guest memory */
 	uint8_t *memory, *rom, *neighbour;   /* this process' mappings */
 };

@@ -187,8 +187,8 @@ static void neighbour_check(struct successor *s, struct trial *trial)
 	uint64_t pages;
 
 	assert_done(&s->f,
-		    session_find(&s->f.session, s->f.broker, &s->f.peer, told->neighbour_secret,
-				 BROKER_SECRET_BYTES, &s->f.refusal));
+		    session_find(&s->f.session, s->f.broker, &trial->left->peer,
+				 told->neighbour_secret, BROKER_SECRET_BYTES, &s->f.refusal));
 	assert_done(&s->f, guest_describe(s->f.broker, s->f.session, told->neighbour, &guest,
 					  &s->f.refusal));
 	assert_string_equal(guest->summary.name, "neighbour");
