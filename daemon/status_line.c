@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <systemd/sd-daemon.h>
+#include "notify.h"
 
 struct size_text {
 	char bytes[32];
@@ -52,13 +52,14 @@ void status_line_update(struct status_line *line, struct broker *broker)
 {
 	struct usage_report host;
 	struct refusal refusal;
-	char text[STATUS_LINE_BYTES];
+	char text[STATUS_LINE_BYTES], message[STATUS_LINE_BYTES + 16];
 
 	if (usage_report(broker, NULL, &host, &refusal))
 		return;
 	line_format(text, host.usage, broker_draining(broker));
 	if (!strcmp(text, line->text))
 		return;
-	memcpy(line->text, text, sizeof(text));
-	sd_notifyf(0, "STATUS=%s", text);
+	snprintf(message, sizeof(message), "STATUS=%s", text);
+	if (notify_now(message))
+		memcpy(line->text, text, sizeof(text));
 }

@@ -12,7 +12,7 @@ struct status_line {
 	char text[STATUS_LINE_BYTES]; /* as last told */
 };
 
-/* Tell systemd, if it is not as it was told last. Short; called now and then. */
+/* Tell systemd, if it is not as it was told last, and listens. Short; called now and then. */
 void status_line_update(struct status_line *line, struct broker *broker);
 
 #endif

@@ -11,6 +11,8 @@
  * and who waits for one is its guest alone.
  */
 
+#include <stdint.h>
+
 struct event;
 struct grpc_transport;
 struct loop;
@@ -18,6 +20,7 @@ struct ring_server;
 
 struct watchdog {
 	struct event *timer; /* NULL: nobody watches */
+	uint64_t interval_us;
 	struct grpc_transport *grpc;
 	struct ring_server *rings;
 	const char *hung; /* a thread that was said to hang */

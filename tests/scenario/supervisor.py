@@ -219,7 +219,7 @@ class Supervisor:
             os.close(fd)
 
     def deafen(self, deaf):
-        """It reads no messages meanwhile, as while it reloads."""
+        """It reads no messages meanwhile, as while it reloads, nor does its watchdog bite."""
         with self._changed:
             self._deaf = deaf
         self._wake()
@@ -316,7 +316,7 @@ class Supervisor:
 
     def _watchdog_left(self):
         """Seconds until it bites. None: it does not."""
-        if not self.child or not self.watchdog_seconds or self._fed is None:
+        if not self.child or not self.watchdog_seconds or self._fed is None or self._deaf:
             return None
         return self._fed + self.watchdog_seconds - time.monotonic()
 

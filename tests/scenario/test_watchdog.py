@@ -4,8 +4,11 @@
 Threads are held at a point of daemon/util/crash_point.h for as long as a file is there. Nothing is judged
 by its time: what counts is how often the daemon said that it lives."""
 
+import contextlib
 import os
 import signal
+import socket
+import time
 
 from api import pb
 from fixture import PATIENCE, Case, eventually
@@ -154,6 +157,34 @@ class Pinning(WatchedCase):
         self.assertEqual(self.started.dma.read(IOVA, 7), b"goes on")
         self.assertEqual(self.vmm.client.call("UpdateMemory", request).message.WhichOneof("update"), "done")
         self.assertEqual(self.daemon.supervisor.watchdog_kills, 0)
+
+
+class Deaf(Case):
+    daemon_class = Watched
+
+    def fill(self):
+        """The manager's queue: nobody else gets anything in."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sock.sendto(b"X_TEST=1", self.daemon.supervisor.notify_path)
+
+    def test_a_manager_that_reads_nothing(self):
+        """What the loop has to tell waits, and no client does."""
+        client = self.client("native")
+        self.addCleanup(self.daemon.supervisor.deafen, False)
+        self.daemon.supervisor.deafen(True)
+        for _ in range(PERIODS):
+            self.fill()
+            time.sleep(PERIOD)
+            self.assertEqual(client.call("GetInfo").message.backend, "emulated")
+        before = WatchedCase.said(self)
+        self.daemon.supervisor.deafen(False)
+        eventually(lambda: WatchedCase.said(self) >= before + 5, "it says that it lives")
+        self.assertEqual(self.daemon.supervisor.exits, [])
+        # who filled the queue was not the main process
+        self.assertTrue(self.daemon.supervisor.complaints)
+        self.daemon.supervisor.complaints.clear()
 
 
 class MainLoop(WatchedCase):
