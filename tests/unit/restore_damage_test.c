@@ -25,8 +25,9 @@ static void test_undamaged(void **state)
 
 /* ── every field ───────────────────────────────────────────────────────────────────────────── */
 
-/* clang-format off: a row is what one field is set to: 0, the highest, one more, one less, a page
- * more, a page less. */
+/* A row is what one field is set to: 0, the highest, one more, one less, a page more, a page less.
+ */
+/* clang-format off */
 static const struct field fields[] = {
 #define G(field, o) FIELD(GUEST, guest, field, o)
 	G(handle, "RTTTTT"),

@@ -15,11 +15,16 @@ static struct trial trial;
 static struct parts parts;
 static uint64_t bytes_without; /* charged for tables when there is no ring */
 
-/* clang-format off: what one field is set to, see CHANGES. 'S': it is served, 'E': it has ended. */
+/* What one field is set to, see CHANGES. 'S': it is served, 'E': it has ended. */
+/* clang-format off */
 static const struct field fields[] = {
 #define U(field, o) FIELD(RING, ring, field, o)
+	U(handle, "ESSSSS"),
 	U(session, "EEEEEE"), /* one more: a delegation of this guest has that */
-	U(index, "-EEEEE"),  U(lanes, "EEEEEE"),   U(entries, "EEEEEE"), U(bytes, "SSSSSS"),
+	U(index, "-EEEEE"),
+	U(lanes, "EEEEEE"),
+	U(entries, "EEEEEE"),
+	U(bytes, "SSSSSS"),
 };
 
 /* clang-format on */
