@@ -405,7 +405,8 @@ IOMMUBROKER_API int iommubroker_guest_delegate(struct iommubroker_guest *guest,
 					       uint64_t *ret_delegation, int *ret_socket,
 					       struct iommubroker_error **ret_error);
 /* The daemon listens on borrow_socket, a unix socket of type SOCK_SEQPACKET that listens, until the
- * first session through it has ended. For managers only. peer_pidfd must be -1. */
+ * first session through it has ended, and over restarts of its own. -EINVAL: it listens on this
+ * open socket for another delegation. For managers only. peer_pidfd must be -1. */
 IOMMUBROKER_API int iommubroker_guest_delegate_listening(
 	struct iommubroker_guest *guest, const struct iommubroker_delegation_options *options,
 	int borrow_socket, uint64_t *ret_delegation, struct iommubroker_error **ret_error);

@@ -390,17 +390,21 @@ struct delegation_request {
 	size_t n_devices; /* 0: all, and those that it will have */
 	uint64_t devices[DELEGATION_DEVICES_MAX];
 	const struct peer *peer; /* the process that it is for; NULL: who comes first */
-	/* By a listening socket of the delegator's, which must be a manager: its flags are the
-	 * delegator's, too, who could let an accept of ours wait. */
-	bool listens;
+	/* A listening socket of the delegator's, which must be a manager: its flags are the
+	 * delegator's, too, who could let an accept of ours wait. Stored, so that a successor can
+	 * go on listening. NULL: none. */
+	const int *listener;
 };
 
-/* INLINE. A session of its own that can do what was asked for and no more, charged to the guest's
- * tenant. *ret is a reference; what ends it is session_close(), as of any session. *ret_delegation
- * names it, to delegation_find() by the same delegator. */
+/* A session of its own that can do what was asked for and no more. Not on the guest's lane. Charged
+ * to the guest's tenant. *ret is a reference; what ends it is session_close(), as of any session.
+ * *ret_delegation names it, to delegation_find() by the same delegator. */
 int delegation_new(struct session **ret, struct broker *broker, struct session *delegator,
 		   const struct delegation_request *request, uint64_t *ret_delegation,
 		   struct refusal *refusal);
+/* INLINE. Of a session that a process before this one made: the socket that it listened on, of the
+ * caller's from now on. -1: none. */
+int delegation_listener(struct session *session);
 /* INLINE. It is this process' from now on. REFUSED (UNAUTHENTICATED): it is another's already. */
 int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal);
 /* INLINE. The session of a delegation of this delegator's, which has not ended: a reference. */

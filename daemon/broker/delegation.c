@@ -12,6 +12,7 @@
 #include "broker/nested.h"
 #include "broker/root.h"
 #include "util/crash_point.h"
+#include "util/fd.h"
 #include "util/random.h"
 
 #define RULE_DELEGATE "limit given at Delegate"
@@ -21,6 +22,7 @@ void delegation_free(struct delegation *delegation)
 	if (!delegation)
 		return;
 	guest_unref(delegation->guest);
+	fd_close(delegation->listener);
 	free(delegation);
 }
 
@@ -127,6 +129,7 @@ static struct delegation *delegation_alloc(struct guest *consume_guest,
 		return NULL;
 	}
 	delegation->guest = consume_guest;
+	delegation->listener = -1;
 	delegation->rights = request->rights | 1u << GUEST_RIGHT_ANY;
 	delegation->pinned_bytes_max = request->pinned_bytes_max;
 	delegation->mappings_max = request->mappings_max;
@@ -166,9 +169,103 @@ static int delegation_count(const struct guest *guest, struct refusal *refusal)
 			    guest->tenant_name, "of one guest");
 }
 
+/* ── the socket it listens on ──────────────────────────────────────────────────────────────── */
+
+static bool listener_index_used(const struct guest *guest, uint32_t index)
+{
+	const struct delegation *delegation;
+
+	DL_FOREACH2(guest->kept.listeners, delegation, kept_next)
+	if (delegation->listener_index == index)
+		return true;
+	return false;
+}
+
+static void listener_keep(struct delegation *delegation, uint32_t index)
+{
+	session_ref(delegation->session);
+	delegation->listener_index = index;
+	DL_APPEND2(delegation->guest->kept.listeners, delegation, kept_prev, kept_next);
+}
+
+static void listener_drop(struct delegation *delegation)
+{
+	struct guest *guest = delegation->guest;
+
+	save_forget_fd(guest, FD_LISTENER, delegation->listener_index);
+	DL_DELETE2(guest->kept.listeners, delegation, kept_prev, kept_next);
+	delegation->kept_prev = delegation->kept_next = NULL;
+	session_unref(delegation->session);
+}
+
+/* A socket that was of one that is over can be given again: the manager would keep one of two. */
+static void listeners_settle(struct guest *guest)
+{
+	const struct delegation *delegation;
+
+	DL_FOREACH2(guest->kept.listeners, delegation, kept_next)
+	if (atomic_load(&delegation->left))
+		break;
+	if (delegation)
+		save_now(guest);
+}
+
+/* On the guest's lane. */
+static int listener_store(struct delegation *delegation, int fd, struct refusal *refusal)
+{
+	struct guest *guest = delegation->guest;
+	uint32_t index = 0;
+	int status;
+
+	if (guest->down)
+		return refuse_not_found(refusal, "guest");
+	delegation->listener = fd_duplicate(fd);
+	if (delegation->listener < 0)
+		return refuse_errno(refusal, -delegation->listener, "listening socket");
+	listeners_settle(guest);
+	while (listener_index_used(guest, index))
+		index++;
+	status = save_fd(guest, FD_LISTENER, index, delegation->listener, refusal);
+	if (!status)
+		listener_keep(delegation, index);
+	return status;
+}
+
+void delegation_restore_listener(struct session *session, uint32_t index, int consume_fd)
+{
+	session->delegation->listener = consume_fd;
+	listener_keep(session->delegation, index);
+}
+
+int delegation_listener(struct session *session)
+{
+	if (!session->delegation || session->delegation->listener < 0)
+		return -1;
+	return fd_duplicate(session->delegation->listener);
+}
+
+void listeners_judge(struct guest *guest)
+{
+	struct delegation *delegation;
+
+	DL_FOREACH2(guest->kept.listeners, delegation, kept_next)
+	delegation->unwritten = atomic_load(&delegation->left);
+}
+
+void listeners_forget(struct guest *guest, bool all)
+{
+	struct delegation *delegation, *next;
+
+	DL_FOREACH_SAFE2(guest->kept.listeners, delegation, next, kept_next)
+	{
+		if (all || delegation->unwritten)
+			listener_drop(delegation);
+	}
+}
+
 /* With the broker's lock held. */
-static int delegate_admit(struct session *session, const struct session *delegator, bool listens,
-			  struct refusal *refusal)
+static int delegate_list(struct session *session, const struct session *delegator, bool listens,
+			 struct refusal *refusal)
 {
 	struct delegation *delegation = session->delegation;
 	struct guest *guest = delegation->guest;
@@ -192,6 +289,36 @@ static int delegate_admit(struct session *session, const struct session *delegat
 	guest_set_limits(guest);
 	guest_show_holder(guest);
 	return 0;
+}
+
+static int delegate_admit(struct session *session, const struct session *delegator, bool listens,
+			  struct refusal *refusal)
+{
+	int status;
+
+	pthread_mutex_lock(&session->broker->lock);
+	status = delegate_list(session, delegator, listens, refusal);
+	pthread_mutex_unlock(&session->broker->lock);
+	return status;
+}
+
+/* The same, and its socket outlives this process. */
+static int delegate_admit_stored(struct session *session, const struct session *delegator,
+				 int listener, struct refusal *refusal)
+{
+	struct guest *guest = guest_ref(session->delegation->guest);
+	int status;
+
+	pool_lane_enter(guest->lane);
+	status = listener_store(session->delegation, listener, refusal);
+	if (!status) {
+		status = delegate_admit(session, delegator, true, refusal);
+		if (status)
+			listener_drop(session->delegation);
+	}
+	pool_lane_leave(guest->broker->pool, guest->lane);
+	guest_unref(guest);
+	return status;
 }
 
 static int check_devices(struct guest *guest, const struct delegation_request *request,
@@ -223,11 +350,10 @@ int delegation_new(struct session **ret, struct broker *broker, struct session *
 		return refuse_errno(refusal, ENOMEM, "delegation");
 	if (request->peer)
 		status = delegation_bind(session, request->peer, refusal);
-	if (!status) {
-		pthread_mutex_lock(&broker->lock);
-		status = delegate_admit(session, delegator, request->listens, refusal);
-		pthread_mutex_unlock(&broker->lock);
-	}
+	if (!status && request->listener && fd_store_keeps(broker->store))
+		status = delegate_admit_stored(session, delegator, *request->listener, refusal);
+	else if (!status)
+		status = delegate_admit(session, delegator, request->listener, refusal);
 	if (status) {
 		session_unref(session);
 		return status;
@@ -251,6 +377,7 @@ int delegation_restore(struct guest *guest, struct session *session,
 		.handle = record->delegation,
 		.delegator = record->delegator,
 		.rights = record->rights,
+		.listener = -1,
 		.pinned_bytes_max = record->pinned_bytes_max,
 		.mappings_max = record->mappings_max,
 		.n_devices = record->n_devices,
@@ -334,6 +461,7 @@ void delegation_leave(struct session *session)
 		return;
 	guest = delegation->guest;
 	delegation->listed = false;
+	atomic_store(&delegation->left, true);
 	DL_DELETE(guest->delegations, delegation);
 	/* The last one to hold it stays who it was held by, while it waits. */
 	if (guest->home != session || delegation_heir(guest))

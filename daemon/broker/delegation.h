@@ -35,6 +35,14 @@ struct delegation {
 	/* broker's lock */
 	bool listed; /* in its guest's list */
 	struct delegation *prev, *next;
+
+	/* The guest's lane, but for left. With a listener that is stored: in its guest's list of
+	 * them, which has a reference to the session. */
+	int listener; /* -1: none */
+	uint32_t listener_index;
+	_Atomic bool left; /* it is over */
+	bool unwritten;    /* the next record tells it no more */
+	struct delegation *kept_prev, *kept_next;
 };
 
 /* NULL is fine, for all of these. */
@@ -56,6 +64,13 @@ struct session *delegation_heir(const struct guest *guest);
 struct record_session;
 int delegation_restore(struct guest *guest, struct session *session,
 		       const struct record_session *record);
+/* The socket that it listened on. Guest's lane, or before anything runs. */
+void delegation_restore_listener(struct session *session, uint32_t index, int consume_fd);
+
+/* Around the writing of a record: those that are over are not in it, and stored no more once it is
+ * written; all: none is. Guest's lane. */
+void listeners_judge(struct guest *guest);
+void listeners_forget(struct guest *guest, bool all);
 
 /* Its session was closed: what it allowed is over. With the broker's lock held. */
 void delegation_leave(struct session *session);

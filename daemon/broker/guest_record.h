@@ -98,7 +98,8 @@ struct record_session {
 	/* with has_delegation */
 	uint64_t delegation, delegator; /* handle; id of a session */
 	uint64_t pinned_bytes_max, mappings_max;
-	uint32_t n_devices, reserved2;
+	uint32_t n_devices;
+	uint32_t listener; /* index of its stored socket, plus 1; 0: none */
 	uint64_t devices[RECORD_DEVICES];
 };
 

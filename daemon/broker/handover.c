@@ -4,6 +4,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "broker/delegation.h"
 #include "broker/device.h"
 #include "broker/device_rule.h"
 #include "broker/guest.h"
@@ -119,6 +120,24 @@ static void expire_one(struct guest *guest, uint64_t now_ns, uint64_t *ret)
 	} else if (guest->handover.deadline_ns < *ret) {
 		*ret = guest->handover.deadline_ns;
 	}
+}
+
+void handover_claims_expire(struct guest *guest)
+{
+	struct broker *broker = guest->broker;
+	struct delegation *delegation;
+	bool any = false;
+
+	pthread_mutex_lock(&broker->lock);
+	DL_FOREACH (guest->delegations, delegation) {
+		if (delegation->session->pidfd >= 0)
+			continue;
+		delegation->session->claim_by_ns = 1;
+		any = true;
+	}
+	if (any)
+		tell_waiting(broker);
+	pthread_mutex_unlock(&broker->lock);
 }
 
 static bool awaits_claim(const struct session *session)

@@ -39,6 +39,8 @@ void handover_await_claim(struct session *session);
  * that could be granted now. */
 struct record_guest;
 void handover_restore(struct guest *guest, const struct record_guest *record);
+/* A guest that goes: nobody needs to come to use what is delegated of it. */
+void handover_claims_expire(struct guest *guest);
 /* The process ends and leaves nobody to resume it: take down what waits. */
 void handover_give_up(struct broker *broker);
 

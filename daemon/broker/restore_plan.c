@@ -214,6 +214,8 @@ static int check_session(struct reading *reading, size_t i)
 		return bad(reading, "session", i, "a text without an end");
 	if (session->n_devices > RECORD_DEVICES)
 		return bad(reading, "session", i, "too many devices");
+	if (session->listener > FD_NAME_INDICES_MAX)
+		return bad(reading, "session", i, "listening socket");
 	if (session->pid < 0)
 		return bad(reading, "session", i, "process number");
 	if (session->has_delegation && session->rights >> (GUEST_RIGHT_ANY + 1))

@@ -137,15 +137,33 @@ static void guest_take_state(struct restoring *r)
 	event_ring_keep(r->guest->events, state_word(kept->state, GUEST_WORD_EVENTS));
 }
 
+/* One that is not there any more is missed by those who come, not by who came. */
+static void listener_build(struct restoring *r, struct session *session,
+			   const struct record_session *record)
+{
+	int fd = record->listener ? restore_fd_take(r, FD_LISTENER, record->listener - 1) : -1;
+
+	if (fd < 0)
+		return;
+	delegation_restore_listener(session, record->listener - 1, fd);
+	pthread_mutex_lock(&r->broker->lock);
+	if (session != r->guest->home)
+		session->claim_by_ns = 0; /* who was to come can come still */
+	pthread_mutex_unlock(&r->broker->lock);
+}
+
 static int delegation_build(struct restoring *r, struct record_session *record)
 {
 	struct session *session = restore_session(r, record);
+	bool fresh = session && !session->delegation;
 	int status = session ? 0 : -ENOMEM;
 
 	pthread_mutex_lock(&r->broker->lock);
-	if (session && !session->delegation)
+	if (fresh)
 		status = delegation_restore(r->guest, session, record);
 	pthread_mutex_unlock(&r->broker->lock);
+	if (fresh && !status)
+		listener_build(r, session, record);
 	session_unref(session);
 	return status;
 }

@@ -163,6 +163,7 @@ void save_end(struct guest *guest)
 	struct guest_kept *kept = &guest->kept;
 
 	rings_forget(guest, true);
+	listeners_forget(guest, true);
 	if (kept->numbered) {
 		save_forget_fd(guest, FD_CONTEXT, 0);
 		save_forget_fd(guest, FD_STATE, 0);
@@ -363,6 +364,8 @@ static void fill_delegation(const struct delegation *delegation, struct record_s
 	record->mappings_max = delegation->mappings_max;
 	record->n_devices = (uint32_t)delegation->n_devices;
 	memcpy(record->devices, delegation->devices, sizeof(record->devices));
+	if (delegation->listener >= 0 && !delegation->unwritten)
+		record->listener = delegation->listener_index + 1;
 }
 
 static void put_session(struct guest *guest, struct session *session)
@@ -392,6 +395,7 @@ static void put_sessions(struct guest *guest)
 	struct session *sessions[SESSIONS_MAX];
 	size_t n = sessions_of(guest, sessions);
 
+	listeners_judge(guest);
 	for (size_t i = 0; i < n; i++) {
 		put_session(guest, sessions[i]);
 		session_unref(sessions[i]);
@@ -569,6 +573,7 @@ int save_guest(struct guest *guest, struct refusal *refusal)
 	if (error)
 		return refuse_errno(refusal, -error, "writing the guest's state down");
 	rings_forget(guest, false);
+	listeners_forget(guest, false);
 	kept->going = guest->object.stage == RECORD_GOING;
 	return 0;
 }

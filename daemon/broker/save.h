@@ -41,7 +41,8 @@ struct guest_kept {
 	 * regions. NULL: it is not. */
 	const struct region_list *stay, *go, *come;
 	struct kept_answers *answers;
-	struct claimed_ring *rings; /* utlist: that are written down, see ring.c */
+	struct claimed_ring *rings;   /* utlist: that are written down, see ring.c */
+	struct delegation *listeners; /* utlist: with a socket that is stored, see delegation.c */
 	struct pool_job later;
 	_Atomic bool queued; /* later is */
 };

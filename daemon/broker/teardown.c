@@ -16,6 +16,7 @@
 #include "broker/device.h"
 #include "broker/domain.h"
 #include "broker/guest.h"
+#include "broker/handover.h"
 #include "broker/guest_record.h"
 #include "broker/memory_file.h"
 #include "broker/memory.h"
@@ -72,6 +73,7 @@ static void guest_take_apart(struct guest *guest)
 	struct broker *broker = guest->broker;
 
 	guest_withdraw(guest);
+	handover_claims_expire(guest);
 	rings_end(broker, NULL, guest);
 	guest->object.stage = RECORD_GOING;
 	save_now(guest);

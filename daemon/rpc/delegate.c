@@ -10,6 +10,7 @@
 #include "rpc/native_connection.h"
 #include "rpc/rpc_session.h"
 #include "util/fd.h"
+#include "util/log.h"
 
 struct delegate {
 	_Atomic uint32_t refs; /* of the transport's list, its session, its connections, its task */
@@ -159,6 +160,25 @@ int delegate_new(struct dispatcher *dispatcher, struct rpc_session *session,
 	return 0;
 }
 
+void delegate_restore(struct dispatcher *dispatcher, struct rpc_session *session)
+{
+	int fd = delegation_listener(rpc_session_broker(session)), listens = 0;
+	socklen_t length = sizeof(listens);
+	struct tenant *tenant;
+	struct refusal refusal;
+
+	if (fd < 0)
+		return;
+	tenant = broker_tenant_of(dispatcher_broker(dispatcher), rpc_session_broker(session));
+	if (!tenant || getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) || !listens) {
+		fd_close(fd);
+		broker_tenant_unref(dispatcher_broker(dispatcher), tenant);
+		return;
+	}
+	if (delegate_new(dispatcher, session, tenant, fd, true, &refusal))
+		log_error("a delegation listens no more: %s", refusal.message);
+}
+
 /* ── whose it is ───────────────────────────────────────────────────────────────────────────── */
 
 struct rpc_session *delegate_claim(struct delegate *delegate, const struct peer *peer,
@@ -176,4 +196,9 @@ struct rpc_session *delegate_claim(struct delegate *delegate, const struct peer 
 	}
 	delegate->claimed = true;
 	return delegate->session;
+}
+
+bool delegate_leads_to(const struct delegate *delegate, const struct rpc_session *session)
+{
+	return delegate->session == session;
 }

@@ -156,10 +156,11 @@ static int delegate_open(struct call *call, struct delegate_ends *ends,
 	int status;
 
 	plain->peer = request->peer ? peer : NULL;
-	plain->listens = request->listening_socket;
+	plain->listener = request->listening_socket ? &ends->served : NULL;
 	status = delegation_new(&session, call_broker(call), call_session(call), plain,
 				ret_delegation, &call->refusal);
 	plain->peer = NULL;
+	plain->listener = NULL;
 	if (!status)
 		status = rpc_session_adopt(ret_session, call->dispatcher, session, peer, "opened",
 					   &call->refusal);

@@ -6,6 +6,7 @@
 
 #include "iommubroker/v1/native.pb-c.h"
 #include "rpc/check.h"
+#include "rpc/delegate.h"
 #include "rpc/descriptor.h"
 #include "rpc/dispatcher.h"
 #include "rpc/rpc_session.h"
@@ -15,9 +16,6 @@ int prepare_join_session(struct call *call)
 	if (call->session)
 		return refuse(&call->refusal, REFUSAL_PRECONDITION, "SESSION_OPEN",
 			      "this connection is a session already");
-	if (call->rpc->delegate)
-		return refuse(&call->refusal, REFUSAL_PRECONDITION, "DELEGATED",
-			      "this connection is a delegation's: OpenSession gives its session");
 	return 0;
 }
 
@@ -37,7 +35,11 @@ int handle_join_session(struct call *call)
 					 request->secret.data, request->secret.len, &call->refusal);
 	if (status)
 		return status;
-	status = rpc_session_claim(session, &call->refusal);
+	/* A delegation's socket leads to one session only. */
+	if (call->rpc->delegate && !delegate_leads_to(call->rpc->delegate, session))
+		status = refuse_unauthenticated(&call->refusal);
+	else
+		status = rpc_session_claim(session, &call->refusal);
 	if (status)
 		rpc_session_unref(session);
 	else

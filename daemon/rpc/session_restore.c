@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#include "rpc/delegate.h"
 #include "rpc/handover.h"
 #include "rpc/request_table.h"
 #include "rpc/rpc_session.h"
@@ -46,12 +47,13 @@ static bool session_restore(struct dispatcher *dispatcher, struct session *consu
 	struct refusal refusal;
 	struct peer peer;
 
-	/* Nobody's yet: who was told its secret joins it, or it ends before long: the socket
-	 * through which it was to be claimed went with the process that served it. */
+	/* Nobody's yet: who was told its secret joins it, or who comes to its listening socket, or
+	 * it ends before long: a connected one went with the process that served it. */
 	session_peer(consume_session, &peer);
 	if (rpc_session_adopt(&session, dispatcher, consume_session, &peer, "taken over", &refusal))
 		return false;
 	answers_restore(dispatcher, session);
+	delegate_restore(dispatcher, session);
 	rpc_session_unref(session);
 	return true;
 }

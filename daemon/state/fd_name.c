@@ -13,7 +13,9 @@
 #define DIGITS_MAX 3
 
 static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-static const char kinds[] = {FD_STATE, FD_CONTEXT, FD_MEMORY, FD_DEVICE, FD_RING, FD_DOORBELL, 0};
+static const char kinds[] = {
+	FD_STATE, FD_CONTEXT, FD_MEMORY, FD_DEVICE, FD_RING, FD_DOORBELL, FD_LISTENER, 0,
+};
 
 static char *put_number(char *at, uint32_t number)
 {

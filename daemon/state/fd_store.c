@@ -58,13 +58,14 @@ struct fd_store {
 
 /* ── open files ────────────────────────────────────────────────────────────────────────────── */
 
-/* Memory files alone are opened by others, who can give one twice, and to several guests. */
+/* Memory files and listening sockets are opened by others, who can give one twice, and to several
+ * guests. */
 static struct open_file open_file_of(const struct fd_name *name, int borrow_fd)
 {
 	struct open_file file = {.fd = borrow_fd};
 	struct stat stat;
 
-	if (name->kind != FD_MEMORY || fstat(borrow_fd, &stat))
+	if ((name->kind != FD_MEMORY && name->kind != FD_LISTENER) || fstat(borrow_fd, &stat))
 		return file;
 	file.foreign = true;
 	file.device = stat.st_dev;

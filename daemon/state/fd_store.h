@@ -34,6 +34,7 @@ enum fd_kind {
 	FD_DEVICE = 'd',
 	FD_RING = 'r',     /* shared memory of an update ring */
 	FD_DOORBELL = 'b', /* our end of one */
+	FD_LISTENER = 'l', /* socket of a delegation's */
 };
 
 struct fd_name {

@@ -12,26 +12,26 @@
  * Arguments are integers or pointers to texts that end with a zero.
  */
 
-#define TRACE_POINTS(X)                                                                           \
-	X(request__start, 4, "method number, method path (text), session id, call",               \
-	  "a call was decoded; method number 0: gRPC only; call: the "                            \
-	  "same in request__done")                                                                \
-	X(request__done, 6,                                                                       \
-	  "method number, method path (text), session id, call, status code, duration in ns",     \
-	  "it is answered; the status code is gRPC's")                                            \
-	X(charge, 5, "resource (text), level (text), tenant (text), amount, used after it",       \
-	  "the ledger charged one account; level: host, tenant, session or guest")                \
-	X(refund, 5, "resource (text), level (text), tenant (text), amount, used after it",       \
-	  "the ledger gave it back")                                                              \
-	X(deny, 5, "resource (text), level (text), tenant (text), amount, limit",                 \
-	  "the ledger had no room at that account, and charged none")                             \
-	X(ioctl__enter, 2, "call (text), ioctl number (0: emulated)",                             \
-	  "the backend is about to call the kernel, or does the same in software")                \
-	X(ioctl__exit, 3, "call (text), ioctl number (0: emulated), errno or 0",                  \
-	  "it has returned")                                                                      \
-	X(restore__step, 4, "guest number, guest name (text), step (text), errno or 0",           \
-	  "at the start, a step of taking over a guest has ended: state, guest, context, "        \
-	  "files, regions, devices, rings, attached, memory, audited, relaxed, going, swept, "    \
+#define TRACE_POINTS(X)                                                                        \
+	X(request__start, 4, "method number, method path (text), session id, call",            \
+	  "a call was decoded; method number 0: gRPC only; call: the "                         \
+	  "same in request__done")                                                             \
+	X(request__done, 6,                                                                    \
+	  "method number, method path (text), session id, call, status code, duration in ns",  \
+	  "it is answered; the status code is gRPC's")                                         \
+	X(charge, 5, "resource (text), level (text), tenant (text), amount, used after it",    \
+	  "the ledger charged one account; level: host, tenant, session or guest")             \
+	X(refund, 5, "resource (text), level (text), tenant (text), amount, used after it",    \
+	  "the ledger gave it back")                                                           \
+	X(deny, 5, "resource (text), level (text), tenant (text), amount, limit",              \
+	  "the ledger had no room at that account, and charged none")                          \
+	X(ioctl__enter, 2, "call (text), ioctl number (0: emulated)",                          \
+	  "the backend is about to call the kernel, or does the same in software")             \
+	X(ioctl__exit, 3, "call (text), ioctl number (0: emulated), errno or 0",               \
+	  "it has returned")                                                                   \
+	X(restore__step, 4, "guest number, guest name (text), step (text), errno or 0",        \
+	  "at the start, a step of taking over a guest has ended: state, guest, context, "     \
+	  "files, regions, devices, rings, attached, memory, audited, relaxed, going, swept, " \
 	  "reconciled, announced, saved; released: it is not taken over")
 
 #ifdef IB_TRACEPOINTS

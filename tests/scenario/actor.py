@@ -13,7 +13,7 @@ import sys
 
 from api import METHODS, Disconnected, Refused, Status
 from fixture import PATIENCE, die_with_parent
-from transport import Native, NativeCall, Seqpacket
+from transport import JOIN, Grpc, Native, NativeCall, Seqpacket
 
 SIZE = 1 << 17
 
@@ -93,7 +93,18 @@ class Actor:
     def open_session(self, name="actor"):
         from api import pb
 
-        return self.call("OpenSession", pb.OpenSessionRequest(name=name)).message
+        opened = self.call("OpenSession", pb.OpenSessionRequest(name=name)).message
+        self.secret = opened.secret
+        return opened
+
+    def join_session(self, path):
+        """Its session again, over another connection, as the library does after a loss of the first."""
+        self.control.send(pickle.dumps((JOIN, (path, self.secret))))
+        (status, _), _ = self._receive()
+        if status is None:
+            raise Disconnected("no connection")
+        if status:
+            raise Refused(Status.FromString(status), "JoinSession")
 
     def take(self, ref, reply):
         return reply.fds[ref.attached]
@@ -107,16 +118,34 @@ class Actor:
         self.kill()
 
 
-def carry_out(client, name, body, fds):
-    method = METHODS[name]
-    call = client.packets.send(method.number, body, fds)
+def join(client, path, secret):
+    from api import pb
+
+    client.packets.close()
+    client.packets = Seqpacket(path)
+    Grpc.native(client.packets, JOIN, pb.JoinSessionRequest(secret=secret), pb.JoinSessionResponse)
+    return ("", []), []
+
+
+def told(call):
     try:
-        reply = NativeCall(client.packets, call, name, method.response).result()
-        return ("", [m.SerializeToString() for m in reply.messages]), reply.fds
+        return call()
     except Refused as error:
         return (error.status.SerializeToString(), []), []
     except (Disconnected, OSError):
         return (None, []), []
+
+
+def carry_out(client, name, body, fds):
+    method = METHODS[name]
+    call = client.packets.send(method.number, body, fds)
+
+    def result():
+        reply = NativeCall(client.packets, call, name, method.response).result()
+        return ("", [m.SerializeToString() for m in reply.messages]), reply.fds
+
+    try:
+        return told(result)
     finally:
         for fd in fds:
             os.close(fd)
@@ -147,7 +176,10 @@ def main():
         if not data:
             return
         name, body = pickle.loads(data)
-        answer, back = carry_out(client, name, body, fds)
+        if name == JOIN:
+            answer, back = told(lambda: join(client, *body))
+        else:
+            answer, back = carry_out(client, name, body, fds)
         data = pickle.dumps(answer)
         socket.send_fds(control, [data], back) if back else control.send(data)
         for fd in back:

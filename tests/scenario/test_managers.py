@@ -10,6 +10,7 @@ from actor import Actor, Over
 from api import METHODS, Disconnected, Refused, pb
 from fixture import Case, eventually
 from guest import MIB, PAGE, Memory
+from supervisor import Supervised
 from vmm import WINDOW_FIRST, Started, Vmm
 
 NAMES = ("MAP", "DEVICE", "DOMAIN", "REFRESH", "EVENTS", "HOLD")
@@ -258,8 +259,8 @@ class Libvirt(ManagerCase):
 
 
 class VolumeCase(ManagerCase):
-    def listening(self):
-        path = os.path.join(self.daemon.folder, "volume.sock")
+    def listening(self, name="volume.sock"):
+        path = os.path.join(self.daemon.folder, name)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.clients.callback(sock.close)
         sock.bind(path)
@@ -347,6 +348,82 @@ class Pod(VolumeCase):
         for bad in (connected, stream, inet):
             with bad, self.subTest(str(bad)), self.refused("INVALID_ARGUMENT", field="listening_socket"):
                 self.delegate(manager, listening_socket=manager.client.give(bad.fileno()))
+
+
+class Outlives(VolumeCase):
+    """The daemon dies; those who come through a socket in a volume have no other way back."""
+
+    daemon_class = Supervised
+
+    def names(self):
+        return sorted(name for name in self.daemon.supervisor.names() if "l" in name)
+
+    def pod(self, path, **options):
+        client = self.actor(path, **options)
+        client.open_session()
+        return client
+
+    def test_who_came_comes_back(self):
+        manager = self.manager()
+        path, sock = self.listening()
+        self.delegate(manager, listening_socket=manager.client.give(sock.fileno()))
+        sock.close()
+        self.assertEqual(self.names(), ["0l0"])
+        client = self.pod(path)
+        started = Started(Vmm(client, guest=manager.guest))
+        manager.client.kill()
+        eventually(lambda: self.daemon.status().sessions == 1, "the manager's session to end")
+        for _ in range(3):
+            self.daemon.crash()
+            with self.subTest("another process"), self.refused("UNAUTHENTICATED"):
+                self.pod(path)
+            client.join_session(path)
+            started.tables.map(WINDOW_FIRST, 2 * MIB, 4 * PAGE, True)
+            done = Vmm(client, guest=manager.guest).refresh(started.nested, (WINDOW_FIRST, 4 * PAGE))[0]
+            self.assertEqual(done.verdict, pb.VERDICT_DONE)
+            self.assertEqual(self.names(), ["0l0"])
+        client.kill()
+        eventually(lambda: self.guests_used() == 0, "the guest to be gone")
+        self.assertEqual(self.names(), [])
+
+    def test_who_was_to_come_comes_later(self):
+        manager = self.manager()
+        path, sock = self.listening()
+        first, _ = self.delegate(manager, [pb.RIGHT_MAP, pb.RIGHT_HOLD], listening_socket=manager.client.give(sock.fileno()))
+        for _ in range(2):
+            self.daemon.crash()
+        self.pod(path).call("DescribeGuest", pb.DescribeGuestRequest(guest=manager.guest))
+        manager.client.join_session(os.path.join(self.daemon.run, "fd.sock"))
+        other_path, other = self.listening("other.sock")
+        for given in (sock, sock, other):
+            # the same socket again, once the delegation before is over
+            manager.mutate("RevokeDelegation", delegation=first)
+            first, _ = self.delegate(manager, [pb.RIGHT_MAP], listening_socket=manager.client.give(given.fileno()))
+            self.assertEqual(self.names(), ["0l0"])
+        self.daemon.crash()
+        self.pod(other_path)
+
+    def test_two_of_one_socket(self):
+        """One of them could not be kept."""
+        manager = self.manager()
+        _, sock = self.listening()
+        self.delegate(manager, listening_socket=manager.client.give(sock.fileno()))
+        with self.refused("INVALID_ARGUMENT"):
+            self.delegate(manager, listening_socket=manager.client.give(sock.fileno()))
+        self.assertEqual(self.names(), ["0l0"])
+        manager.mutate("DestroyGuest", guest=manager.guest)
+        self.assertEqual(self.daemon.supervisor.names(), [])
+
+    def test_another_ones_secret_at_it(self):
+        """It leads to its own session only."""
+        manager = self.manager()
+        path, sock = self.listening()
+        self.delegate(manager, listening_socket=manager.client.give(sock.fileno()))
+        self.daemon.crash()
+        with self.refused("UNAUTHENTICATED"):
+            manager.client.join_session(path)
+        manager.client.join_session(os.path.join(self.daemon.run, "fd.sock"))
+        manager.mutate("DestroyGuest", guest=manager.guest)
 
 
 class Unclaimed(VolumeCase):

@@ -332,10 +332,12 @@ static void test_status_of_the_store(void **state)
 
 	fake_admin_answer("GetStatus", &status.base);
 	expect("status", 0, "stored       nothing: guests end with the daemon\n");
+	fake_admin_reset();
 	status.stored_descriptors = 12;
 	status.stored_descriptors_max = 4096;
 	fake_admin_answer("GetStatus", &status.base);
 	expect("status", 0, "stored       12 of 4096 descriptors\n");
+	fake_admin_reset();
 	takeover.guests = 3;
 	takeover.released = 1;
 	takeover.nanoseconds = 42999999;

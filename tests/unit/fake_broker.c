@@ -555,6 +555,12 @@ void broker_status(struct broker *broker, struct broker_status *ret)
 	*ret = (struct broker_status){.sessions = fake.sessions};
 }
 
+int delegation_listener(struct session *session)
+{
+	(void)session;
+	return -1;
+}
+
 void broker_store_report(struct broker *broker, struct store_report *ret)
 {
 	(void)broker;

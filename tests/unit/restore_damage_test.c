@@ -73,6 +73,7 @@ static const struct field fields[] = {
 	S(mappings_max, "-TTTTT"),
 	S(n_devices, "TRT.RR"),
 	S(devices[0], "TTTTTT"),
+	S(listener, "......"),
 	S(name[63], "-TTT--"),
 	S(tenant_name[63], "-TTT--"),
 #define L(field, o) FIELD(LABEL, label, field, o)
