@@ -101,6 +101,7 @@ static void guest_show_holder(struct guest *guest)
 	guest->pid = holder ? holder->pid : guest->owner_pid;
 	guest->uid = holder ? holder->uid : guest->owner_uid;
 	pthread_mutex_unlock(&guest->lock);
+	event_ring_set_holder(guest->events, guest->tenant_name, guest->pid, guest->uid);
 }
 
 /* ── making one ────────────────────────────────────────────────────────────────────────────── */

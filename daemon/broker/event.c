@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "broker/delegation.h"
@@ -42,7 +43,7 @@ struct event_ring {
 	pthread_mutex_t wake_lock;
 	struct event_watch *watches;
 	struct event_observer *observer; /* or NULL */
-	struct event_subject subject;    /* its texts are the next two */
+	struct event_subject subject;    /* lock; its texts are the next two */
 	char name[BROKER_NAME_MAX], tenant[BROKER_NAME_MAX];
 	uint32_t n_slots;
 	struct event slots[];
@@ -96,6 +97,15 @@ void event_ring_observe(struct event_ring *ring, struct event_observer *observer
 	snprintf(ring->tenant, sizeof(ring->tenant), "%s", subject->tenant);
 	ring->subject.name = ring->name;
 	ring->subject.tenant = ring->tenant;
+}
+
+void event_ring_set_holder(struct event_ring *ring, const char *tenant, pid_t pid, uid_t uid)
+{
+	pthread_mutex_lock(&ring->lock);
+	snprintf(ring->tenant, sizeof(ring->tenant), "%s", tenant);
+	ring->subject.pid = pid;
+	ring->subject.uid = uid;
+	pthread_mutex_unlock(&ring->lock);
 }
 
 /* ── the ring ─────────────────────────────────────────────────────────────────────────────── */
@@ -158,12 +168,19 @@ void event_ring_wake(struct event_ring *ring)
 static void event_ring_tell(struct event_ring *ring, const struct event *event)
 {
 	struct event_observer *observer = ring->observer;
+	struct event_subject subject;
+	char tenant[BROKER_NAME_MAX];
 
 	if (!observer)
 		return;
+	pthread_mutex_lock(&ring->lock);
+	subject = ring->subject;
+	memcpy(tenant, ring->tenant, sizeof(tenant));
+	pthread_mutex_unlock(&ring->lock);
+	subject.tenant = tenant;
 	pthread_rwlock_rdlock(&observer->lock);
 	if (observer->observe)
-		observer->observe(observer->context, event, &ring->subject);
+		observer->observe(observer->context, event, &subject);
 	pthread_rwlock_unlock(&observer->lock);
 }
 

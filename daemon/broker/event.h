@@ -26,6 +26,8 @@ struct event_ring *event_ring_new(uint32_t n_slots);
 /* From now on observer is told too; its texts are copied. Before anything is posted. */
 void event_ring_observe(struct event_ring *ring, struct event_observer *observer,
 			const struct event_subject *subject);
+/* Whose it is by now. Any thread, under any lock. */
+void event_ring_set_holder(struct event_ring *ring, const char *tenant, pid_t pid, uid_t uid);
 /* Sequences go on from word's value, and it follows; NULL: not any more. */
 void event_ring_keep(struct event_ring *ring, _Atomic uint64_t *word);
 struct event_ring *event_ring_ref(struct event_ring *ring);

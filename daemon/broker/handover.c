@@ -300,6 +300,7 @@ static void give_guest(struct guest *guest, struct session *session, struct sess
 	guest->uid = guest->owner_uid = session->uid;
 	memcpy(guest->tenant_name, session->tenant_name, sizeof(guest->tenant_name));
 	pthread_mutex_unlock(&guest->lock);
+	event_ring_set_holder(guest->events, guest->tenant_name, guest->pid, guest->uid);
 	guest->take_down.share = session->tenant->share;
 	guest_set_limits(guest);
 }

@@ -161,18 +161,44 @@ static void test_claimed_delegation_lends_no_rule(void **state)
 
 /* ── who is shown ──────────────────────────────────────────────────────────────────────────── */
 
+static void observe(void *context, const struct event *event, const struct event_subject *subject)
+{
+	struct peer *told = context;
+
+	(void)event;
+	told->pid = subject->pid;
+	told->uid = subject->uid;
+}
+
+/* Operators are told of that one, too. session: a delegation's. */
+static void assert_told(struct fixture *f, struct session *session, const struct peer *peer)
+{
+	struct peer told = {0};
+
+	broker_set_observer(f->broker, observe, &told);
+	delegation_tell_revoked(session);
+	broker_set_observer(f->broker, NULL, NULL);
+	assert_int_equal(told.pid, peer->pid);
+	assert_int_equal(told.uid, peer->uid);
+}
+
 static void test_holder_is_shown_while_it_holds(void **state)
 {
 	struct fixture *f = *state;
 	struct peer other = process_begin(OTHER_UID);
-	struct delegation_request request = asked(f, HOLD);
+	struct delegation_request request = asked(f, HOLD), does_not = asked(f, MAP);
 	struct session *session = delegate(f, &request, NULL);
+	struct session *beside = delegate(f, &does_not, NULL);
 
 	assert_shown(f, f->session, &f->peer);
+	assert_told(f, beside, &f->peer);
 	assert_done(f, delegation_bind(session, &other, &f->refusal));
 	assert_shown(f, f->session, &other);
+	assert_told(f, beside, &other);
 	leave(session);
 	assert_shown(f, f->session, &f->peer);
+	assert_told(f, beside, &f->peer);
+	leave(beside);
 	process_end(&other);
 }
 
