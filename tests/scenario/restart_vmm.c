@@ -4,22 +4,27 @@
  * A VMM under which the daemon is killed again and again, and which must not notice more than a
  * pause.
  *
- *   restart_vmm FD_SOCK FUNCTION SECOND_FUNCTION SEED [RELAXED_FUNCTION]
+ *   restart_vmm FD_SOCK DEVICE SECOND_DEVICE SEED [RELAXED_FUNCTION]
+ *
+ * Its devices are functions of the emulated backend or real ones, as restart_dma.h has them.
  *
  * Five threads at once: the device's DMA in a loop over mappings that never change, which must
  * never fault nor land elsewhere; a vCPU that changes its tables and refreshes, and looks through
  * the device at what a refresh that was DONE has promised; guest memory that comes and goes; a
  * second device that is opened, bound, registered, changed and closed, in every third life with a
- * managed domain; another guest that comes and
- * goes, with a device if a function is given for it that may have relaxed translation. Every other
- * refresh goes through an update ring. Whatever is not as it should be is said on one line that
- * begins with FAIL, and ends the program.
+ * managed domain; another guest that comes and goes, with a device if a function is given for it
+ * that may have relaxed translation. Every other refresh goes through an update ring. Whatever is
+ * not as it should be is said on one line that begins with FAIL, and ends the program.
  *
  * Lines on stdin: "check" lets the threads pause, compares every page of both windows, as the
- * devices see them, with the tables, and answers "ok" with counts of what was done since the start;
- * "pause" does likewise, answers "held" with what the daemon should have charged now, and lets them
- * go on at the next line, "go" (answered "ok"); "quit" gives everything back and answers "bye". At
- * first it says "ready".
+ * devices see them, with the tables (of real devices some pages, and only what is mapped), and
+ * answers "ok" with counts of what was done since the start; "count" answers "counts" with them at
+ * once; "pause" does as "check", answers "held" with what the daemon should have charged now, and
+ * lets them go on at the next line, "go" (answered "ok"); "hold" lets them pause until "go" and
+ * answers "tables" with a map of each device that there is: a bit for each page of its window, the
+ * first one's in the first digit's highest, set where its tables show memory; "rest", after "hold",
+ * gives back whatever else comes and goes and answers "rests"; "quit" gives everything back and
+ * answers "bye". At first it says "ready".
  */
 
 #include <endian.h>
@@ -33,11 +38,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "iommu/emulated/dma.h"
 #include "iommubroker.h"
+#include "restart_dma.h"
 
 #define MIB            (UINT64_C(1) << 20)
 #define MEMORY_BYTES   (64 * MIB)
@@ -57,17 +61,20 @@
 #define REGION_OF(d)   TABLES_OF(d)
 #define SEGMENT_OF(d)  (TABLES_OF(d) + 0x4000)
 #define PAGES_OF(d, t) (TABLES_OF(d) + 0x8000 + (t)*0x800)
-#define STABLE_FRAMES  (8 * MIB)  /* STABLE pages, which only the first device writes */
+#define STABLE_OF(d)   (MIB * (8 + (d))) /* STABLE pages, which only that device writes */
 #define FRAMES         (16 * MIB) /* all others, up to the end of the fixed part, and the pieces */
+
+#define WORKSPACE RESTART_WORKSPACE_PAGES
 
 #define INVALID_LEAF UINT64_C(0x400)
 
 #define REFRESH_TIMEOUT_NS UINT64_C(500000000)
+#define BUSY_PAUSE_US      500
 #define PATIENCE_NS        UINT64_C(120000000000)
 
 struct function {
 	unsigned int number; /* 0 to 2 */
-	uint32_t fid;
+	const char *name;
 	int fd;
 	struct iommubroker_device *device;
 	struct iommubroker_nested *nested;
@@ -75,14 +82,13 @@ struct function {
 	bool managed;                  /* its domain has no tables: leaves are given one by one */
 	struct iommubroker_ring *ring; /* for every other refresh */
 	uint64_t n_entries;            /* that went through it */
-	struct emulated_dma *dma;
+	struct restart_dma *dma;
 	uint64_t leaves[LEAVES]; /* as its tables have them */
 };
 
 static struct {
 	uint8_t *memory;
 	int memory_fd;
-	struct stat memory_stat;
 	struct iommubroker_session *session;
 	struct iommubroker_guest *guest;
 	struct iommubroker_memory_file *file;
@@ -92,6 +98,7 @@ static struct {
 	atomic_ulong n_transfers, n_refreshes, n_entries, n_busy, n_updates, n_lives;
 	pthread_rwlock_t running; /* read: a thread does one more thing; write: all pause */
 	atomic_bool stop;
+	bool paused; /* but for the first device's DMA */
 } vmm;
 
 static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *format, ...)
@@ -142,6 +149,12 @@ static void set_leaf(struct function *function, unsigned int leaf, uint64_t entr
 		    entry);
 }
 
+/* How many leaves, from the first on, never change. */
+static unsigned int stable_leaves(const struct function *function)
+{
+	return function->number == 0 ? STABLE : WORKSPACE;
+}
+
 static void make_tables(struct function *function)
 {
 	unsigned int d = function->number;
@@ -155,18 +168,23 @@ static void make_tables(struct function *function)
 	write_entry(REGION_OF(d) + 2 * 8, SEGMENT_OF(d) | 0x4 | 3);
 	for (uint64_t t = 0; t < TABLES; t++)
 		write_entry(SEGMENT_OF(d) + t * 8, PAGES_OF(d, t));
-	for (unsigned int i = 0; d == 0 && i < STABLE; i++)
-		set_leaf(function, i, STABLE_FRAMES + i * PAGE);
+	for (unsigned int i = 0; i < stable_leaves(function); i++)
+		set_leaf(function, i, STABLE_OF(d) + i * PAGE);
+}
+
+static int memory_file(uint64_t bytes)
+{
+	int fd = memfd_create("restart-vmm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) || fallocate(fd, 0, 0, (off_t)bytes) ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW))
+		fail("guest memory: %s", strerror(errno));
+	return fd;
 }
 
 static void make_memory(void)
 {
-	vmm.memory_fd = memfd_create("restart-vmm", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (vmm.memory_fd < 0 || ftruncate(vmm.memory_fd, (off_t)MEMORY_BYTES) ||
-	    fallocate(vmm.memory_fd, 0, 0, (off_t)MEMORY_BYTES) ||
-	    fcntl(vmm.memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) ||
-	    fstat(vmm.memory_fd, &vmm.memory_stat))
-		fail("guest memory: %s", strerror(errno));
+	vmm.memory_fd = memory_file(MEMORY_BYTES);
 	vmm.memory = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, vmm.memory_fd, 0);
 	if (vmm.memory == MAP_FAILED)
 		fail("guest memory: %s", strerror(errno));
@@ -219,25 +237,6 @@ static int nested_create(struct function *function, struct iommubroker_registrat
 					      ret, ret_error);
 }
 
-static void function_open(struct function *function)
-{
-	struct iommubroker_registration registration = {0};
-	struct iommubroker_error *error = NULL;
-
-	check(iommubroker_device_open_function(vmm.guest, function->fid, &function->device,
-					       &function->fd, &error),
-	      "open", &error);
-	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", &error);
-	check(emulated_dma_open(&function->dma, function->fd), "DMA engine", NULL);
-	check(emulated_dma_add_memory(function->dma, vmm.memory_fd), "DMA engine", NULL);
-	check(nested_create(function, &registration, &error), "register", &error);
-	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
-		fail("register: verdict %u", registration.verdict);
-	function->nested_index = registration.index;
-	function->n_entries = 0;
-	check(iommubroker_ring_create(vmm.guest, 2, 8, &function->ring, &error), "ring", &error);
-}
-
 static void function_close(struct function *function)
 {
 	struct iommubroker_error *error = NULL;
@@ -246,7 +245,7 @@ static void function_close(struct function *function)
 	function->ring = iommubroker_ring_free(function->ring);
 	check(iommubroker_nested_destroy(function->nested, NULL, &error), "deregister", &error);
 	function->nested = iommubroker_nested_free(function->nested);
-	function->dma = emulated_dma_close(function->dma);
+	function->dma = restart_dma_close(function->dma);
 	close(function->fd);
 	check(iommubroker_device_close(function->device, NULL, &error), "close", &error);
 	function->device = iommubroker_device_free(function->device);
@@ -289,7 +288,10 @@ static void refresh(struct function *function, uint64_t start, uint64_t length)
 			check(iommubroker_refresh(function->nested, &range, 1, REFRESH_TIMEOUT_NS,
 						  &result),
 			      "refresh", NULL);
-		vmm.n_busy += result.verdict == IOMMUBROKER_VERDICT_BUSY;
+		if (result.verdict == IOMMUBROKER_VERDICT_BUSY) {
+			vmm.n_busy++;
+			usleep(BUSY_PAUSE_US);
+		}
 		if (now_ns() > end)
 			fail("refresh: BUSY for two minutes");
 	} while (result.verdict == IOMMUBROKER_VERDICT_BUSY);
@@ -326,11 +328,40 @@ static void give(struct function *function, uint64_t iova, uint64_t length, uint
 			check(iommubroker_nested_update(function->nested, &entry, 1, &result, &n,
 							&error),
 			      "update", &error);
+		if (result.verdict == IOMMUBROKER_VERDICT_BUSY)
+			usleep(BUSY_PAUSE_US);
 	} while (result.verdict == IOMMUBROKER_VERDICT_BUSY);
 	if (n != 1 || result.verdict != IOMMUBROKER_VERDICT_DONE)
 		fail("%s at %#" PRIx64 ": verdict %u of %zu", map ? "map" : "unmap", iova,
 		     result.verdict, n);
 	vmm.n_refreshes++;
+}
+
+static void function_open(struct function *function)
+{
+	const struct restart_workspace workspace = {
+		.iova = WINDOW_FIRST,
+		.host = vmm.memory + STABLE_OF(function->number),
+	};
+	struct iommubroker_registration registration = {0};
+	struct iommubroker_error *error = NULL;
+	const char *why;
+
+	check(restart_device_open(vmm.guest, function->name, &function->device, &function->fd,
+				  &error),
+	      "open", &error);
+	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", &error);
+	check(nested_create(function, &registration, &error), "register", &error);
+	if (registration.verdict != IOMMUBROKER_VERDICT_DONE)
+		fail("register: verdict %u", registration.verdict);
+	function->nested_index = registration.index;
+	if (function->managed)
+		give(function, WINDOW_FIRST, WORKSPACE * PAGE, STABLE_OF(function->number), true);
+	why = restart_dma_open(&function->dma, function->fd, vmm.memory_fd, &workspace);
+	if (why)
+		fail("DMA of device %u: %s", function->number, why);
+	function->n_entries = 0;
+	check(iommubroker_ring_create(vmm.guest, 2, 8, &function->ring, &error), "ring", &error);
 }
 
 /* ── what the devices see ──────────────────────────────────────────────────────────────────── */
@@ -353,28 +384,37 @@ static enum expected expected_of(uint64_t entry)
 	return atomic_load(&vmm.piece_gone[piece]) ? HIDDEN : UNKNOWN;
 }
 
+/* What is not there, or can go at any time, is looked at only where that is no fault. */
+static bool may_look(uint64_t entry)
+{
+	if (!restart_kind.faults)
+		return true;
+	return !(entry & INVALID_LEAF) && (vmm.paused || (entry & ~(PAGE - 1)) < FIXED_BYTES);
+}
+
 static void look(struct function *function, unsigned int leaf)
 {
 	uint64_t iova = WINDOW_FIRST + leaf * PAGE, entry = function->leaves[leaf];
-	enum expected before = expected_of(entry), after;
-	struct emulated_dma_target target = {0};
-	enum emulated_dma_reason reason = emulated_dma_translate(function->dma, iova, &target);
+	uint64_t gpa = entry & ~(PAGE - 1);
+	enum expected before = expected_of(entry);
+	bool reaches = false;
+	const char *why = NULL;
 
-	after = expected_of(entry);
-	if (before != after || before == UNKNOWN)
+	if (before == UNKNOWN || leaf < WORKSPACE || !may_look(entry) ||
+	    !restart_dma_wants_look(function->dma))
 		return;
-	if (before == HIDDEN && reason == EMULATED_DMA_OK)
-		fail("device %u sees %#" PRIx64 " at %#" PRIx64 " in memory, its tables hide it",
-		     function->number, iova, target.offset);
-	if (before == HIDDEN)
+	if (before == SHOWN)
+		why = restart_dma_look(function->dma, iova, vmm.memory + gpa, gpa);
+	else
+		reaches = !restart_kind.faults && restart_dma_reaches(function->dma, iova);
+	if (before != expected_of(entry))
 		return;
-	if (reason != EMULATED_DMA_OK)
-		fail("device %u does not see %#" PRIx64 " (%s), its tables show %#" PRIx64,
-		     function->number, iova, emulated_dma_reason_name(reason), entry);
-	if (target.ino != vmm.memory_stat.st_ino || target.offset != (entry & ~(PAGE - 1)))
-		fail("device %u sees %#" PRIx64 " at %#" PRIx64 " in memory, its tables show "
-		     "%#" PRIx64,
-		     function->number, iova, target.offset, entry);
+	if (reaches)
+		fail("device %u sees memory at %#" PRIx64 ", its tables hide it", function->number,
+		     iova);
+	if (why)
+		fail("device %u sees at %#" PRIx64 ": %s; its tables show %#" PRIx64,
+		     function->number, iova, why, entry);
 }
 
 /* ── threads ───────────────────────────────────────────────────────────────────────────────── */
@@ -403,19 +443,18 @@ static void *run(void *context)
 static void transfer(uint64_t *random)
 {
 	struct function *function = &vmm.functions[0];
-	unsigned int page = random_below(random, STABLE);
+	unsigned int page = WORKSPACE + random_below(random, STABLE - WORKSPACE);
 	uint64_t sent[8], back[8],
 		iova = WINDOW_FIRST + page * PAGE + 64 * random_below(random, 64);
-	struct emulated_dma_fault fault;
+	const char *why;
 
 	for (size_t i = 0; i < 8; i++)
 		sent[i] = *random + i;
-	if (emulated_dma_write(function->dma, iova, sent, sizeof(sent), &fault) ||
-	    emulated_dma_read(function->dma, iova, back, sizeof(back), &fault))
-		fail("DMA to %#" PRIx64 ": %s at %#" PRIx64, iova,
-		     emulated_dma_reason_name(fault.reason), fault.iova);
+	why = restart_dma_transfer(function->dma, iova, sent, back, sizeof(sent));
+	if (why)
+		fail("DMA to %#" PRIx64 ": %s", iova, why);
 	if (memcmp(sent, back, sizeof(sent)) ||
-	    memcmp(vmm.memory + STABLE_FRAMES + (iova - WINDOW_FIRST), sent, sizeof(sent)))
+	    memcmp(vmm.memory + STABLE_OF(0) + (iova - WINDOW_FIRST), sent, sizeof(sent)))
 		fail("DMA to %#" PRIx64 " landed elsewhere", iova);
 	if (++vmm.n_transfers % 64 == 0)
 		usleep(500); /* the machine has other things to do */
@@ -454,7 +493,8 @@ static void change_leaves(struct function *function, unsigned int first, uint64_
 /* The same, without tables; of memory that is always there. */
 static void change_entries(struct function *function, uint64_t *random)
 {
-	unsigned int leaf = random_below(random, LEAVES), n = 1 + random_below(random, 40), end;
+	unsigned int first = stable_leaves(function), end, n = 1 + random_below(random, 40);
+	unsigned int leaf = first + random_below(random, LEAVES - first);
 	uint64_t gpa = FRAMES + PAGE * random_below(random, (FIXED_BYTES - FRAMES) / PAGE - n);
 	uint64_t iova = WINDOW_FIRST + leaf * PAGE;
 	bool map = random_below(random, 3);
@@ -475,9 +515,8 @@ static void run_vcpu(uint64_t *random)
 	usleep(200);
 }
 
-static void change_memory(uint64_t *random)
+static void change_piece(unsigned int piece)
 {
-	unsigned int piece = random_below(random, PIECES);
 	bool there = atomic_load(&vmm.piece_there[piece]);
 	const uint64_t gpa = FIXED_BYTES + piece * PIECE_BYTES;
 	const struct iommubroker_map map = {
@@ -502,6 +541,11 @@ static void change_memory(uint64_t *random)
 	      there ? "unmapping memory" : "mapping memory", &error);
 	atomic_store(there ? &vmm.piece_gone[piece] : &vmm.piece_there[piece], true);
 	vmm.n_updates++;
+}
+
+static void change_memory(uint64_t *random)
+{
+	change_piece(random_below(random, PIECES));
 	usleep(2000);
 }
 
@@ -522,11 +566,12 @@ static void attach_again(struct function *function)
 {
 	struct iommubroker_error *error = NULL;
 
+	if (restart_kind.forgets)
+		return;
 	check(iommubroker_device_attach(function->device, IOMMUBROKER_ATTACHMENT_BLOCKED, NULL,
 					NULL, &error),
 	      "detaching", &error);
-	if (emulated_dma_translate(function->dma, WINDOW_FIRST, &(struct emulated_dma_target){0}) !=
-	    EMULATED_DMA_BLOCKED)
+	if (!restart_kind.faults && restart_dma_reaches(function->dma, WINDOW_FIRST))
 		fail("detached, and not blocked");
 	check(iommubroker_device_attach(function->device, IOMMUBROKER_ATTACHMENT_NESTED,
 					function->nested, NULL, &error),
@@ -542,6 +587,7 @@ static struct {
 	struct iommubroker_memory_file *file;
 	struct function function; /* number 2 */
 	bool mapped;
+	int memory_fd;
 	unsigned int step;
 } beside;
 
@@ -566,8 +612,8 @@ static void beside_bind(void)
 	struct function *function = &beside.function;
 	struct iommubroker_error *error = NULL;
 
-	check(iommubroker_device_open_function(beside.guest, function->fid, &function->device,
-					       &function->fd, &error),
+	check(restart_device_open(beside.guest, function->name, &function->device, &function->fd,
+				  &error),
 	      "open", &error);
 	check(iommubroker_device_bind(function->device, NULL, NULL, NULL, &error), "bind", &error);
 }
@@ -641,7 +687,8 @@ static void beside_add_file(void)
 {
 	struct iommubroker_error *error = NULL;
 
-	check(iommubroker_memory_file_add(beside.guest, vmm.memory_fd, true, &beside.file, &error),
+	check(iommubroker_memory_file_add(beside.guest, beside.memory_fd, true, &beside.file,
+					  &error),
 	      "memory file", &error);
 }
 
@@ -672,7 +719,7 @@ static void live_beside(uint64_t *random)
 		break;
 	case 1:
 		beside_add_file();
-		if (!beside.function.fid)
+		if (!beside.function.name)
 			beside.step = random_below(random, 3) ? 9 : 10;
 		break;
 	case 2:
@@ -725,7 +772,7 @@ static void live(uint64_t *random)
 		if (function->managed)
 			change_entries(function, random);
 		else
-			change_leaves(function, 0, random);
+			change_leaves(function, stable_leaves(function), random);
 	} else {
 		function_close(function);
 		vmm.n_lives++;
@@ -734,6 +781,26 @@ static void live(uint64_t *random)
 }
 
 /* ── commands ──────────────────────────────────────────────────────────────────────────────── */
+
+static void hold_still(void)
+{
+	pthread_rwlock_wrlock(&vmm.running);
+	vmm.paused = true;
+}
+
+static void go_on(void)
+{
+	vmm.paused = false;
+	pthread_rwlock_unlock(&vmm.running);
+}
+
+static void print_counts(const char *word)
+{
+	printf("%s %lu transfers, %lu refreshes, %lu by ring, %lu busy, %lu updates, %lu lives\n",
+	       word, vmm.n_transfers, vmm.n_refreshes, vmm.n_entries, vmm.n_busy, vmm.n_updates,
+	       vmm.n_lives);
+	fflush(stdout);
+}
 
 static void look_at_all(void)
 {
@@ -744,13 +811,61 @@ static void look_at_all(void)
 
 static void check_all(void)
 {
-	pthread_rwlock_wrlock(&vmm.running);
+	hold_still();
 	look_at_all();
-	printf("ok %lu transfers, %lu refreshes, %lu by ring, %lu busy, %lu updates, %lu lives\n",
-	       vmm.n_transfers, vmm.n_refreshes, vmm.n_entries, vmm.n_busy, vmm.n_updates,
-	       vmm.n_lives);
+	print_counts("ok");
+	go_on();
+}
+
+static void print_tables(void)
+{
+	fputs("tables", stdout);
+	for (size_t f = 0; f < 2; f++) {
+		const struct function *function = &vmm.functions[f];
+
+		if (!function->device)
+			continue;
+		putchar(' ');
+		for (unsigned int i = 0; i < LEAVES; i += 4) {
+			unsigned int digit = 0;
+
+			for (unsigned int k = 0; k < 4; k++)
+				digit = digit << 1 |
+					(expected_of(function->leaves[i + k]) == SHOWN);
+			printf("%x", digit);
+		}
+	}
+	putchar('\n');
 	fflush(stdout);
-	pthread_rwlock_unlock(&vmm.running);
+}
+
+static void rest(void)
+{
+	if (vmm.functions[1].device)
+		function_close(&vmm.functions[1]);
+	if (beside.function.device && beside.function.nested)
+		beside_reset();
+	if (beside.function.device)
+		beside_close();
+	if (beside.guest)
+		beside_destroy();
+	beside.step = 0;
+	for (unsigned int i = 0; i < PIECES; i++)
+		if (atomic_load(&vmm.piece_there[i]))
+			change_piece(i);
+	puts("rests");
+	fflush(stdout);
+}
+
+static void hold(void)
+{
+	char line[64];
+
+	hold_still();
+	print_tables();
+	while (fgets(line, sizeof(line), stdin) && strcmp(line, "go\n") != 0)
+		rest();
+	go_on();
 }
 
 /* What the ledger should say, but for what it counts at other measures. While all pause. */
@@ -781,12 +896,12 @@ static void print_held(void)
 
 static void pause_all(char *line, int line_bytes)
 {
-	pthread_rwlock_wrlock(&vmm.running);
+	hold_still();
 	look_at_all();
 	print_held();
 	if (!fgets(line, line_bytes, stdin))
 		_exit(EXIT_FAILURE); /* nobody asks any more */
-	pthread_rwlock_unlock(&vmm.running);
+	go_on();
 	puts("ok");
 	fflush(stdout);
 }
@@ -825,10 +940,12 @@ int main(int argc, char **argv)
 	connect_guest(argv[1]);
 	for (unsigned int f = 0; f < 2; f++) {
 		vmm.functions[f].number = f;
-		vmm.functions[f].fid = (uint32_t)strtoul(argv[2 + f], NULL, 0);
+		vmm.functions[f].name = argv[2 + f];
 	}
 	beside.function.number = 2;
-	beside.function.fid = argc == 6 ? (uint32_t)strtoul(argv[5], NULL, 0) : 0;
+	beside.function.name = argc == 6 ? argv[5] : NULL;
+	/* A kernel without kcmp(2) does not tell two openings of a file from one. */
+	beside.memory_fd = beside.function.name ? vmm.memory_fd : memory_file(MIB);
 	make_tables(&vmm.functions[0]);
 	function_open(&vmm.functions[0]);
 	puts("ready");
@@ -838,8 +955,12 @@ int main(int argc, char **argv)
 		check(-pthread_create(&threads[i], NULL, run, &jobs[i]), "thread", NULL);
 	}
 	while (fgets(line, sizeof(line), stdin) && strcmp(line, "quit\n") != 0)
-		if (!strcmp(line, "pause\n"))
+		if (!strcmp(line, "hold\n"))
+			hold();
+		else if (!strcmp(line, "pause\n"))
 			pause_all(line, sizeof(line));
+		else if (!strcmp(line, "count\n"))
+			print_counts("counts");
 		else
 			check_all();
 	atomic_store(&vmm.stop, true);

@@ -15,7 +15,8 @@
 #	--output DIR    files that the suites give out, to DIR/ARCH/SUITE
 #
 # IB_VM_BUILD names a finished build folder to use; otherwise there is one in $IB_BUILD_ROOT or
-# build-tests/. IB_VM_PATIENCE (3) multiplies all time limits. Packages, kernels and QEMU are kept in
+# build-tests/. IB_VM_PATIENCE (3) multiplies all time limits. IB_KILLS and IB_SEED say how often and
+# when suites kill the daemon. Packages, kernels and QEMU are kept in
 # the user's cache folder. The console's log is kept only when something failed, and then named.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -196,7 +197,7 @@ boot() {
 		return 1
 	fi
 	describe_machine
-	machine[-1]+=" $append ${words//+/ }"
+	machine[-1]+=" $append ${words//+/ } ${IB_KILLS:+ib.kills=$IB_KILLS} ${IB_SEED:+ib.seed=$IB_SEED}"
 	echo "-- $arch, $kind${words//+/ }, ${kernel##*/}"
 	counted=$(wc -l <"$scratch/tally")
 	"$python" "$here/machine.py" --log "$log" ${output:+--output "$output/$arch"} $verbose \

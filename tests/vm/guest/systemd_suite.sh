@@ -2,70 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Inside, with systemd as PID 1: the installed units as an operator and a VMM meet them. The last line
 # is the tally.
-set -u
-export LC_ALL=C SYSTEMD_COLORS=0 SYSTEMD_URLIFY=0 SYSTEMD_PAGER='' SYSTEMD_EMOJI=0
-unit=iommubrokerd.service
-work=$(mktemp -d) || exit 1
-chmod 755 "$work"
-trap 'rm -rf "$work" /tmp/of-the-host' EXIT
+# shellcheck source=systemd_common.sh
+. "$(dirname "$0")/systemd_common.sh"
 
-passed=0 failed=0
-ok() {
-	passed=$((passed + 1))
-	echo "ok $1"
-}
-bad() {
-	failed=$((failed + 1))
-	echo "FAILED $1: $2"
-}
-is() { # WHAT GOT WANT
-	if [ "$2" = "$3" ]; then ok "$1"; else bad "$1" "'$2', expected '$3'"; fi
-}
-like() { # WHAT GOT EXTENDED-REGEX
-	if grep -qE -- "$3" <<<"$2"; then ok "$1"; else bad "$1" "'$2' has no '$3'"; fi
-}
-# Each line "ok ..." or "FAILED ..." is a check of its own; WANT of them, so that none is lost.
-told() { # FILE WANT WHAT
-	local line n=0
-	while read -r line; do
-		case $line in
-		ok\ *) passed=$((passed + 1)) n=$((n + 1)) ;;
-		FAILED\ *) failed=$((failed + 1)) n=$((n + 1)) ;;
-		esac
-		echo "$line"
-	done <"$1"
-	is "$3: that was all" "$n" "$2"
-}
-# Until COMMAND succeeds, at most for a minute of this machine's time.
-await() { # WHAT COMMAND...
-	local what=$1 _
-	shift
-	for _ in {1..300}; do
-		if "$@"; then
-			ok "$what"
-			return
-		fi
-		sleep 0.2
-	done
-	bad "$what" "it never came"
-	return 1
-}
-as() { # USER COMMAND...
-	local user=$1
-	shift
-	timeout 60 setpriv --reuid "$user" --regid "$user" --init-groups --no-new-privs -- "$@" 2>&1
-}
-show() { systemctl show -P "$1" $unit; }
-# From here on, for --cursor. An entry of its own, which no filter finds: --after-cursor leaves out the
-# first that a filter finds if the cursor's own is not among them.
-mark() {
-	echo mark | systemd-cat -t suite-mark
-	journalctl --sync
-	journalctl -q -t suite-mark -n 1 -o cat --show-cursor | sed -n 's/^-- cursor: //p'
-}
-main_pid() { show MainPID; }
-status_of() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
-journal() { journalctl -q -u $unit -o cat "$@"; }
 job() { # WHAT
 	as vmm systemd_vmm job "$IB_VM_PCI" >"$work/job"
 	told "$work/job" 18 "$1"
@@ -76,21 +15,6 @@ hold() {
 	await "a VMM is at work" grep -q ^holding "$work/hold"
 	holder=$(pgrep_vmm)
 }
-pgrep_vmm() {
-	local at
-	for at in /proc/[0-9]*; do
-		[ "$(cat "$at/comm" 2>/dev/null)" != systemd_vmm ] || echo "${at#/proc/}"
-	done
-}
-pinned_kib() {
-	local kib
-	kib=$(status_of "$1" VmPin)
-	echo "${kib% kB}"
-}
-nothing_pinned() { [ "$(pinned_kib "$(main_pid)")" = 0 ]; }
-no_guests() { iommubrokerctl status 2>/dev/null | grep -q '^guests  *0, devices 0, nested domains 0$'; }
-dma_faults() { journalctl -q -k -b -o cat | grep -c 'DMAR: \[DMA'; }
-
 installed() {
 	local socket node out
 	is "the machine is up, no unit failed" "$(systemctl is-system-running --wait)" running
@@ -237,9 +161,7 @@ journal_entries() {
 	is "journal: nobody's source file" "$(journalctl -q -u $unit -o json _COMM=iommubrokerd | grep -c CODE_FILE)" 0
 }
 
-stored() { show NFileDescriptorStore; }
 taken_over() { iommubrokerctl status 2>/dev/null | grep -q '^guests  *1, devices 1, nested domains 1$'; }
-another_pid() { [ "$(main_pid)" != 0 ] && [ "$(main_pid)" != "$1" ] && [ "$(systemctl is-active $unit)" = active ]; }
 
 # A guest outlives the daemon: restarted, killed, killed again.
 restarts() {
@@ -278,7 +200,6 @@ restarts() {
 		"$(systemctl is-active iommubrokerd-{broker,fd,admin}.socket | sort -u)" active
 	job "stop: the next client starts it again, and"
 }
-nothing_stored() { [ "$(stored)" = 0 ]; }
 
 failures() {
 	local pid
@@ -312,6 +233,4 @@ journal_entries
 operators_side
 restarts
 failures
-[ $failed -eq 0 ] || journalctl -q -b -u $unit -o short-monotonic | tail -n 100
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+conclude
