@@ -24,6 +24,7 @@
 
 #include "check.h"
 #include "proc.h"
+#include "supervisor.h"
 
 #define DAEMON           "/usr/libexec/iommubroker/iommubrokerd"
 #define READY_MS         60000 /* emulated machines are slow; nothing is judged by it */
@@ -32,6 +33,7 @@
 #define SETTLED_LOOKS    10
 #define SETTLED_PAUSE_US 20000
 #define DESCRIPTORS_MAX  131072
+#define VARIABLES_MAX    16u
 
 static const char *const kernel_trouble[] = {
 	"WARNING:", "BUG:", "Oops", "Call Trace", "Unable to handle", "general protection", NULL,
@@ -162,23 +164,26 @@ static void die_with(pid_t parent)
 
 /* ── the daemon ────────────────────────────────────────────────────────────────────────────── */
 
+/* more: of its environment, NULL ends it. */
 static _Noreturn void daemon_run(const struct machine *machine,
-				 const struct machine_options *options, pid_t parent)
+				 const struct machine_options *options, pid_t parent,
+				 char *const *more)
 {
 	const char *program = options->program != NULL ? options->program : DAEMON;
 	char config[128], run[128], admin[128], notify[160];
 	char *const arguments[] = {
 		(char *)"iommubrokerd", (char *)"--backend=iommufd", config, run, admin, NULL};
-	char *const variables[] = {(char *)"PATH=/usr/bin:/bin",
-				   (char *)"LC_ALL=C",
-				   notify,
-				   (char *)"FDSTORE=0", /* who is told keeps nothing */
-				   (char *)options->environment[0],
-				   (char *)options->environment[1],
-				   NULL};
+	char *variables[VARIABLES_MAX] = {(char *)"PATH=/usr/bin:/bin", (char *)"LC_ALL=C", notify};
+	size_t n = 3;
 	int log = open(machine->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
+	if (!options->supervised)
+		variables[n++] = (char *)"FDSTORE=0"; /* who is told keeps nothing */
+	for (size_t i = 0; i < 2 && options->environment[i] != NULL; i++)
+		variables[n++] = (char *)options->environment[i];
+	for (; *more != NULL && n < VARIABLES_MAX - 1; more++)
+		variables[n++] = *more;
 	snprintf(config, sizeof(config), "--config-dir=%s/config", machine->folder);
 	snprintf(run, sizeof(run), "--runtime-dir=%s/run", machine->folder);
 	snprintf(admin, sizeof(admin), "--admin-dir=%s", machine->admin_dir);
@@ -256,24 +261,44 @@ static size_t descriptors_settle(const struct machine *machine)
 	return n;
 }
 
+static void daemon_start(struct machine *machine, const struct machine_options *options)
+{
+	char *const none[] = {NULL};
+	int notify = notify_open(machine);
+	pid_t parent = getpid();
+
+	fflush(NULL);
+	machine->daemon = fork();
+	if (machine->daemon == 0)
+		daemon_run(machine, options, parent, none);
+	REQUIRE(machine->daemon > 0);
+	ready_wait(machine, notify);
+	close(notify);
+}
+
+static void supervised_run(void *context, pid_t parent, char *const *variables)
+{
+	const struct machine *machine = context;
+
+	daemon_run(machine, machine->options, parent, variables);
+}
+
 void machine_start(struct machine *machine, const struct machine_options *options)
 {
 	static const struct machine_options defaults;
 	struct machine_status status;
-	pid_t parent = getpid();
-	int notify;
 
 	options = options != NULL ? options : &defaults;
-	*machine = (struct machine){.log_mark = kernel_log_mark()};
+	*machine =
+		(struct machine){.log_mark = kernel_log_mark(), .options = options, .notify = -1};
 	folders_make(machine, options);
-	notify = notify_open(machine);
-	fflush(NULL);
-	machine->daemon = fork();
-	if (machine->daemon == 0)
-		daemon_run(machine, options, parent);
-	REQUIRE(machine->daemon > 0);
-	ready_wait(machine, notify);
-	close(notify);
+	if (options->supervised) {
+		machine->notify = notify_open(machine);
+		machine->supervisor = supervisor_start(machine->notify, supervised_run, machine);
+		machine->daemon = supervisor_wait_ready(machine->supervisor);
+	} else {
+		daemon_start(machine, options);
+	}
 	machine_status(machine, &status);
 	machine->descriptors = descriptors_settle(machine);
 }
@@ -284,9 +309,14 @@ void machine_stop(struct machine *machine)
 
 	check_step("stopping the daemon");
 	machine_check_empty(machine);
-	CHECK(kill(machine->daemon, SIGTERM) == 0);
-	CHECK(waitpid(machine->daemon, &status, 0) == machine->daemon);
-	CHECK_EQUAL(status, 0);
+	if (machine->supervisor != NULL) {
+		status = supervisor_stop(machine->supervisor);
+		close(machine->notify);
+	} else {
+		CHECK(kill(machine->daemon, SIGTERM) == 0);
+		CHECK(waitpid(machine->daemon, &status, 0) == machine->daemon);
+	}
+	CHECK_EQUAL((uint64_t)status, 0);
 	CHECK_EQUAL(kernel_log_count(machine->log_mark, kernel_trouble, true), 0);
 	if (check_failures() != 0)
 		log_show(machine);

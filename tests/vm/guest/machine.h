@@ -25,14 +25,20 @@ struct machine_options {
 	const char *device_rules; /* a file of device.d; NULL: the VMM's user may open the device */
 	const char *program;      /* NULL: the installed daemon */
 	const char *environment[2]; /* more of its environment: "NAME=value", or NULL */
+	bool supervised;            /* what it stores is kept, and whenever it dies it comes back */
 };
+
+struct supervisor;
 
 struct machine {
 	pid_t daemon;
 	char folder[64];
 	char fd_sock[96], admin_dir[96], log[96];
-	size_t descriptors; /* of the daemon before its first guest */
-	uint64_t log_mark;  /* of the kernel's log */
+	size_t descriptors;                    /* of the daemon before its first guest */
+	uint64_t log_mark;                     /* of the kernel's log */
+	const struct machine_options *options; /* borrowed, if supervised */
+	int notify;                            /* likewise, or -1 */
+	struct supervisor *supervisor;         /* likewise, or NULL */
 };
 
 /* What the environment says of this machine. */

@@ -26,6 +26,7 @@ static const struct test_case cases[] = {
 	{"main/parent_and_blocked", case_parent_and_blocked},
 	{"death/killed", case_killed},
 	{"death/killed_but_device_held", case_killed_but_device_held},
+	{"kills/kills", case_kills, 3000},
 	{"refusal/device_of_another", case_device_of_another},
 	{"refusal/device_at_no_vfio_driver", case_device_at_no_vfio_driver},
 	{"refusal/quota", case_quota},

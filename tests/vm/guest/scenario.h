@@ -29,6 +29,9 @@ void case_parent_and_blocked(void);
 void case_killed(void);
 void case_killed_but_device_held(void);
 
+/* And the daemon's. */
+void case_kills(void);
+
 /* Refusals. */
 void case_device_of_another(void);
 void case_device_at_no_vfio_driver(void);
