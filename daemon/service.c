@@ -82,7 +82,6 @@ static int backend_start(struct service *service, struct iommu_backend **ret)
 		       "rule");
 	if (status)
 		return broke("cannot start the iommufd backend", status);
-	reload_memlock(config->broker.limits[LIMIT_HOST].max[LEDGER_PINNED_BYTES].max);
 	return 0;
 }
 
@@ -119,6 +118,29 @@ static void stored_withdraw(const struct service *service)
 	}
 }
 
+static void pins_tell(const struct restore_report *report)
+{
+	struct log_entry entry;
+
+	if (report->uncounted_error && report->uncounted_error != EOPNOTSUPP)
+		log_warning("what guests have pinned goes on being counted with the process before "
+			    "this one: %s",
+			    strerror(report->uncounted_error));
+	if (!report->pins_compared || report->kernel_pinned_bytes == report->ledger_pinned_bytes)
+		return;
+	log_begin(&entry, LOG_LEVEL_WARNING);
+	entry.message = LOG_MESSAGE_PINS_DIFFER;
+	log_field(&entry, "IOMMUBROKER_KERNEL_BYTES", "%llu",
+		  (unsigned long long)report->kernel_pinned_bytes);
+	log_field(&entry, "IOMMUBROKER_LEDGER_BYTES", "%llu",
+		  (unsigned long long)report->ledger_pinned_bytes);
+	log_end(&entry,
+		"the kernel counts %llu bytes as pinned, the ledger of the guests that were "
+		"taken over has %llu",
+		(unsigned long long)report->kernel_pinned_bytes,
+		(unsigned long long)report->ledger_pinned_bytes);
+}
+
 /* What a process before this one left with the service manager goes on. */
 static int guests_restore(struct service *service)
 {
@@ -139,7 +161,18 @@ static int guests_restore(struct service *service)
 	       report.guests, (unsigned long long)report.regions,
 	       (unsigned long long)report.mappings, (unsigned long long)report.ns / 1000000,
 	       report.released);
+	pins_tell(&report);
 	return 0;
+}
+
+/* Only now: to hand guests' pins from one process to another the kernel counts them two times for a
+ * moment. */
+static void memlock_set(const struct service *service)
+{
+	const struct limit_set *host = &service->config->broker.limits[LIMIT_HOST];
+
+	if (!service->options->emulated)
+		reload_memlock(host->max[LEDGER_PINNED_BYTES].max);
 }
 
 static int broker_start(struct service *service)
@@ -154,7 +187,10 @@ static int broker_start(struct service *service)
 		return broke("cannot start", status);
 	if (fd_store_keeps(service->store))
 		broker_set_store(service->broker, service->store);
-	return guests_restore(service);
+	status = guests_restore(service);
+	if (!status)
+		memlock_set(service);
+	return status;
 }
 
 static int model_start(struct service *service)

@@ -130,6 +130,13 @@ struct restore_report {
 	uint32_t guests, released; /* that live on; that could not */
 	uint64_t regions, mappings;
 	uint64_t ns;
+	/* What the kernel counts as pinned by this process, and what it should by the ledger: equal
+	 * unless something is wrong. */
+	bool pins_compared;
+	uint64_t kernel_pinned_bytes, ledger_pinned_bytes;
+	/* An errno if not: it goes on counting a guest's with the process before. EOPNOTSUPP: it
+	 * counts with no process, or cannot hand over. */
+	int uncounted_error;
 };
 /* What a process before this one left: adopted, or released and said so in the log. After
  * broker_set_store(), before anything is served. consume: the descriptors, not the array. 0, or a
@@ -877,6 +884,7 @@ int check_fit_tenant(struct broker *broker, const char *tenant, const struct fit
 struct broker_status {
 	uint32_t sessions, guests, devices, nested_domains;
 	uint64_t pinned_bytes, mappings_installed, mappings_reserved;
+	uint64_t pinned_difference_bytes; /* between those of restore_report, when it was made */
 };
 /* INLINE. */
 void broker_status(struct broker *broker, struct broker_status *ret);

@@ -336,6 +336,7 @@ int broker_restore(struct broker *broker, struct stored_fd *consume, size_t n,
 		qsort(consume, n, sizeof(*consume), compare_fds);
 	gather(&all, broker, consume, n);
 	run_all(&all, broker->pool);
+	restore_pins_compare(broker, all.guests, all.n_guests, &all.report);
 	free(all.guests);
 	sessions_end(broker);
 	all.report.ns = clock_monotonic_ns() - begun_ns;

@@ -24,7 +24,8 @@ struct restoring {
 	bool promised;                /* somebody was told that it is there */
 	bool stopped;                 /* devices that are not taken over */
 	struct region_list live, going, making;
-	bool owned; /* live and going are the guest's */
+	bool owned;          /* live and going are the guest's */
+	int uncounted_error; /* of having its pins counted with this process */
 	struct refusal refusal;
 	char why[RESTORE_WHY_BYTES + 64];
 	/* restore.c */
@@ -40,6 +41,11 @@ void restore_fd_give_back(struct restoring *r, enum fd_kind kind, uint32_t index
 int restore_fail(struct restoring *r, const char *what);
 int restore_fail_refused(struct restoring *r, const char *what);
 int restore_fail_missing(struct restoring *r, const char *what, uint32_t index);
+
+/* restore_pins.c: compare what the kernel counts as pinned with the ledger, once all of n guests
+ * are settled or released. */
+void restore_pins_compare(struct broker *broker, const struct restoring *guests, size_t n,
+			  struct restore_report *report);
 
 /* One more step, named in util/trace.h, has ended: for whoever watches. The status. */
 int restore_step(const struct restoring *r, const char *step, int status);

@@ -324,7 +324,8 @@ int restore_settle(struct restoring *r)
 	restore_step(r, "reconciled", 0);
 	CRASH_POINT(RESTORE_RECONCILED);
 	/* Where the kernel counts by process, it is ours now; where not, nothing is wrong. */
-	broker_ops(r->broker)->context_change_process(r->guest->context);
+	r->uncounted_error = broker_ops(r->broker)->context_change_process(r->guest->context);
+	restore_step(r, "counted", -r->uncounted_error);
 	status = restore_step(r, "announced", guest_announce(r));
 	if (!status)
 		status = restore_step(r, "saved", state_save(r));

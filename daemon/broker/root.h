@@ -53,7 +53,8 @@ struct broker {
 	uint32_t n_sessions, n_tenants;
 	uint32_t n_ending; /* sessions that have ended and still tell it */
 	uint64_t next_session_id;
-	bool ending; /* no session is made any more */
+	uint64_t pinned_difference_bytes; /* see restore_pins.c */
+	bool ending;                      /* no session is made any more */
 };
 
 /* REFUSED if it is. */

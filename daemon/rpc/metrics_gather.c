@@ -166,6 +166,7 @@ static void objects_write(struct metrics_text *text, struct dispatcher *dispatch
 	single(text, METRIC_DEVICES, status.devices);
 	single(text, METRIC_NESTED_DOMAINS, status.nested_domains);
 	single(text, METRIC_PINNED_BYTES, status.pinned_bytes);
+	single(text, METRIC_PINNED_DIFFERENCE, status.pinned_difference_bytes);
 	single(text, METRIC_MAPPINGS_INSTALLED, status.mappings_installed);
 	single(text, METRIC_MAPPINGS_RESERVED, status.mappings_reserved);
 }

@@ -40,6 +40,8 @@
 	  "Nested domains.") \
 	X(PINNED_BYTES, "pinned_bytes", "gauge", "bytes", "", \
 	  "Guest memory that is charged as pinned.") \
+	X(PINNED_DIFFERENCE, "pinned_difference_bytes", "gauge", "bytes", "", \
+	  "How far what the kernel counted as pinned was from the ledger, after guests had been taken over: 0, or something is wrong. 0 also where the kernel cannot tell.") \
 	X(MAPPINGS_INSTALLED, "mappings_installed", "gauge", "", "", \
 	  "Leaves of 4 KiB that nested domains show their devices now.") \
 	X(MAPPINGS_RESERVED, "mappings_reserved", "gauge", "", "", \

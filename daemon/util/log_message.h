@@ -97,7 +97,13 @@
 	X(NOT_RESTORED, "641007a0c6414c9e95f8d3c87769cc8a", "not_restored", \
 	  "A guest was released", \
 	  "What a daemon before this one left of a guest cannot be taken over, for the reason that the text\n" \
-	  "names. Its devices were stopped and blocked and its memory unpinned; its VMM has to begin anew.")
+	  "names. Its devices were stopped and blocked and its memory unpinned; its VMM has to begin anew.") \
+	X(PINS_DIFFER, "0fa8bba200048004362b490c9c59aa47", "pins_differ", \
+	  "The kernel's count of pinned memory is not the ledger's", \
+	  "After guests were taken over the kernel counted @IOMMUBROKER_KERNEL_BYTES@ bytes as pinned by the\n" \
+	  "daemon, and its ledger has @IOMMUBROKER_LEDGER_BYTES@. More: memory stays pinned that no guest pays for,\n" \
+	  "and is given back at the latest when its guest ends. Less: pages are counted with a daemon before\n" \
+	  "this one, or with nobody. Guests are served as ever; please report it.")
 /* clang-format on */
 
 enum log_message {

@@ -63,3 +63,20 @@ bool process_start_ticks(pid_t pid, uint64_t *ret_ticks)
 			      "%*d %*d %*d %" SCNu64,
 			      ret_ticks) == 1;
 }
+
+bool process_pinned_bytes(uint64_t *ret)
+{
+	FILE *file = fopen("/proc/self/status", "re");
+	bool found = false;
+	uint64_t kib = 0;
+	char line[256];
+
+	if (!file)
+		return false;
+	while (!found && fgets(line, sizeof(line), file))
+		found = sscanf(line, "VmPin: %" SCNu64 " kB", &kib) == 1;
+	fclose(file);
+	if (found)
+		*ret = kib * 1024;
+	return found;
+}

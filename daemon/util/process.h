@@ -2,7 +2,7 @@
 #ifndef IB_UTIL_PROCESS_H
 #define IB_UTIL_PROCESS_H
 
-/* What /proc and a pidfd say of another process. */
+/* What /proc and a pidfd say of a process, mostly another one. */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,5 +16,7 @@ bool process_ids(pid_t pid, uid_t *ret_uid, gid_t *ret_gid);
 /* When it was started, in clock ticks since the machine was: with its number, whose life it is.
  * false: /proc does not show it. proc_pid_stat(5), field 22. */
 bool process_start_ticks(pid_t pid, uint64_t *ret_ticks);
+/* What the kernel counts as pinned by this process: VmPin. false: /proc does not show it. */
+bool process_pinned_bytes(uint64_t *ret);
 
 #endif

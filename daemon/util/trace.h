@@ -32,7 +32,7 @@
 	X(restore__step, 4, "guest number, guest name (text), step (text), errno or 0",        \
 	  "at the start, a step of taking over a guest has ended: state, guest, context, "     \
 	  "files, regions, devices, rings, attached, memory, audited, relaxed, going, swept, " \
-	  "reconciled, announced, saved; released: it is not taken over")
+	  "reconciled, counted, announced, saved; released: it is not taken over")
 
 #ifdef IB_TRACEPOINTS
 #define SDT_USE_VARIADIC

@@ -96,8 +96,10 @@ int iommufd_context_has_device(struct iommu_context *context, uint32_t id, bool 
 int iommufd_context_change_process(struct iommu_context *context)
 {
 	struct uapi_change_process change = {.size = sizeof(change)};
+	int error = iommufd_call(context->fd, UAPI_IOMMU_IOAS_CHANGE_PROCESS, &change);
 
-	return iommufd_call(context->fd, UAPI_IOMMU_IOAS_CHANGE_PROCESS, &change);
+	/* No such call; or an area that is no file's, which kernels without MAP_FILE have only. */
+	return error == ENOTTY || error == EINVAL ? EOPNOTSUPP : error;
 }
 
 struct iommu_context *iommufd_context_free(struct iommu_context *context)
