@@ -412,6 +412,9 @@ int delegation_new(struct session **ret, struct broker *broker, struct session *
 /* INLINE. Of a session that a process before this one made: the socket that it listened on, of the
  * caller's from now on. -1: none. */
 int delegation_listener(struct session *session);
+/* INLINE. Whether one that a process before this one listened for was somebody's, and nobody knows
+ * whose: who has its secret. */
+bool delegation_is_claimed(struct session *session);
 /* INLINE. It is this process' from now on. REFUSED (UNAUTHENTICATED): it is another's already. */
 int delegation_bind(struct session *session, const struct peer *peer, struct refusal *refusal);
 /* INLINE. The session of a delegation of this delegator's, which has not ended: a reference. */

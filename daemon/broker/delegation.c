@@ -182,17 +182,30 @@ static bool listener_index_used(const struct guest *guest, uint32_t index)
 	return false;
 }
 
+static uint64_t claimed_bit(const struct delegation *delegation)
+{
+	return UINT64_C(1) << delegation->listener_index % 64;
+}
+
 static void listener_keep(struct delegation *delegation, uint32_t index)
 {
+	struct guest *guest = delegation->guest;
+
 	session_ref(delegation->session);
 	delegation->listener_index = index;
-	DL_APPEND2(delegation->guest->kept.listeners, delegation, kept_prev, kept_next);
+	DL_APPEND2(guest->kept.listeners, delegation, kept_prev, kept_next);
+	pthread_mutex_lock(&guest->broker->lock);
+	delegation->claimed = state_word(guest->kept.state, GUEST_WORD_CLAIMED);
+	pthread_mutex_unlock(&guest->broker->lock);
 }
 
 static void listener_drop(struct delegation *delegation)
 {
 	struct guest *guest = delegation->guest;
 
+	pthread_mutex_lock(&guest->broker->lock);
+	delegation->claimed = NULL;
+	pthread_mutex_unlock(&guest->broker->lock);
 	save_forget_fd(guest, FD_LISTENER, delegation->listener_index);
 	DL_DELETE2(guest->kept.listeners, delegation, kept_prev, kept_next);
 	delegation->kept_prev = delegation->kept_next = NULL;
@@ -227,15 +240,35 @@ static int listener_store(struct delegation *delegation, int fd, struct refusal 
 	while (listener_index_used(guest, index))
 		index++;
 	status = save_fd(guest, FD_LISTENER, index, delegation->listener, refusal);
-	if (!status)
-		listener_keep(delegation, index);
-	return status;
+	if (status)
+		return status;
+	listener_keep(delegation, index);
+	atomic_fetch_and(delegation->claimed, ~claimed_bit(delegation));
+	return 0;
 }
 
 void delegation_restore_listener(struct session *session, uint32_t index, int consume_fd)
 {
-	session->delegation->listener = consume_fd;
-	listener_keep(session->delegation, index);
+	struct delegation *delegation = session->delegation;
+
+	delegation->listener = consume_fd;
+	listener_keep(delegation, index);
+	pthread_mutex_lock(&session->broker->lock);
+	delegation->only_by_secret =
+		session->pidfd < 0 && atomic_load(delegation->claimed) & claimed_bit(delegation);
+	if (session != delegation->guest->home && !delegation->only_by_secret)
+		session->claim_by_ns = 0; /* who was to come can come still */
+	pthread_mutex_unlock(&session->broker->lock);
+}
+
+bool delegation_is_claimed(struct session *session)
+{
+	bool claimed;
+
+	pthread_mutex_lock(&session->broker->lock);
+	claimed = session->delegation->only_by_secret;
+	pthread_mutex_unlock(&session->broker->lock);
+	return claimed;
 }
 
 int delegation_listener(struct session *session)
@@ -406,8 +439,12 @@ int delegation_bind(struct session *session, const struct peer *peer, struct ref
 		status = refuse(refusal, REFUSAL_UNAUTHENTICATED, "NOT_THE_PEER",
 				"this delegation is process %d's, not process %d's",
 				(int)session->pid, (int)peer->pid);
-	if (!status)
+	if (!status) {
 		session->uid = peer->uid; /* it may have changed its user since Delegate */
+		delegation->only_by_secret = false;
+		if (delegation->claimed)
+			atomic_fetch_or(delegation->claimed, claimed_bit(delegation));
+	}
 	/* Else it is being made, and may be refused. */
 	if (!status && delegation->listed) {
 		guest_show_holder(delegation->guest);
@@ -472,6 +509,31 @@ void delegation_leave(struct session *session)
 	/* Its tenant is there as long as it is in a session's list. */
 	if (guest->tenant && !guest->dying)
 		guest_set_limits(guest);
+}
+
+static bool over_run(struct pool_job *job)
+{
+	struct delegation *delegation =
+		(struct delegation *)((char *)job - offsetof(struct delegation, over));
+
+	save_now(delegation->guest);
+	session_leave(delegation->session);
+	return false;
+}
+
+bool delegation_write_end(struct session *consume_session)
+{
+	struct delegation *delegation = consume_session->delegation;
+	struct broker *broker = consume_session->broker;
+
+	if (!delegation || !fd_store_keeps(broker->store))
+		return false;
+	delegation->over = (struct pool_job){
+		.run = over_run,
+		.lane = delegation->guest->lane,
+	};
+	pool_submit(broker->pool, &delegation->over);
+	return true;
 }
 
 void delegation_tell_end(struct session *session)

@@ -16,6 +16,7 @@
 
 #include "broker/ledger.h"
 #include "broker/session.h"
+#include "util/pool.h"
 
 struct guest;
 struct guest_summary;
@@ -35,6 +36,8 @@ struct delegation {
 	/* broker's lock */
 	bool listed; /* in its guest's list */
 	struct delegation *prev, *next;
+	_Atomic uint64_t *claimed; /* the guest's GUEST_WORD_CLAIMED, while its socket is stored */
+	bool only_by_secret;       /* it is somebody's, and no record says whose */
 
 	/* The guest's lane, but for left. With a listener that is stored: in its guest's list of
 	 * them, which has a reference to the session. */
@@ -43,6 +46,8 @@ struct delegation {
 	_Atomic bool left; /* it is over */
 	bool unwritten;    /* the next record tells it no more */
 	struct delegation *kept_prev, *kept_next;
+
+	struct pool_job over; /* once it is */
 };
 
 /* NULL is fine, for all of these. */
@@ -74,6 +79,9 @@ void listeners_forget(struct guest *guest, bool all);
 
 /* Its session was closed: what it allowed is over. With the broker's lock held. */
 void delegation_leave(struct session *session);
+/* Its end is written down, and only then session_leave() called. false: neither, there is nothing
+ * to be written. Without the lock. */
+bool delegation_write_end(struct session *consume_session);
 /* The same for those who watch with it. Without the lock. */
 void delegation_tell_end(struct session *session);
 

@@ -175,6 +175,9 @@ struct record_ring {
 enum guest_word {
 	GUEST_WORD_EVENTS, /* sequence of the last event */
 	GUEST_WORD_TRIES,  /* times that it was begun to be taken over, and not ended */
+	/* Of delegations that listen, a bit for each index modulo 64: somebody was let in, and may
+	 * have been told the secret before a record says who. */
+	GUEST_WORD_CLAIMED,
 };
 
 #endif

@@ -146,10 +146,6 @@ static void listener_build(struct restoring *r, struct session *session,
 	if (fd < 0)
 		return;
 	delegation_restore_listener(session, record->listener - 1, fd);
-	pthread_mutex_lock(&r->broker->lock);
-	if (session != r->guest->home)
-		session->claim_by_ns = 0; /* who was to come can come still */
-	pthread_mutex_unlock(&r->broker->lock);
 }
 
 static int delegation_build(struct restoring *r, struct record_session *record)
@@ -200,6 +196,9 @@ static void answers_build(struct restoring *r)
 			.n_bytes = answer->n_bytes,
 		};
 
+		/* One that has ended asks no more, and its number can be another one's. */
+		if (!restore_plan_session(&r->plan, answer->record.session))
+			continue;
 		memcpy(plain.digest, answer->record.digest, sizeof(plain.digest));
 		answers_add(&r->guest->kept.answers, answer->record.session, &plain);
 	}

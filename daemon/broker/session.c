@@ -443,10 +443,10 @@ void session_close(struct session *session, void (*done)(void *context), void *c
 		rings_end(broker, session, NULL);
 		delegation_tell_end(session);
 	}
-	if (first)
-		session_leave(session);
-	else
+	if (!first)
 		session_unref(session);
+	else if (!delegation_write_end(session))
+		session_leave(session);
 	if (done && !told_later)
 		done(context);
 }

@@ -184,7 +184,8 @@ void delegate_restore(struct dispatcher *dispatcher, struct rpc_session *session
 struct rpc_session *delegate_claim(struct delegate *delegate, const struct peer *peer,
 				   struct refusal *refusal)
 {
-	if (rpc_session_ended(delegate->session)) {
+	if (rpc_session_ended(delegate->session) ||
+	    delegation_is_claimed(rpc_session_broker(delegate->session))) {
 		refuse_unauthenticated(refusal);
 		return NULL;
 	}

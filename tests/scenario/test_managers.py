@@ -2,13 +2,14 @@
 """Managers: guests on behalf of others, handed on by a connected or a listening socket."""
 
 import os
+import select
 import socket
 import subprocess
 import unittest
 
 from actor import Actor, Over
 from api import METHODS, Disconnected, Refused, pb
-from fixture import Case, eventually
+from fixture import Case, built, eventually
 from guest import MIB, PAGE, Memory
 from supervisor import Supervised
 from vmm import WINDOW_FIRST, Started, Vmm
@@ -350,9 +351,7 @@ class Pod(VolumeCase):
                 self.delegate(manager, listening_socket=manager.client.give(bad.fileno()))
 
 
-class Outlives(VolumeCase):
-    """The daemon dies; those who come through a socket in a volume have no other way back."""
-
+class OutlivesCase(VolumeCase):
     daemon_class = Supervised
 
     def names(self):
@@ -362,6 +361,10 @@ class Outlives(VolumeCase):
         client = self.actor(path, **options)
         client.open_session()
         return client
+
+
+class Outlives(OutlivesCase):
+    """The daemon dies; those who come through a socket in a volume have no other way back."""
 
     def test_who_came_comes_back(self):
         manager = self.manager()
@@ -424,6 +427,63 @@ class Outlives(VolumeCase):
             manager.client.join_session(path)
         manager.client.join_session(os.path.join(self.daemon.run, "fd.sock"))
         manager.mutate("DestroyGuest", guest=manager.guest)
+
+
+class Unwritten(OutlivesCase):
+    """The daemon dies while the guest's records cannot be written: memory is being pinned."""
+
+    def setUp(self):
+        super().setUp()
+        if not subprocess.run([built("daemon/iommubrokerd"), "--crash-points"], capture_output=True, text=True).stdout:
+            self.skipTest("built without -Dcrash_points=true")
+        self.hold = os.path.join(self.daemon.folder, "hold")
+        self.daemon.restart(once={"IOMMUBROKER_HANG_AT": "pin-area:" + self.hold})
+        self.manager_vmm = self.manager()
+        Started(self.manager_vmm)
+        self.path, self.sock = self.listening()
+        self.given = self.manager_vmm.client.give(self.sock.fileno())
+        self.delegation, _ = self.delegate(self.manager_vmm, listening_socket=self.given)
+        self.mapper = Vmm(self.delegated(self.manager_vmm), guest=self.manager_vmm.guest)
+        self.memory = Memory(MIB, 64 * MIB)
+        self.addCleanup(self.memory.close)
+        self.file = self.mapper.add_memory(self.memory)
+
+    def pin(self):
+        open(self.hold, "w").close()
+        request = pb.UpdateMemoryRequest(request_id=self.mapper.id(), guest=self.mapper.guest)
+        request.map.add(memory_file=self.file, gpa=64 * MIB, length=MIB, access=pb.ACCESS_READ_WRITE)
+        self.mapper.client.start("UpdateMemory", request)
+        eventually(lambda: os.path.exists(self.hold + ".held"), "it pins")
+
+    def dies(self):
+        self.daemon.crash()
+        os.unlink(self.hold)
+        self.manager_vmm.client.join_session(os.path.join(self.daemon.run, "fd.sock"))
+
+    def ends(self):
+        self.manager_vmm.mutate("DestroyGuest", guest=self.manager_vmm.guest)
+        self.mapper.client.kill()
+
+    def test_revoked_is_answered_once_it_is_written(self):
+        self.pin()
+        client = self.manager_vmm.client
+        client.start("RevokeDelegation", pb.RevokeDelegationRequest(request_id=1000, delegation=self.delegation))
+        self.assertEqual(select.select([client.control], [], [], 0.5)[0], [])
+        os.unlink(self.hold)
+        (status, _), _ = client._receive()
+        self.assertEqual(status, "")
+        eventually(lambda: self.names() == [], "its socket is stored no more")
+        self.ends()
+
+    def test_whoever_was_let_in_is_who_comes_back(self):
+        self.pin()
+        client = self.pod(self.path)
+        self.dies()
+        with self.refused("UNAUTHENTICATED"):
+            self.pod(self.path)
+        client.join_session(self.path)
+        client.call("DescribeGuest", pb.DescribeGuestRequest(guest=self.manager_vmm.guest))
+        self.ends()
 
 
 class Unclaimed(VolumeCase):

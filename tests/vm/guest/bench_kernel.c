@@ -239,6 +239,21 @@ static void case_destroy(struct bench_machine *machine, const struct options *op
 	passed++;
 }
 
+/* Its holder ends unannounced: devices stopped and blocked, all memory unpinned. The last case. */
+static void case_release(struct bench_machine *machine, const struct options *options,
+			 const char *name)
+{
+	double gib = (double)machine->memory_bytes / (double)(UINT64_C(1) << 30), seconds;
+	uint64_t start_ns = bench_now_ns();
+
+	(void)options;
+	bench_guest_end(machine);
+	seconds = (double)(bench_now_ns() - start_ns) / 1e9;
+	report(name, "all", seconds * 1e3, "ms", 0, NULL);
+	report(name, "per_gib", seconds / gib, "s", 0, NULL);
+	passed++;
+}
+
 /* ── main ──────────────────────────────────────────────────────────────────────────────────── */
 
 static const struct {
@@ -252,6 +267,7 @@ static const struct {
 	{"aliased", case_aliased, false},
 	{"aliased_most", case_aliased, false},
 	{"destroy", case_destroy, false},
+	{"release", case_release, false},
 };
 
 static void become_daemon(void)

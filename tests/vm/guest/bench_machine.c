@@ -4,6 +4,7 @@
 
 #include "bench_machine.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -261,6 +262,37 @@ void bench_machine_deinit(struct bench_machine *machine)
 	broker_free(machine->broker);
 	munmap(machine->memory, machine->memory_bytes);
 	seated = NULL;
+}
+
+struct end {
+	pthread_mutex_t lock;
+	pthread_cond_t over;
+	bool is_over;
+};
+
+static void on_end(void *context)
+{
+	struct end *end = context;
+
+	pthread_mutex_lock(&end->lock);
+	end->is_over = true;
+	pthread_cond_signal(&end->over);
+	pthread_mutex_unlock(&end->lock);
+}
+
+void bench_guest_end(struct bench_machine *machine)
+{
+	struct end end = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+	struct broker_status status;
+
+	session_close(machine->session, on_end, &end);
+	pthread_mutex_lock(&end.lock);
+	while (!end.is_over)
+		pthread_cond_wait(&end.over, &end.lock);
+	pthread_mutex_unlock(&end.lock);
+	broker_status(machine->broker, &status);
+	if (status.pinned_bytes || status.guests)
+		bench_die("the guest is still there");
 }
 
 /* ── at work ───────────────────────────────────────────────────────────────────────────────── */

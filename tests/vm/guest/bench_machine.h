@@ -52,6 +52,8 @@ struct bench_machine {
 /* Ends the program if it cannot be had. The machine stays where it is. */
 void bench_machine_init(struct bench_machine *machine);
 void bench_machine_deinit(struct bench_machine *machine);
+/* Its guest's holder ends; back when nothing of the guest is left. Then only deinit. */
+void bench_guest_end(struct bench_machine *machine);
 
 /* Register the script's window with an empty table, device attached; and take it away. */
 void bench_nested_make(struct bench_machine *machine, const struct bench_script *script);
