@@ -28,7 +28,8 @@
 
 struct claimed_ring {
 	struct object object; /* object.session: whose it is, a reference */
-	uint64_t bytes;
+	_Atomic uint64_t
+		bytes; /* changed with the broker's lock; read by whoever writes it down, too */
 	/* broker's lock */
 	void (*end)(void *context); /* NULL: nobody serves it */
 	void *context;
