@@ -27,9 +27,8 @@
 #include "util/fd.h"
 
 struct claimed_ring {
-	struct object object; /* object.session: whose it is, a reference */
-	_Atomic uint64_t
-		bytes; /* changed with the broker's lock; read by whoever writes it down, too */
+	struct object object;   /* object.session: whose it is, a reference */
+	_Atomic uint64_t bytes; /* written with the broker's lock */
 	/* broker's lock */
 	void (*end)(void *context); /* NULL: nobody serves it */
 	void *context;
