@@ -48,7 +48,11 @@ static void device_settle(struct restoring *r, const struct record_device *recor
 
 	if (!device || !device->bound)
 		return;
-	if (record->attachment == ATTACHMENT_BLOCKED) {
+	/* A domain that was being destroyed leaves its device blocked, and may have no page table
+	 * any more. */
+	if (record->attachment == ATTACHMENT_BLOCKED ||
+	    (record->attachment == ATTACHMENT_NESTED && nested &&
+	     nested->object.stage == RECORD_GOING)) {
 		device_block(device, false);
 	} else if (!page_table_of(device, record, nested, &page_table) ||
 		   device_backend_attach(device, page_table)) {

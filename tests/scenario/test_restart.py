@@ -218,6 +218,8 @@ class Killed(RestartCase):
         vmm.check()
         vmm.quit()
         self.assertEqual(missed, [])
+        # of a domain that is being destroyed there is nothing to be attached to, and nothing wrong
+        self.assertEqual(re.findall(".*cannot be attached as it was.*", self.daemon.log()), [])
         self.assertEqual(re.findall(".*is not taken over.*", self.daemon.log()), [])
 
     def dies(self, vmm, point):
