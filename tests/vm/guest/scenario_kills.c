@@ -26,7 +26,7 @@
 #include "supervisor.h"
 
 #define TESTS         "/usr/lib/iommubroker-tests/"
-#define KILLS         10u
+#define KILLS         6u
 #define LOOK_EVERY    5u
 #define PAUSE_US_MAX  3000000u
 #define GOES_ON_TRIES 6000u
