@@ -887,7 +887,6 @@ int check_fit_tenant(struct broker *broker, const char *tenant, const struct fit
 struct broker_status {
 	uint32_t sessions, guests, devices, nested_domains;
 	uint64_t pinned_bytes, mappings_installed, mappings_reserved;
-	uint64_t pinned_difference_bytes; /* between those of restore_report, when it was made */
 };
 /* INLINE. */
 void broker_status(struct broker *broker, struct broker_status *ret);

@@ -291,7 +291,6 @@ void broker_status(struct broker *broker, struct broker_status *ret)
 	ret->sessions = broker->n_sessions;
 	DL_FOREACH (broker->sessions, session)
 		status_add_session(session, ret);
-	ret->pinned_difference_bytes = broker->pinned_difference_bytes;
 	pthread_mutex_unlock(&broker->lock);
 	ledger_usage(&broker->ledger, &broker->host, host);
 	ret->pinned_bytes = host[LEDGER_PINNED_BYTES].current;

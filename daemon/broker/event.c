@@ -173,14 +173,15 @@ static void event_ring_tell(struct event_ring *ring, const struct event *event)
 
 	if (!observer)
 		return;
-	pthread_mutex_lock(&ring->lock);
-	subject = ring->subject;
-	memcpy(tenant, ring->tenant, sizeof(tenant));
-	pthread_mutex_unlock(&ring->lock);
-	subject.tenant = tenant;
 	pthread_rwlock_rdlock(&observer->lock);
-	if (observer->observe)
+	if (observer->observe) {
+		pthread_mutex_lock(&ring->lock);
+		subject = ring->subject;
+		memcpy(tenant, ring->tenant, sizeof(tenant));
+		pthread_mutex_unlock(&ring->lock);
+		subject.tenant = tenant;
 		observer->observe(observer->context, event, &subject);
+	}
 	pthread_rwlock_unlock(&observer->lock);
 }
 

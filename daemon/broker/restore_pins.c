@@ -59,7 +59,4 @@ void restore_pins_compare(struct broker *broker, const struct restoring *guests,
 	report->pins_compared = true;
 	report->kernel_pinned_bytes = kernel;
 	report->ledger_pinned_bytes = ledger;
-	pthread_mutex_lock(&broker->lock);
-	broker->pinned_difference_bytes = kernel > ledger ? kernel - ledger : ledger - kernel;
-	pthread_mutex_unlock(&broker->lock);
 }

@@ -53,8 +53,7 @@ struct broker {
 	uint32_t n_sessions, n_tenants;
 	uint32_t n_ending; /* sessions that have ended and still tell it */
 	uint64_t next_session_id;
-	uint64_t pinned_difference_bytes; /* see restore_pins.c */
-	bool ending;                      /* no session is made any more */
+	bool ending; /* no session is made any more */
 };
 
 /* REFUSED if it is. */

@@ -166,7 +166,6 @@ static void objects_write(struct metrics_text *text, struct dispatcher *dispatch
 	single(text, METRIC_DEVICES, status.devices);
 	single(text, METRIC_NESTED_DOMAINS, status.nested_domains);
 	single(text, METRIC_PINNED_BYTES, status.pinned_bytes);
-	single(text, METRIC_PINNED_DIFFERENCE, status.pinned_difference_bytes);
 	single(text, METRIC_MAPPINGS_INSTALLED, status.mappings_installed);
 	single(text, METRIC_MAPPINGS_RESERVED, status.mappings_reserved);
 }
@@ -174,8 +173,12 @@ static void objects_write(struct metrics_text *text, struct dispatcher *dispatch
 static void store_write(struct metrics_text *text, struct broker *broker)
 {
 	struct store_report report;
+	uint64_t kernel, ledger;
 
 	broker_store_report(broker, &report);
+	kernel = report.restored.kernel_pinned_bytes;
+	ledger = report.restored.ledger_pinned_bytes;
+	single(text, METRIC_PINNED_DIFFERENCE, kernel > ledger ? kernel - ledger : ledger - kernel);
 	single(text, METRIC_STORED_FDS, report.descriptors);
 	single(text, METRIC_STORED_FDS_MAX, report.descriptors_max);
 	metrics_text_family(text, METRIC_TAKEN_OVER_GUESTS);

@@ -438,6 +438,7 @@ class Unwritten(OutlivesCase):
             self.skipTest("built without -Dcrash_points=true")
         self.hold = os.path.join(self.daemon.folder, "hold")
         self.daemon.restart(once={"IOMMUBROKER_HANG_AT": "pin-area:" + self.hold})
+        self.addCleanup(self.release)
         self.manager_vmm = self.manager()
         Started(self.manager_vmm)
         self.path, self.sock = self.listening()
@@ -455,9 +456,13 @@ class Unwritten(OutlivesCase):
         self.mapper.client.start("UpdateMemory", request)
         eventually(lambda: os.path.exists(self.hold + ".held"), "it pins")
 
+    def release(self):
+        if os.path.exists(self.hold):
+            os.unlink(self.hold)
+
     def dies(self):
         self.daemon.crash()
-        os.unlink(self.hold)
+        self.release()
         self.manager_vmm.client.join_session(os.path.join(self.daemon.run, "fd.sock"))
 
     def ends(self):
@@ -469,7 +474,7 @@ class Unwritten(OutlivesCase):
         client = self.manager_vmm.client
         client.start("RevokeDelegation", pb.RevokeDelegationRequest(request_id=1000, delegation=self.delegation))
         self.assertEqual(select.select([client.control], [], [], 0.5)[0], [])
-        os.unlink(self.hold)
+        self.release()
         (status, _), _ = client._receive()
         self.assertEqual(status, "")
         eventually(lambda: self.names() == [], "its socket is stored no more")

@@ -210,17 +210,10 @@ class GuardLoop(WatchedCase):
         self.is_replaced()
 
 
-class Queue(WatchedCase):
+class Queue(GuardLoop):
     """The thread that takes gRPC's calls."""
 
     point = "call-taken"
-
-    def test_it_hangs(self):
-        self.hold()
-        client = self.client("grpc", session=False)
-        client.start("GetInfo")
-        self.wait_held()
-        self.is_replaced()
 
 
 class RingThread(WatchedCase):
